@@ -1,0 +1,83 @@
+"""A site as the rest of Atoll sees it: what it has, what it can do, how it does. Drivers report it."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from atoll.core.resources import Resources
+
+
+class Health(StrEnum):
+    """Whether a site can be worked with."""
+
+    OK = "ok"
+    UNREACHABLE = "unreachable"
+    UNKNOWN = "unknown"
+    """Nobody has asked it yet."""
+
+
+class Ability(StrEnum):
+    """What a site can do beyond running a plain command; a job that needs more than a site has is not placed there."""
+
+    IMAGE = "image"
+    CONDA = "conda"
+    VENV = "venv"
+    MULTINODE = "multinode"
+    SCRATCH = "scratch"
+    VOLUMES = "volumes"
+    SECRETS = "secrets"
+    CONNECT = "connect"
+    SIGNAL = "signal"
+    FILES = "files"
+    OTHER_PERSONS = "other_persons"
+    """Runs jobs of other persons than the one the platform belongs to."""
+
+
+@dataclass(frozen=True)
+class Flavor:
+    """A kind of hardware at a site. `total` is what all its nodes have together, `node` the largest single node."""
+
+    name: str
+    total: Resources
+    node: Resources
+    nodes: int = 1
+    free: Resources | None = None
+    """What nobody uses now, others than Atoll included; None where the engine does not tell."""
+
+
+@dataclass(frozen=True)
+class SiteReport:
+    """What a driver says of its site."""
+
+    flavors: tuple[Flavor, ...]
+    abilities: frozenset[Ability] = frozenset()
+    labels: dict[str, str] = field(default_factory=dict)
+    max_walltime: int | None = None
+    """Seconds; None for no limit."""
+    max_jobs: int | None = None
+    """Most attempts of ours that the engine takes at once."""
+    owner: str | None = None
+    """The person whose jobs alone may run here, where the site lacks OTHER_PERSONS."""
+    notes: tuple[str, ...] = ()
+    """Sentences for the operator: what works less well here, and why."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A site as configured, with the latest report about it."""
+
+    name: str
+    driver: str
+    labels: dict[str, str] = field(default_factory=dict)
+    report: SiteReport | None = None
+    health: Health = Health.UNKNOWN
+    seen_at: datetime | None = None
+    """When it last answered."""
+    message: str = ""
+    """Why it is not well, in the engine's words."""
+
+    @property
+    def all_labels(self) -> dict[str, str]:
+        """The labels that constraints are held against: reported, configured, and the site's name and driver."""
+        reported = self.report.labels if self.report else {}
+        return {**reported, **self.labels, "site": self.name, "driver": self.driver}

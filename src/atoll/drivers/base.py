@@ -1,0 +1,236 @@
+"""The protocol between Atoll and an engine: small, batch-first, and the same for every driver.
+
+Called by the loops in `control`. A driver keeps no state that it could not find again after a restart: what runs is
+known to the engine and to the attempts' folders. Optional abilities are protocols of their own; a driver has one by
+having its methods.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from atoll.core.resources import Resources
+from atoll.core.site import SiteReport
+from atoll.core.spec import JobSpec
+from atoll.core.states import Outcome
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """A file to lay into the working directory before the start. `source` is readable by the control plane only."""
+
+    path: str
+    source: Path
+    executable: bool = False
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One attempt, with all that a driver needs to run it."""
+
+    attempt_id: str
+    job_id: int
+    """The job's id; of an array, the array's."""
+    task: int | None
+    """Number of the task in its array, None for a single job."""
+    task_count: int
+    number: int
+    """1 for the first attempt, 2 for the second, ..."""
+    checkpoint_key: str
+    """Names the checkpoint folder at the site; the same for all attempts that shall share it."""
+    person: str
+    account: str | None
+    """The person's account at the site; None for the account that the site itself runs as."""
+    spec: JobSpec
+    request: Resources
+    """On each node: milli-CPU, bytes, milli-GPU. Memory is never 0 here: the default is filled in."""
+    nodes: int
+    walltime: int | None
+    """Seconds."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """ATOLL_* and SLURM_* variables that the control plane knows; the driver adds what only the site knows."""
+    files: tuple[StagedFile, ...] = ()
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """The engine took the attempt. Also the answer when it had taken the same attempt before."""
+
+    attempt_id: str
+    native_id: str
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The engine did not take the attempt and will not run it. `message` is in the engine's words."""
+
+    attempt_id: str
+    message: str
+    permanent: bool = True
+    """Whether the same attempt would be refused again."""
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """Nobody knows whether the engine took the attempt; it may still land."""
+
+    attempt_id: str
+    message: str
+
+
+Answer = Submitted | Refused | Unknown
+
+
+class Phase(StrEnum):
+    """Where the engine has an attempt."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True)
+class AttemptStatus:
+    """What the engine, or what the wrapper wrote, says of an attempt. The second half is set once it ended."""
+
+    attempt_id: str
+    phase: Phase
+    native_id: str = ""
+    native_state: str = ""
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    outcome: Outcome | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    message: str = ""
+    max_memory: int | None = None
+    """Largest use of memory seen, in bytes."""
+    cpu_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Observation:
+    """All that is ours at the site. An attempt that a complete observation lacks is unknown to the engine."""
+
+    complete: bool
+    as_of: datetime
+    """When the question was begun; what happened later may be missing."""
+    states: Mapping[str, AttemptStatus]
+
+
+class StopReason(StrEnum):
+    """Why an attempt is stopped; decides the outcome that the driver reports for it."""
+
+    CANCELLED = "cancelled"
+    EVICTED = "evicted"
+    ORPHANED = "orphaned"
+
+
+@dataclass(frozen=True)
+class StopRequest:
+    """Stop this attempt: signal, `grace` seconds, kill. Repeating it is harmless, and never prolongs the grace."""
+
+    attempt_id: str
+    native_id: str | None
+    reason: StopReason
+    grace: float
+
+
+class DriverError(Exception):
+    """The site could not be asked, or did not answer. The message is one sentence in the engine's words."""
+
+
+@runtime_checkable
+class Driver(Protocol):
+    """Runs attempts at one site. Every method raises DriverError where the site does not answer."""
+
+    async def describe(self) -> SiteReport:
+        """What the site has and can do."""
+
+    async def submit(self, attempts: Sequence[Launch]) -> list[Answer]:
+        """Hand attempts to the engine; one answer for each, in their order. The same attempt runs at most once."""
+
+    async def observe(self) -> Observation:
+        """All attempts of this platform that the site knows, ended ones included until they are forgotten."""
+
+    async def stop(self, attempts: Sequence[StopRequest]) -> None:
+        """Begin to stop attempts; returns when the engine knows, not when they have ended."""
+
+    async def forget(self, attempt_ids: Sequence[str]) -> None:
+        """Remove what the site keeps of ended attempts, now that their end and output are stored."""
+
+    async def close(self) -> None:
+        """Let go of connections. Attempts go on."""
+
+
+@dataclass(frozen=True)
+class LogChunk:
+    """A piece of an attempt's output."""
+
+    offset: int
+    data: bytes
+    size: int
+    """Bytes written so far."""
+
+
+@runtime_checkable
+class Logs(Protocol):
+    """Reads output, while it is written and until the attempt is forgotten."""
+
+    async def read_log(self, attempt_id: str, stream: str, offset: int, limit: int) -> LogChunk:
+        """At most `limit` bytes of `stream` ("stdout" or "stderr") from `offset`; negative: from the end.
+
+        An attempt without output yet gives an empty chunk. Raises DriverError where the site does not answer and
+        KeyError where it does not know the attempt.
+        """
+
+
+@runtime_checkable
+class Signals(Protocol):
+    """Sends signals to running attempts."""
+
+    async def signal(self, attempt_id: str, signal: int) -> None:
+        """Send `signal` to the attempt's processes. Raises KeyError where it does not run."""
+
+
+@runtime_checkable
+class Watch(Protocol):
+    """Hints that something changed at the site; observe stays the truth."""
+
+    def changes(self) -> AsyncIterator[None]:
+        """Yields after something may have changed."""
+
+
+@runtime_checkable
+class Stage(Protocol):
+    """Takes files out of an attempt that ended."""
+
+    async def take_out(self, attempt_id: str, patterns: Sequence[str], into: Path) -> list[str]:
+        """Copy the files of the working directory that match `patterns` into the folder `into`.
+
+        Links that lead out of the working directory are not followed. Returns the relative paths, sorted.
+        """
+
+
+@dataclass(frozen=True)
+class DriverSetup:
+    """What a driver is made with."""
+
+    site: str
+    instance: str
+    """The platform's id: only attempts that carry it are ours."""
+    folder: Path
+    """A folder of the control plane's for this site."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """The site file's `config`, which the driver validates."""
+    owner: str = ""
+    """The person to whom the platform belongs."""
+
+
+class DriverFactory(Protocol):
+    """What the entry point group `atoll.drivers` names: makes a driver. Raises Invalid for a wrong config."""
+
+    def __call__(self, setup: DriverSetup) -> Driver: ...

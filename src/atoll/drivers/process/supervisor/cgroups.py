@@ -1,0 +1,140 @@
+"""Memory limits by cgroup, version 1 or 2, where this machine lets us make groups; called by the supervisor."""
+
+import os
+import time
+
+from atoll.drivers.process.supervisor.processes import read_text
+
+_ROOT = "/sys/fs/cgroup"
+
+
+def _write(path: str, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+
+
+class Groups:
+    """Makes, reads and removes the memory group of each attempt. `kind` is "v1" or "v2"."""
+
+    def __init__(self, base: str, kind: str) -> None:
+        self.base = base
+        self.kind = kind
+        self._limit_file = "memory.limit_in_bytes" if kind == "v1" else "memory.max"
+        self._peak_file = "memory.max_usage_in_bytes" if kind == "v1" else "memory.peak"
+        self._event_file = "memory.oom_control" if kind == "v1" else "memory.events"
+        self._swap_file: str | None = "memory.memsw.limit_in_bytes" if kind == "v1" else "memory.swap.max"
+        self._leftover: list[str] = []
+
+    @classmethod
+    def find(cls, name: str, root: str = _ROOT) -> "Groups | None":
+        """The groups below our own one where that can be done, None where not. `name` tells sites apart."""
+        for line in read_text("/proc/self/cgroup").splitlines():
+            number, controllers, own = line.split(":", 2)
+            if "memory" in controllers.split(","):
+                return cls._try(f"{root}/memory{own}", name, "v1")
+            if number == "0" and os.access(f"{root}/cgroup.controllers", os.R_OK):
+                return cls._try(f"{root}{own}", name, "v2")
+        return None
+
+    @classmethod
+    def _try(cls, own: str, name: str, kind: str) -> "Groups | None":
+        own = own.rstrip("/")
+        base = f"{own}/atoll-{name}"
+        groups = cls(base, kind)
+        try:
+            if kind == "v2":
+                groups._prepare_v2(own)
+            else:
+                os.makedirs(base, exist_ok=True)  # noqa: PTH103
+            probe = groups.make("probe", 1 << 30)
+            groups.remove(probe)
+        except (OSError, ValueError):
+            return None
+        return groups
+
+    def _prepare_v2(self, own: str) -> None:
+        """Hand the memory controller down. A group with processes cannot, so we first move into one beside ours."""
+        if "memory" not in read_text(f"{own}/cgroup.controllers").split():
+            raise ValueError("the memory controller is not handed to this group")
+        if os.path.basename(own) == "atoll-supervisor":  # noqa: PTH119  # restarted: we are there already
+            own = os.path.dirname(own)  # noqa: PTH120
+            self.base = f"{own}/{os.path.basename(self.base)}"  # noqa: PTH119
+        elif "memory" not in read_text(f"{own}/cgroup.subtree_control").split() and own != _ROOT:
+            os.makedirs(f"{own}/atoll-supervisor", exist_ok=True)  # noqa: PTH103
+            _write(f"{own}/atoll-supervisor/cgroup.procs", "0")
+        _write(f"{own}/cgroup.subtree_control", "+memory")
+        os.makedirs(self.base, exist_ok=True)  # noqa: PTH103
+        _write(f"{self.base}/cgroup.subtree_control", "+memory")
+
+    def make(self, name: str, limit: int) -> str:
+        """Make the group `name` with `limit` bytes, no swap beyond; returns its path. Raises OSError."""
+        path = f"{self.base}/{name}"
+        try:
+            os.mkdir(path)  # noqa: PTH102
+        except FileExistsError:
+            # left by an attempt that was about to start when the supervisor ended
+            pass
+        _write(f"{path}/{self._limit_file}", str(limit))
+        if self._swap_file is not None:
+            try:
+                _write(f"{path}/{self._swap_file}", str(limit) if self.kind == "v1" else "0")
+            except OSError:
+                self._swap_file = None  # this machine does not count swap
+        return path
+
+    def enter(self, path: str) -> None:
+        """Move this process into a group. Raises OSError."""
+        _write(f"{path}/cgroup.procs", "0")
+
+    def members(self, path: str) -> list[int]:
+        """The processes in a group."""
+        try:
+            return [int(pid) for pid in read_text(f"{path}/cgroup.procs").split() if pid != "0"]
+        except OSError:
+            return []
+
+    def usage(self, path: str) -> tuple[int, int | None]:
+        """How often the kernel killed for memory in the group, and its largest use in bytes where that is known."""
+        kills, peak = 0, None
+        try:
+            for line in read_text(f"{path}/{self._event_file}").splitlines():
+                if line.startswith("oom_kill "):
+                    kills = int(line.split()[1])
+            peak = int(read_text(f"{path}/{self._peak_file}"))
+        except (OSError, ValueError):
+            # memory.peak came with Linux 5.19
+            return kills, peak
+        return kills, peak
+
+    def remove(self, path: str) -> None:
+        """Remove a group; one that still has a dying process is removed by `sweep` later."""
+        try:
+            os.rmdir(path)  # noqa: PTH106
+        except FileNotFoundError:
+            return
+        except OSError:
+            self._leftover.append(path)
+
+    def sweep(self) -> bool:
+        """Try again to remove what could not be removed before; whether something is still left."""
+        left, self._leftover = self._leftover, []
+        for path in left:
+            self.remove(path)
+        return bool(self._leftover)
+
+    def close(self) -> None:
+        """Remove the common group of the site, if nothing is left in it."""
+        self.sweep()
+        try:
+            os.rmdir(self.base)  # noqa: PTH106
+        except OSError:
+            # attempts of ours are still in it; whoever supervises them next removes it
+            return
+
+
+def seconds() -> float:
+    """A clock that never jumps, and that a restarted supervisor goes on with: it counts from the machine's start."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

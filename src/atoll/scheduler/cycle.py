@@ -1,0 +1,132 @@
+"""One cycle of the scheduler: from a snapshot and a time to decisions.
+
+First come, first fits: in the order of the queue each job starts if any site has room for it now, and one
+that does not fit holds nobody up.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atoll.core.ranges import Ranges
+from atoll.core.reasons import Reason
+from atoll.scheduler.explain import held_back, lacking
+from atoll.scheduler.fit import Room
+from atoll.scheduler.model import Decisions, Place
+from atoll.scheduler.snapshot import Snapshot
+
+HEAD = 1000
+"""How many jobs, from the head of the queue, are told why they wait; others are told as they come near."""
+_BLOCK = 1024
+
+Rows = NDArray[np.intp]
+
+
+def cycle(snapshot: Snapshot, now: int, *, head: int = HEAD) -> Decisions:
+    """What shall happen at `now` (microseconds). Of the snapshot only caches change, and what was told."""
+    # 1. Order the queue.
+    queue = snapshot.queue()
+    # 2. Leave out what waits for a time, or for its own limit.
+    ready, next_wakeup = _ready(snapshot, queue, now)
+    # 3. Choose a site.
+    room = snapshot.room()
+    placements, started = _choose(snapshot, room, ready)
+    # 4. Explain the rest.
+    reasons = _explain(snapshot, room, queue[: head + len(started)], started, now)
+    return Decisions(tuple(placements), tuple(reasons), next_wakeup)
+
+
+def _ready(snapshot: Snapshot, queue: Rows, now: int) -> tuple[Rows, int | None]:
+    """The rows that may start at `now`, and the time of the next that will."""
+    rows = snapshot.rows
+    begins, width = rows["not_before"][queue], rows["width"][queue]
+    due = begins <= now
+    free_width = (width < 0) | (rows["active"][queue] < width)
+    later = begins[~due]
+    return queue[due & free_width], int(later.min()) if later.size else None
+
+
+def _choose(snapshot: Snapshot, room: Room, ready: Rows) -> tuple[list[Place], dict[int, int]]:
+    """Places for the rows in their order, and how many tasks (1 for a single job) of each row start.
+
+    Room only shrinks within a cycle: a demand that did not fit once does not fit again, so that all its jobs
+    are passed over at the cost of looking them up in an array.
+    """
+    demands = snapshot.demands
+    column = snapshot.rows["demand"]
+    fits = room.fitting(demands.totals, demands.possible)
+    ready = ready[fits[column[ready]]]
+    placements: list[Place] = []
+    started: dict[int, int] = {}
+    for begin in range(0, len(ready), _BLOCK):
+        block = ready[begin : begin + _BLOCK]
+        block = block[fits[column[block]]]
+        full = False
+        for row, number in zip(block.tolist(), column[block].tolist(), strict=True):
+            if not fits[number]:
+                continue
+            wanted = _wanted(snapshot, row)
+            places = _place(snapshot, room, row, number, wanted)
+            placements += places
+            count = sum(1 if place.tasks is None else len(place.tasks) for place in places)
+            if count:
+                started[row] = count
+            if count < wanted:
+                fits[number] = False
+                full = True
+        if full:
+            fits = room.fitting(demands.totals, demands.possible)
+            if not fits.any():
+                break
+    return placements, started
+
+
+def _wanted(snapshot: Snapshot, row: int) -> int:
+    """How many tasks of a row may start now; 1 for a single job."""
+    tasks = snapshot.tasks(row)
+    if tasks is None:
+        return 1
+    job = snapshot.rows[row]
+    return min(len(tasks), int(job["width"] - job["active"])) if job["width"] >= 0 else len(tasks)
+
+
+def _place(snapshot: Snapshot, room: Room, row: int, number: int, wanted: int) -> list[Place]:
+    """Give a row as much room as it wants and there is, in the pools that it prefers."""
+    job_id, tasks = int(snapshot.rows["job"][row]), snapshot.tasks(row)
+    total = snapshot.demands[number].total
+    places = []
+    for choice in snapshot.demands.preference(number):
+        count = room.count(choice, total, wanted)
+        if count:
+            room.take(choice, total, count)
+            wanted -= count
+            taken: Ranges | None = None
+            if tasks is not None:
+                taken, tasks = tasks.take(count)
+            pool = room.pools[choice]
+            places.append(Place(job_id, taken, pool.site, pool.flavor.name))
+            if not wanted:
+                break
+    return places
+
+
+def _explain(
+    snapshot: Snapshot, room: Room, rows: Rows, started: dict[int, int], now: int
+) -> list[tuple[int, Reason]]:
+    """Why these rows still wait, where that is news."""
+    jobs = snapshot.rows["job"][rows].tolist()
+    numbers = snapshot.rows["demand"][rows].tolist()
+    known: dict[int, Reason] = {}
+    news = []
+    for row, job_id, number in zip(rows.tolist(), jobs, numbers, strict=True):
+        count = started.get(row, 0)
+        tasks = snapshot.tasks(row)
+        if count and (tasks is None or count == len(tasks)):
+            continue
+        reason = held_back(snapshot, row, now, count)
+        if reason is None:
+            if number not in known:
+                known[number] = lacking(snapshot, room, number)
+            reason = known[number]
+        if snapshot.tell(row, reason):
+            news.append((job_id, reason))
+    return news

@@ -1,0 +1,105 @@
+"""The distinct demands of all waiting jobs, each kept once: most queues hold far fewer demands than jobs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atoll.core.resources import MAX_AMOUNT
+from atoll.scheduler.fit import Pool, flavor_obstacle, placement_obstacle, preference
+from atoll.scheduler.model import Demand, Placement, SiteState
+from atoll.scheduler.table import Table
+
+
+class Demands:
+    """Numbers for demands, counted by their users, with the pools that each could ever use."""
+
+    def __init__(self) -> None:
+        self._table: Table[Demand] = Table([("cpu", "i8"), ("memory", "i8"), ("gpu", "i8"), ("uses", "i8")])
+        self._objects: dict[int, Demand] = {}
+        self._preferences: dict[int, tuple[int, ...]] = {}
+        self._willing: dict[tuple[Placement, bool, str], bool] = {}
+        self._pools: Sequence[Pool] = ()
+        self._states: Mapping[str, SiteState] = {}
+        self._possible = np.zeros((len(self._table.rows), 0), np.bool_)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __getitem__(self, number: int) -> Demand:
+        return self._objects[number]
+
+    def hold(self, demand: Demand) -> int:
+        """The number of `demand`, with one user more."""
+        number = self._table.index.get(demand)
+        if number is None:
+            number = self._table.add(demand)
+            self._objects[number] = demand
+            row, total = self._table.rows[number], demand.total
+            # Sums over many nodes may leave 64 bits; no site has that much, and `possible` says so exactly.
+            row["cpu"], row["memory"], row["gpu"] = (
+                min(value, MAX_AMOUNT) for value in (total.cpu, total.memory, total.gpu)
+            )
+            self._judge(number)
+        self._table.rows["uses"][number] += 1
+        return number
+
+    def drop(self, number: int) -> None:
+        """One user less; a demand that nobody has is forgotten."""
+        uses = self._table.rows["uses"]
+        uses[number] -= 1
+        if not uses[number]:
+            self._table.pop(self._objects.pop(number))
+            self._preferences.pop(number, None)
+            self._possible[number] = False
+            self._table.release((number,))
+
+    def uses(self, number: int) -> int:
+        """How many jobs have this demand."""
+        return int(self._table.rows["uses"][number])
+
+    def place(self, pools: Sequence[Pool], states: Mapping[str, SiteState]) -> None:
+        """Judge all demands anew, against other pools."""
+        self._pools, self._states = pools, states
+        self._willing.clear()
+        self._preferences.clear()
+        self._possible = np.zeros((len(self._table.rows), len(pools)), np.bool_)
+        for number in self._objects:
+            self._judge(number)
+
+    def _judge(self, number: int) -> None:
+        if len(self._possible) < len(self._table.rows):
+            longer = np.zeros((len(self._table.rows), len(self._pools)), np.bool_)
+            longer[: len(self._possible)] = self._possible
+            self._possible = longer
+        demand = self._objects[number]
+        for column, pool in enumerate(self._pools):
+            fits = flavor_obstacle(demand, pool.flavor, pool.site) is None
+            self._possible[number, column] = fits and self._is_willing(demand, pool.site)
+
+    def _is_willing(self, demand: Demand, site: str) -> bool:
+        key = (demand.placement, demand.nodes > 1, site)
+        if (known := self._willing.get(key)) is None:
+            if len(self._willing) > 100_000:  # placements of jobs long gone
+                self._willing.clear()
+            known = placement_obstacle(demand.placement, demand.nodes, self._states[site].site) is None
+            self._willing[key] = known
+        return known
+
+    @property
+    def totals(self) -> NDArray[Any]:
+        """A row for each number: milli-CPU, bytes and milli-GPU on all nodes together."""
+        return self._table.rows
+
+    @property
+    def possible(self) -> NDArray[np.bool_]:
+        """A row for each number, a column for each pool: whether the pool, when empty, could hold it."""
+        return self._possible
+
+    def preference(self, number: int) -> tuple[int, ...]:
+        """The pools that the demand could use, the preferred first."""
+        if (known := self._preferences.get(number)) is None:
+            known = preference(self._objects[number], self._pools, self._possible[number].tolist())
+            self._preferences[number] = known
+        return known

@@ -1,0 +1,198 @@
+"""The scheduler's vocabulary: what waits, what holds room, the sites; changes of these, and what is decided.
+
+`control` translates between the store's rows and these types. Times are microseconds since 1970 UTC.
+"""
+
+from dataclasses import dataclass
+
+from atoll.core.ranges import Ranges
+from atoll.core.reasons import Reason
+from atoll.core.resources import Resources
+from atoll.core.site import Ability, Site
+from atoll.core.spec import ConstraintTerm, JobClass, JobSpec
+
+RANKS: dict[JobClass, int] = {
+    JobClass.INTERACTIVE: 0,
+    JobClass.SERVICE: 1,
+    JobClass.BATCH: 2,
+    JobClass.OPPORTUNISTIC: 3,
+}
+"""Which class goes first: the smaller number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a job may run, apart from its size. Jobs that agree in it are judged together."""
+
+    person: str = ""
+    constraints: tuple[ConstraintTerm, ...] = ()
+    offload: str = "allowed"
+    abilities: frozenset[Ability] = frozenset()
+    walltime: int | None = None
+    """Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """All that decides where a job fits: `request` on each of `nodes`, flavors (none: any), placement."""
+
+    request: Resources
+    nodes: int = 1
+    flavors: tuple[str, ...] = ()
+    placement: Placement = Placement()
+
+    @property
+    def total(self) -> Resources:
+        """The request of all nodes together."""
+        return self.request * self.nodes
+
+    @classmethod
+    def of(cls, spec: JobSpec, person: str, memory: int) -> "Demand":
+        """What a specification demands; `memory` (bytes on each node) counts where it names none."""
+        environment = spec.environment
+        wanted = {
+            Ability.IMAGE: environment is not None and environment.image is not None,
+            Ability.CONDA: environment is not None and environment.conda is not None,
+            Ability.VENV: environment is not None and environment.venv is not None,
+            Ability.MULTINODE: spec.nodes > 1,
+            Ability.SCRATCH: spec.scratch > 0,
+            Ability.VOLUMES: bool(spec.volumes),
+            Ability.SECRETS: bool(spec.secrets),
+            Ability.CONNECT: bool(spec.ports),
+            Ability.SIGNAL: spec.signal is not None,
+            Ability.FILES: bool(spec.files_in or spec.files_out),
+        }
+        return cls(
+            Resources(spec.cpu, memory if spec.memory is None else spec.memory, spec.gpu),
+            spec.nodes,
+            tuple(spec.flavor),
+            Placement(
+                person,
+                tuple(ConstraintTerm.parse(text) for text in spec.constraints),
+                spec.offload,
+                frozenset(ability for ability, needed in wanted.items() if needed),
+                spec.walltime,
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A queued job, or all waiting tasks of an array as one. Order: rank, priority (high first), age, id."""
+
+    job_id: int
+    rank: int
+    """From `RANKS`."""
+    priority: int
+    submitted: int
+    """Microseconds."""
+    request: Resources
+    """On each node."""
+    nodes: int = 1
+    flavors: tuple[str, ...] = ()
+    placement: Placement = Placement()
+    not_before: int = 0
+    """Microseconds: its begin time, or the end of its back-off."""
+    backing_off: bool = False
+    """Whether `not_before` is a back-off, and not a begin time that the person gave."""
+    tasks: Ranges | None = None
+    """The waiting tasks of an array; None for a single job."""
+    width: int | None = None
+    """Most tasks of the array that may be active at once."""
+    active: int = 0
+    """Tasks of the array that are active now."""
+
+    @property
+    def demand(self) -> Demand:
+        """What decides where it fits."""
+        return Demand(self.request, self.nodes, self.flavors, self.placement)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """An attempt that holds room at a site: `request` on each of `nodes` nodes of a flavor."""
+
+    attempt_id: str
+    job_id: int
+    """The job's id; of an array task, the array's."""
+    site: str
+    flavor: str
+    request: Resources
+    nodes: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SiteState:
+    """A site, and what its operator says of it."""
+
+    site: Site
+    drained: bool = False
+    """Whether it gets nothing new."""
+    depth: int | None = None
+    """Most attempts of ours that it is given at once, beside its engine's own limit; None: what has room."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobWaits:
+    """A job waits, or what is known of a waiting one has changed."""
+
+    waiting: Waiting
+
+
+@dataclass(frozen=True, slots=True)
+class JobGone:
+    """A job waits no longer: placed, held, cancelled."""
+
+    job_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoomTaken:
+    """An attempt holds room from its placing on."""
+
+    running: Running
+
+
+@dataclass(frozen=True, slots=True)
+class RoomFreed:
+    """An attempt holds room no longer."""
+
+    attempt_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SiteChanged:
+    """A site is new, or something about it has changed."""
+
+    state: SiteState
+
+
+@dataclass(frozen=True, slots=True)
+class SiteGone:
+    """A site is no longer configured."""
+
+    name: str
+
+
+Change = JobWaits | JobGone | RoomTaken | RoomFreed | SiteChanged | SiteGone
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Start this job, or these tasks of an array, at a site on a flavor."""
+
+    job_id: int
+    tasks: Ranges | None
+    site: str
+    flavor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """What a cycle says shall happen."""
+
+    placements: tuple[Place, ...] = ()
+    reasons: tuple[tuple[int, Reason], ...] = ()
+    """Why jobs wait, by id: only what changed since it was last told, and only near the head of the queue."""
+    next_wakeup: int | None = None
+    """The earliest time, in microseconds, at which time alone changes something."""

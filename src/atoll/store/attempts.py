@@ -1,0 +1,429 @@
+"""Attempts: each placing of a job at a site, from the decision to the end, together with what that does to the job.
+
+Called by the loops in `control`, inside transactions that were guarded by the loop's lease.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, insert, or_, select, update
+
+from atoll.core.ranges import Ranges
+from atoll.core.reasons import ReasonCode, reason_of_end
+from atoll.core.resources import Resources
+from atoll.core.states import (
+    FAULTS, HOLDS_ROOM, JobState, Outcome, RetryPolicy, after_end, backoff,
+)  # fmt: skip
+from atoll.store.jobs import JobRow, Move, chunked, lock_states, move, take_tasks
+from atoll.store.tables import attempts, jobs
+
+AttemptRow = Row[tuple[Any, ...]]
+_STARTABLE = frozenset({JobState.PLACED})
+_QUEUED = frozenset({JobState.QUEUED})
+
+
+class AttemptState(StrEnum):
+    """Where an attempt is."""
+
+    PLACED = "placed"
+    SUBMITTING = "submitting"
+    """A call that hands it over was begun; nobody knows yet whether it landed."""
+    STARTING = "starting"
+    RUNNING = "running"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True)
+class Placing:
+    """A decision to carry out: a job, or `tasks` of an array, goes to a site. One attempt id for each."""
+
+    job_id: int
+    tasks: Ranges | None
+    site: str
+    flavor: str
+    attempt_ids: Sequence[str]
+
+
+def place(connection: Connection, placings: Sequence[Placing], now: int) -> int:
+    """Carry decisions out where the jobs still wait; returns how many attempts were made."""
+    rows = lock_states(connection, [placing.job_id for placing in placings])
+    made: list[dict[str, Any]] = []
+    moves: list[Move] = []
+    for placing in placings:
+        row = rows.get(placing.job_id)
+        if row is None or JobState(row.state) not in (JobState.QUEUED, JobState.RUNNING):
+            continue
+        if placing.tasks is not None:
+            made += _place_tasks(connection, row, placing, now)
+            rows[row.id] = lock_states(connection, [row.id])[row.id]
+        elif row.state == JobState.QUEUED:
+            attempt_id = placing.attempt_ids[0]
+            made.append(_attempt(row, row.id, attempt_id, row.attempts + 1, placing, now))
+            values = {"attempt_id": attempt_id, "site": placing.site, "attempts": row.attempts + 1}
+            moves.append(Move(row.id, _QUEUED, JobState.PLACED, ReasonCode.PLACED, values=values))
+    if made:
+        connection.execute(insert(attempts), made)
+    move(connection, moves, now)
+    return len(made)
+
+
+def _place_tasks(connection: Connection, array: JobRow, placing: Placing, now: int) -> list[dict[str, Any]]:
+    ids = dict(zip(placing.tasks or (), placing.attempt_ids, strict=True))
+    columns = {task: {"attempt_id": ids[task], "site": placing.site, "attempts": 1} for task in ids}
+    assert placing.tasks is not None
+    taken = take_tasks(connection, array, placing.tasks, JobState.PLACED, ReasonCode.PLACED, now, columns)
+    return [_attempt(array, row_id, ids[task], 1, placing, now) for task, row_id in taken.items()]
+
+
+def _attempt(
+    job: JobRow, row_id: int, attempt_id: str, number: int, placing: Placing, now: int
+) -> dict[str, Any]:
+    return {
+        "id": attempt_id, "job_id": row_id, "number": number, "site": placing.site, "flavor": placing.flavor,
+        "state": AttemptState.PLACED, "cpu": job.cpu, "memory": job.memory, "gpu": job.gpu, "nodes": job.nodes,
+        "placed_at": now, "kept": True,
+    }  # fmt: skip
+
+
+def at_site(
+    connection: Connection, site: str, states: Sequence[AttemptState], limit: int = 1_000_000
+) -> list[AttemptRow]:
+    """Attempts at a site of which something is still kept there, in some states, in the order they were placed."""
+    query = (
+        select(attempts)
+        .where(attempts.c.site == site, attempts.c.kept, attempts.c.state.in_(list(states)))
+        .order_by(attempts.c.id)
+        .limit(limit)
+    )
+    return list(connection.execute(query))
+
+
+def begin_submitting(connection: Connection, ids: Sequence[str], now: int, deadline: int) -> list[AttemptRow]:
+    """Write down that a call which hands these attempts over begins now and has landed by `deadline`, or has not.
+
+    Returns those that may be handed over: placed ones, and earlier calls' that turned out not to have landed, that
+    nobody asked to stop.
+    """
+    found: list[AttemptRow] = []
+    handable = (AttemptState.PLACED, AttemptState.SUBMITTING)
+    for piece in chunked(ids):
+        query = (
+            select(attempts)
+            .where(
+                attempts.c.id.in_(piece), attempts.c.stop_reason.is_(None), attempts.c.state.in_(handable)
+            )
+            .order_by(attempts.c.id)
+            .with_for_update()
+        )
+        found += connection.execute(query)
+    if found:
+        connection.execute(
+            update(attempts)
+            .where(attempts.c.id == bindparam("key"))
+            .values(state=AttemptState.SUBMITTING, submit_began_at=now, submit_deadline=deadline),
+            [{"key": row.id} for row in found],
+        )
+    return found
+
+
+def submitted(connection: Connection, native_ids: Mapping[str, str], now: int) -> None:
+    """The engine has these attempts (native id by attempt id)."""
+    _update(
+        connection,
+        [
+            {"key": key, "native_id": native_id, "state": AttemptState.STARTING, "submitted_at": now}
+            for key, native_id in native_ids.items()
+        ],
+        (AttemptState.PLACED, AttemptState.SUBMITTING),
+    )
+    jobs_of = _job_ids(connection, list(native_ids))
+    move(
+        connection,
+        [Move(job, _STARTABLE, JobState.STARTING, ReasonCode.STARTING) for job in jobs_of.values()],
+        now,
+    )
+
+
+@dataclass(frozen=True)
+class Start:
+    """An attempt was seen running."""
+
+    attempt_id: str
+    started_at: int
+    native_id: str
+    native_state: str
+
+
+def started(connection: Connection, starts: Sequence[Start], now: int) -> None:
+    """These attempts run."""
+    _update(
+        connection,
+        [
+            {"key": start.attempt_id, "native_id": start.native_id, "native_state": start.native_state,
+             "started_at": start.started_at, "state": AttemptState.RUNNING, "missing_since": None}
+            for start in starts
+        ],
+        (AttemptState.PLACED, AttemptState.SUBMITTING, AttemptState.STARTING),
+    )  # fmt: skip
+    jobs_of = _job_ids(connection, [start.attempt_id for start in starts])
+    _ensure_starting(connection, list(jobs_of.values()), now)
+    running = [
+        Move(jobs_of[start.attempt_id], frozenset({JobState.STARTING}), JobState.RUNNING, ReasonCode.RUNNING,
+             values={"started_at": start.started_at})
+        for start in starts if start.attempt_id in jobs_of
+    ]  # fmt: skip
+    move(connection, running, now)
+
+
+def _ensure_starting(connection: Connection, job_ids: Sequence[int], now: int) -> None:
+    """What runs was taken by the engine, even where the answer that said so never came."""
+    moves = [Move(job_id, _STARTABLE, JobState.STARTING, ReasonCode.STARTING) for job_id in job_ids]
+    move(connection, moves, now)
+
+
+@dataclass(frozen=True)
+class End:
+    """How an attempt ended. Times in microseconds, None where nobody knows."""
+
+    attempt_id: str
+    outcome: Outcome
+    exit_code: int | None = None
+    signal: int | None = None
+    message: str = ""
+    native_id: str | None = None
+    native_state: str = ""
+    started_at: int | None = None
+    ended_at: int | None = None
+    max_memory: int | None = None
+    cpu_seconds: float | None = None
+    permanent: bool = False
+
+
+def ended(connection: Connection, ends: Sequence[End], now: int) -> None:
+    """These attempts have ended: their room is free, their jobs finish."""
+    _update(
+        connection,
+        [
+            {"key": end.attempt_id, "state": AttemptState.ENDED, "outcome": end.outcome, "exit_code": end.exit_code,
+             "signal": end.signal, "message": end.message[:4000] or None, "native_state": end.native_state,
+             "started_at": end.started_at, "ended_at": end.ended_at or now, "max_memory": end.max_memory,
+             "cpu_seconds": end.cpu_seconds, "permanent": end.permanent}
+            for end in ends
+        ],
+        (AttemptState.PLACED, AttemptState.SUBMITTING, AttemptState.STARTING, AttemptState.RUNNING),
+    )  # fmt: skip
+    jobs_of = _job_ids(connection, [end.attempt_id for end in ends])
+    moves = []
+    for end in ends:
+        if end.attempt_id in jobs_of:
+            values: dict[str, Any] = {"outcome": end.outcome, "exit_code": end.exit_code}
+            if end.started_at is not None:
+                values["started_at"] = end.started_at
+            job_id = jobs_of[end.attempt_id]
+            moves.append(Move(job_id, HOLDS_ROOM, JobState.FINISHING, ReasonCode.FINISHING, values=values))
+    move(connection, moves, now)
+
+
+def finishing(connection: Connection, site: str, limit: int) -> list[AttemptRow]:
+    """Ended attempts at a site whose jobs still finish, oldest first."""
+    query = (
+        select(attempts)
+        .join(jobs, (jobs.c.id == attempts.c.job_id) & (jobs.c.attempt_id == attempts.c.id))
+        .where(
+            attempts.c.site == site, attempts.c.kept, attempts.c.state == AttemptState.ENDED,
+            jobs.c.state == JobState.FINISHING,
+        )
+        .order_by(attempts.c.id)
+        .limit(limit)
+    )  # fmt: skip
+    return list(connection.execute(query))
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An attempt whose output is safe, and what its job asked for in case of a bad end."""
+
+    attempt_id: str
+    job_id: int
+    retries: int
+    rerun: bool
+
+
+def finish(connection: Connection, finished: Sequence[Finished], now: int) -> None:
+    """Bring finishing jobs to their end, or back into the queue."""
+    rows = lock_states(connection, [item.job_id for item in finished])
+    ends = _load(connection, [item.attempt_id for item in finished])
+    moves = []
+    for item in finished:
+        row, end = rows.get(item.job_id), ends.get(item.attempt_id)
+        if row is not None and end is not None and row.attempt_id == item.attempt_id:
+            moves.append(_after_end(row, end, item, now))
+    move(connection, moves, now)
+
+
+_FINISHING = frozenset({JobState.FINISHING})
+
+
+def _after_end(row: JobRow, end: AttemptRow, item: Finished, now: int) -> Move:
+    outcome = Outcome(end.outcome)
+    policy = RetryPolicy(item.retries, item.rerun, row.failures, row.faults)
+    state = after_end(outcome, policy, cancel_asked=row.cancel, permanent=end.permanent)
+    reason = reason_of_end(outcome, end.exit_code, end.signal, end.message or "")
+    if state is not JobState.QUEUED:
+        return Move(row.id, _FINISHING, state, reason.code, reason.sentence, {"ended_at": end.ended_at or now})
+    values: dict[str, Any] = {"outcome": None, "exit_code": None, "started_at": None}
+    repeats = row.failures + row.faults
+    if outcome in FAULTS:
+        values["faults"] = row.faults + 1
+        repeats += 1
+    elif outcome is not Outcome.EVICTED:
+        values["failures"] = row.failures + 1
+        repeats += 1
+    values["not_before"] = now + int(backoff(repeats) * 1_000_000)
+    sentence = f"Is tried again: attempt {end.number} ended so: {reason.sentence}"
+    if row.hold:
+        return Move(row.id, _FINISHING, JobState.HELD, ReasonCode.HELD_BY_USER, sentence, values)
+    return Move(row.id, _FINISHING, JobState.QUEUED, ReasonCode.BACKOFF, sentence, values)
+
+
+def ask_to_stop(connection: Connection, job_ids: Sequence[int], reason: str, grace: Mapping[int, int], now: int) -> None:
+    """Ask that the current attempts of jobs stop; `grace` in seconds by job id. The stop loop does it."""
+    rows = lock_states(connection, job_ids)
+    live = {row.attempt_id: row.id for row in rows.values() if JobState(row.state) in HOLDS_ROOM}
+    for piece in chunked(list(live)):
+        for attempt_id in piece:
+            connection.execute(
+                update(attempts)
+                .where(attempts.c.id == attempt_id, or_(
+                    attempts.c.stop_reason.is_(None), attempts.c.stop_reason == "evicted"))
+                .values(stop_reason=reason, stop_asked_at=now, grace=grace.get(live[attempt_id], 30),
+                        stop_sent_at=None)
+            )  # fmt: skip
+    before = HOLDS_ROOM - {JobState.STOPPING}
+    moves = [Move(job_id, before, JobState.STOPPING, ReasonCode.STOPPING) for job_id in live.values()]
+    move(connection, moves, now)
+
+
+def to_stop(connection: Connection, site: str, sent_before: int) -> list[AttemptRow]:
+    """Attempts at a site that shall stop, have not ended, and whose site was not told since `sent_before`."""
+    query = (
+        select(attempts)
+        .where(
+            attempts.c.site == site, attempts.c.kept, attempts.c.stop_reason.is_not(None),
+            attempts.c.state != AttemptState.ENDED,
+            or_(attempts.c.stop_sent_at.is_(None), attempts.c.stop_sent_at < sent_before),
+        )
+        .order_by(attempts.c.id)
+    )  # fmt: skip
+    return list(connection.execute(query))
+
+
+def stop_sent(connection: Connection, ids: Sequence[str], now: int) -> None:
+    """The site was told to stop these attempts."""
+    for piece in chunked(ids):
+        connection.execute(update(attempts).where(attempts.c.id.in_(piece)).values(stop_sent_at=now))
+
+
+def set_missing(connection: Connection, ids: Sequence[str], since: int | None) -> None:
+    """A complete observation begun at `since` lacked these attempts; None: they were seen again."""
+    for piece in chunked(ids):
+        connection.execute(update(attempts).where(attempts.c.id.in_(piece)).values(missing_since=since))
+
+
+def known(connection: Connection, ids: Sequence[str]) -> dict[str, AttemptRow]:
+    """The rows of those `ids` that are attempts of this platform."""
+    return _load(connection, ids)
+
+
+def to_forget(connection: Connection, site: str, limit: int) -> list[str]:
+    """Ended attempts at a site whose jobs have gone on, so that the site need keep nothing of them."""
+    query = (
+        select(attempts.c.id)
+        .join(jobs, jobs.c.id == attempts.c.job_id)
+        .where(
+            attempts.c.site == site, attempts.c.kept, attempts.c.state == AttemptState.ENDED,
+            (jobs.c.state != JobState.FINISHING) | (jobs.c.attempt_id != attempts.c.id),
+        )
+        .limit(limit)
+    )  # fmt: skip
+    return list(connection.execute(query).scalars())
+
+
+def forgotten(connection: Connection, ids: Sequence[str]) -> None:
+    """The site keeps nothing of these attempts any more."""
+    for piece in chunked(ids):
+        connection.execute(update(attempts).where(attempts.c.id.in_(piece)).values(kept=False))
+
+
+def of_job(connection: Connection, job_id: int) -> list[AttemptRow]:
+    """The attempts of a job (row), first to last."""
+    query = select(attempts).where(attempts.c.job_id == job_id).order_by(attempts.c.number)
+    return list(connection.execute(query))
+
+
+@dataclass(frozen=True)
+class Room:
+    """The room that an attempt takes."""
+
+    attempt_id: str
+    job_id: int
+    site: str
+    flavor: str
+    request: Resources
+    nodes: int
+
+
+def rooms(connection: Connection, job_ids: Sequence[int] | None) -> list[Room]:
+    """The room taken by attempts that have not ended: of some jobs (rows), or of all."""
+    columns = (
+        attempts.c.id, attempts.c.job_id, attempts.c.site, attempts.c.flavor, attempts.c.cpu, attempts.c.memory,
+        attempts.c.gpu, attempts.c.nodes,
+    )  # fmt: skip
+    query = select(*columns).where(attempts.c.kept, attempts.c.state != AttemptState.ENDED)
+    found: list[AttemptRow] = []
+    if job_ids is None:
+        found += connection.execute(query)
+    else:
+        for piece in chunked(job_ids):
+            found += connection.execute(query.where(attempts.c.job_id.in_(piece)))
+    return [
+        Room(row.id, row.job_id, row.site, row.flavor, Resources(row.cpu, row.memory, row.gpu), row.nodes)
+        for row in found
+    ]
+
+
+def _load(connection: Connection, ids: Sequence[str]) -> dict[str, AttemptRow]:
+    found: dict[str, AttemptRow] = {}
+    for piece in chunked(ids):
+        for row in connection.execute(select(attempts).where(attempts.c.id.in_(piece))):
+            found[row.id] = row
+    return found
+
+
+def _job_ids(connection: Connection, ids: Sequence[str]) -> dict[str, int]:
+    """Job row by attempt, where the attempt is still that job's current one."""
+    found: dict[str, int] = {}
+    for piece in chunked(ids):
+        current = (jobs.c.id == attempts.c.job_id) & (jobs.c.attempt_id == attempts.c.id)
+        query = select(jobs.c.id, jobs.c.attempt_id).join(attempts, current)
+        for row in connection.execute(query.where(attempts.c.id.in_(piece))):
+            found[row.attempt_id] = row.id
+    return found
+
+
+def _update(
+    connection: Connection, rows: Sequence[Mapping[str, Any]], before: Sequence[AttemptState]
+) -> None:
+    """Write the same columns of many attempts, of each only while it is in a state of `before`."""
+    if rows:
+        keys = [key for key in rows[0] if key != "key"]
+        statement = (
+            update(attempts)
+            .where(attempts.c.id == bindparam("key"), attempts.c.state.in_(list(before)))
+            .values({key: bindparam(f"new_{key}") for key in keys})
+        )
+        connection.execute(
+            statement, [{"key": row["key"], **{f"new_{key}": row[key] for key in keys}} for row in rows]
+        )

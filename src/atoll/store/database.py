@@ -1,0 +1,273 @@
+"""One database, SQLite or PostgreSQL, and its transactions.
+
+All writes of a process go through one thread, which commits whatever has gathered while the last commit ran in one
+transaction; so a thousand submissions at once cost a few commits, and SQLite has its single writer. Reads run beside
+it on a few threads. The functions handed in get an open connection and must not commit, keep it, or do anything else
+outside the database: a transaction may be run again.
+"""
+
+import asyncio
+import logging
+import os
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Iterator, TypeVar
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.pool import NullPool, QueuePool
+
+from atoll.core.errors import AtollError, Invalid, Unavailable
+
+Result = TypeVar("Result")
+Work = Callable[[Connection], Result]
+log = logging.getLogger(__name__)
+
+_RETRYABLE = {"40001", "40P01"}
+"""PostgreSQL's serialization failure and deadlock: the same transaction may succeed when it is run again."""
+_TRIES = 5
+_GATHER = 512
+"""Most pieces of work that one transaction takes together."""
+BUSY_SECONDS = 10.0
+"""How long a writer waits for another's lock before it says so."""
+_IDLE_IN_TRANSACTION_MILLISECONDS = 5_000
+"""After this PostgreSQL ends a transaction whose owner fell silent, so that a paused replica holds up nobody."""
+
+
+def parse_url(text_url: str) -> URL:
+    """The URL of a database. Raises Invalid for what is neither SQLite nor PostgreSQL."""
+    try:
+        url = make_url(text_url)
+    except SQLAlchemyError:
+        raise Invalid(
+            "bad_database_url",
+            "The database URL cannot be read; write sqlite:////folder/atoll.db or postgresql://user@host/name.",
+            field="database",
+        ) from None
+    backend = url.get_backend_name()
+    if backend == "postgresql":
+        return url.set(drivername="postgresql+psycopg")
+    if backend == "sqlite" and url.database and url.database != ":memory:":
+        return url.set(drivername="sqlite")
+    raise Invalid(
+        "bad_database_url",
+        f"Atoll keeps its state in SQLite or PostgreSQL, not in {backend}; "
+        "write sqlite:////folder/atoll.db or postgresql://user@host/name.",
+        field="database",
+    )
+
+
+class _Vanished(Exception):
+    """The file that the connection has open is no longer the one at its path."""
+
+
+class Database:
+    """The open database. Make it with `Database.open`, which brings the schema up to date."""
+
+    def __init__(self, url: URL) -> None:
+        self.url = url
+        self.dialect = url.get_backend_name()
+        self._path = Path(url.database) if self.dialect == "sqlite" and url.database else None
+        self._engine = _sqlite_engine(self._path) if self._path else _postgresql_engine(url)
+        self._pending: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._readers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="atoll-read")
+        self._inode: tuple[int, int] | None = None
+        self._closed = False
+        self._writer = threading.Thread(target=self._write_forever, name="atoll-write", daemon=True)
+        self._writer.start()
+
+    @classmethod
+    def open(cls, url: str) -> "Database":
+        """Open the database at `url`, creating its schema or bringing it up to date. Raises Unavailable, Invalid."""
+        from atoll.store.migrate import upgrade
+
+        parsed = parse_url(url)
+        try:
+            upgrade(parsed)
+        except (SQLAlchemyError, OSError) as error:
+            raise _unavailable(error, parsed) from error
+        return cls(parsed)
+
+    @property
+    def shown_url(self) -> str:
+        """The URL without its password."""
+        return self.url.render_as_string(hide_password=True)
+
+    async def write(self, work: Work[Result]) -> Result:
+        """Run `work` in a transaction and return what it returned once that is committed.
+
+        Raises what `work` raised (then nothing of it is kept), and Unavailable where the database does not take it.
+        """
+        return await asyncio.wrap_future(self.write_soon(work))
+
+    def write_soon(self, work: Work[Result]) -> "Future[Result]":
+        """As `write`, for callers outside the event loop."""
+        if self._closed:
+            raise Unavailable("stopping", "The platform is stopping; try again in a moment.", retry_after=5)
+        future: Future[Result] = Future()
+        self._pending.put((work, future))
+        return future
+
+    async def read(self, work: Work[Result]) -> Result:
+        """Run `work`, which only reads, on a consistent view. Raises Unavailable."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self.read_now, work)
+
+    def read_now(self, work: Work[Result]) -> Result:
+        """As `read`, in the calling thread."""
+        try:
+            self._check_file()
+            with self._engine.connect() as connection:
+                return work(connection)
+        except (DBAPIError, OSError, _Vanished) as error:
+            raise _unavailable(error, self.url) from error
+
+    def close(self) -> None:
+        """Finish what was handed in, then let go of all connections."""
+        if not self._closed:
+            self._closed = True
+            self._pending.put(None)
+            self._writer.join(timeout=30)
+            self._readers.shutdown(wait=True)
+            self._engine.dispose()
+
+    def _write_forever(self) -> None:
+        while (first := self._pending.get()) is not None:
+            batch = [first]
+            while len(batch) < _GATHER and not self._pending.empty():
+                following = self._pending.get()
+                if following is None:
+                    self._pending.put(None)
+                    break
+                batch.append(following)
+            self._run(batch)
+
+    def _run(self, batch: list[tuple[Work[Any], Future[Any]]]) -> None:
+        batch = [item for item in batch if item[1].set_running_or_notify_cancel()]
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                results = self._transaction([work for work, _ in batch])
+            except (DBAPIError, OSError, _Vanished) as error:
+                if tries_left and getattr(getattr(error, "orig", None), "sqlstate", None) in _RETRYABLE:
+                    continue
+                failure = _unavailable(error, self.url)
+                failure.__cause__ = error
+                results = [failure] * len(batch)
+            except BaseException as error:
+                log.exception("the writer failed")
+                results = [error] * len(batch)
+            break
+        for (_, future), result in zip(batch, results, strict=True):
+            if isinstance(result, BaseException):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+    def _transaction(self, works: list[Work[Any]]) -> list[Any]:
+        """Run each piece of work under a savepoint of its own, so that one that fails takes nothing with it."""
+        self._check_file()
+        results: list[Any] = []
+        with self._engine.connect() as connection:
+            if self.dialect == "sqlite":
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            for work in works:
+                if len(works) == 1:
+                    results.append(work(connection))
+                    break
+                savepoint = connection.begin_nested()
+                try:
+                    results.append(work(connection))
+                    savepoint.commit()
+                except DBAPIError as error:
+                    if error.connection_invalidated or isinstance(error, OperationalError):
+                        raise
+                    savepoint.rollback()
+                    results.append(error)
+                except Exception as error:
+                    savepoint.rollback()
+                    results.append(error)
+            connection.commit()
+        return results
+
+    def _check_file(self) -> None:
+        """A SQLite file that was removed or replaced under us would take writes that nobody ever sees again."""
+        if self._path is None:
+            return
+        try:
+            status = os.stat(self._path)
+        except OSError as error:
+            self._engine.dispose()
+            self._inode = None
+            raise _Vanished(f"{self._path} cannot be opened: {error.strerror}") from error
+        inode = (status.st_dev, status.st_ino)
+        if self._inode != inode:
+            if self._inode is not None:
+                self._engine.dispose()
+            self._inode = inode
+
+
+def _sqlite_engine(path: Path) -> Engine:
+    # mode=rw: a database that has vanished is an error, never a new and empty one
+    engine = create_engine(
+        f"sqlite:///file:{path}?mode=rw&uri=true",
+        poolclass=QueuePool,
+        pool_size=6,
+        max_overflow=2,
+        connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False, "isolation_level": None},
+    )
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-8000", "temp_store=2"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    return engine
+
+
+def _postgresql_engine(url: URL) -> Engine:
+    return create_engine(
+        url,
+        pool_size=6,
+        max_overflow=2,
+        pool_pre_ping=True,
+        pool_recycle=1800,
+        connect_args={
+            "connect_timeout": 5,
+            "application_name": "atoll",
+            "keepalives_idle": 5,
+            "keepalives_interval": 2,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 10_000,
+            "options": f"-c idle_in_transaction_session_timeout={_IDLE_IN_TRANSACTION_MILLISECONDS}"
+            " -c lock_timeout=10000 -c statement_timeout=60000 -c synchronous_commit=on",
+        },
+    )
+
+
+def _unavailable(error: BaseException, url: URL) -> AtollError:
+    """What a database's failure means for the person who asked, in one sentence."""
+    words = str(getattr(error, "orig", None) or error).strip().splitlines()[0] if str(error) else type(error).__name__
+    lowered = words.lower()
+    where = f"The database {url.render_as_string(hide_password=True)}"
+    if "disk is full" in lowered or "no space left" in lowered or "could not extend file" in lowered:
+        sentence = f"{where} cannot be written: the disk is full. Free some space; the platform goes on by itself."
+        return Unavailable("disk_full", sentence, retry_after=30)
+    if "locked" in lowered or "lock timeout" in lowered:
+        return Unavailable(
+            "database_locked", f"{where} is locked by another program ({words}); try again.", retry_after=5
+        )
+    return Unavailable("database_unavailable", f"{where} does not answer ({words}).", retry_after=5)
+
+
+def database_now(connection: Connection) -> int:
+    """The database's own time in microseconds UTC: the clock that leases go by."""
+    if connection.dialect.name == "sqlite":
+        statement = "SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) * 1000"
+    else:
+        statement = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)"
+    return int(connection.execute(text(statement)).scalar_one())

@@ -1,0 +1,467 @@
+"""Jobs as rows: inserting, finding, and the one function that changes a state (`move`).
+
+A single job is one row. An array is one row whose waiting tasks are ranges; a task becomes a row of its own, with
+`array_id` and `task`, when it leaves them. An array's own state is a summary of its tasks.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, bindparam, insert, select, text, update
+
+from atoll.core.errors import Internal
+from atoll.core.ranges import Ranges
+from atoll.core.reasons import ReasonCode
+from atoll.core.states import ENDED, JobState, may
+from atoll.store import events
+from atoll.store.tables import counters, dependencies, job_ids, jobs
+
+_CHUNK = 500
+"""Ids in one IN list."""
+JobRow = Row[tuple[Any, ...]]
+
+SUMMARY = tuple(column for column in jobs.c if column.name not in ("spec", "waiting", "dropped"))
+"""The columns that lists show: all but the large ones."""
+
+
+def chunked(items: Sequence[Any], size: int = _CHUNK) -> Iterable[Sequence[Any]]:
+    """`items` in pieces of at most `size`."""
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+@dataclass(frozen=True)
+class NewDependency:
+    """A job (or one task of it) that the new job waits for."""
+
+    on_job: int
+    on_task: int | None
+    kind: str
+
+
+@dataclass
+class NewJob:
+    """A job to insert: its columns, and what it waits for."""
+
+    columns: dict[str, Any]
+    depends_on: Sequence[NewDependency] = ()
+
+
+_DEFAULTS: dict[str, Any] = {
+    "project": None, "width": None, "waiting": None, "waiting_count": 0, "task_count": 1, "hold": False,
+    "blockers": 0, "not_before": 0, "priority": 0, "array_id": None, "task": None, "ended_at": None,
+    "sentence": None, "attempts": 0, "attempt_id": None, "site": None, "cancelled_count": 0, "dropped": None,
+}  # fmt: skip
+"""What an inserted row has where nothing else is said; every row has the same keys, so that many go in one call."""
+
+
+def allocate_ids(connection: Connection, count: int) -> list[int]:
+    """`count` job ids that nobody has, rising."""
+    if connection.dialect.name == "postgresql":
+        query = text(f"SELECT nextval('{job_ids.name}') FROM generate_series(1, :count)")
+        return sorted(connection.execute(query, {"count": count}).scalars())
+    statement = (
+        update(counters)
+        .where(counters.c.name == job_ids.name)
+        .values(value=counters.c.value + count)
+        .returning(counters.c.value)
+    )
+    last = connection.execute(statement).scalar()
+    if last is None:
+        connection.execute(insert(counters).values(name=job_ids.name, value=count))
+        last = count
+    return list(range(last - count + 1, last + 1))
+
+
+def insert_many(connection: Connection, new: Sequence[NewJob], ids: Sequence[int]) -> None:
+    """Insert jobs under ids from `allocate_ids`, with their dependencies and events."""
+    rows = [{**_DEFAULTS, **job.columns, "id": job_id} for job, job_id in zip(new, ids, strict=True)]
+    _insert_rows(connection, rows)
+    edges = [
+        {"job_id": job_id, "on_job": edge.on_job, "on_task": edge.on_task, "kind": edge.kind, "open": True}
+        for job, job_id in zip(new, ids, strict=True)
+        for edge in job.depends_on
+    ]
+    if edges:
+        connection.execute(insert(dependencies), edges)
+    _insert_events(connection, ids)
+
+
+def _insert_rows(connection: Connection, rows: list[dict[str, Any]]) -> None:
+    if connection.dialect.name == "postgresql" and len(rows) >= 50:
+        _copy_rows(connection, rows)
+    else:
+        connection.execute(insert(jobs), rows)
+
+
+def _copy_rows(connection: Connection, rows: list[dict[str, Any]]) -> None:
+    """PostgreSQL takes many rows by COPY at a fraction of what INSERT costs."""
+    keys = list(rows[0])
+    names = ", ".join(f'"{jobs.c[key].name}"' for key in keys)
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    with driver.cursor() as cursor, cursor.copy(f"COPY jobs ({names}) FROM STDIN") as copy:
+        for row in rows:
+            copy.write_row([row[key] for key in keys])
+
+
+def _insert_events(connection: Connection, ids: Sequence[int]) -> None:
+    """One event for each new job, made by the database from the rows."""
+    events.lock_order(connection)
+    statement = text(
+        "INSERT INTO events (at, kind, job_id, array_id, task, owner, state) "
+        "SELECT submitted_at, 'job', id, array_id, task, owner, state FROM jobs "
+        "WHERE id >= :first AND id <= :last AND id IN :ids ORDER BY id"
+    ).bindparams(bindparam("ids", expanding=True))
+    if len(ids) == ids[-1] - ids[0] + 1:
+        statement = text(str(statement.text).replace("AND id IN :ids ", ""))
+        connection.execute(statement, {"first": ids[0], "last": ids[-1]})
+    else:
+        for piece in chunked(ids):
+            connection.execute(statement, {"first": piece[0], "last": piece[-1], "ids": list(piece)})
+
+
+def get(connection: Connection, job_id: int, *, lock: bool = False) -> JobRow | None:
+    """The whole row of a job, locked until the end of the transaction where `lock` is set; None where there is none."""
+    query = select(jobs).where(jobs.c.id == job_id)
+    return connection.execute(query.with_for_update() if lock else query).one_or_none()
+
+
+def get_many(connection: Connection, ids: Sequence[int], columns: Sequence[Any] = SUMMARY) -> dict[int, JobRow]:
+    """The rows of `ids` that exist, by id; `columns` must hold jobs.c.id."""
+    found: dict[int, JobRow] = {}
+    for piece in chunked(ids):
+        for row in connection.execute(select(*columns).where(jobs.c.id.in_(piece))):
+            found[row.id] = row
+    return found
+
+
+def get_task(connection: Connection, array_id: int, task: int) -> JobRow | None:
+    """The row of an array's task; None while the task has none of its own."""
+    query = select(jobs).where(jobs.c.array_id == array_id, jobs.c.task == task)
+    return connection.execute(query).one_or_none()
+
+
+def get_tasks(connection: Connection, array_id: int, tasks: Ranges | None = None) -> list[JobRow]:
+    """The rows of an array's tasks (all, or those of `tasks`) that have one, by number."""
+    query = select(jobs).where(jobs.c.array_id == array_id).order_by(jobs.c.task)
+    if tasks is None:
+        return list(connection.execute(query))
+    rows: list[JobRow] = []
+    for piece in chunked(list(tasks)):
+        rows += connection.execute(query.where(jobs.c.task.in_(piece)))
+    return rows
+
+
+@dataclass(frozen=True)
+class ListFilter:
+    """Which jobs a list shows. Arrays are one entry; their tasks are listed by `array_id`."""
+
+    owner: str | None = None
+    states: frozenset[JobState] = frozenset()
+    project: str | None = None
+    name: str | None = None
+    since: int | None = None
+    """Submitted, or ended, at this time or later (microseconds)."""
+    array_id: int | None = None
+    site: str | None = None
+
+
+def list_page(connection: Connection, wanted: ListFilter, before: int | None, limit: int) -> list[JobRow]:
+    """The newest `limit` jobs that `wanted` lets through, with ids below `before`, newest first."""
+    query = select(*SUMMARY).order_by(jobs.c.id.desc()).limit(limit)
+    return list(connection.execute(_filtered(query, wanted, before)))
+
+
+def _filtered(query: Select[Any], wanted: ListFilter, before: int | None) -> Select[Any]:
+    query = query.where(
+        jobs.c.array_id.is_(None) if wanted.array_id is None else jobs.c.array_id == wanted.array_id
+    )
+    if before is not None:
+        query = query.where(jobs.c.id < before)
+    if wanted.owner is not None:
+        query = query.where(jobs.c.owner == wanted.owner)
+    if wanted.states:
+        query = query.where(jobs.c.state.in_(sorted(wanted.states)))
+        if not wanted.states & ENDED:
+            query = query.where(text("jobs.state NOT IN ('succeeded', 'failed', 'cancelled')"))
+    if wanted.project is not None:
+        query = query.where(jobs.c.project == wanted.project)
+    if wanted.name is not None:
+        query = query.where(jobs.c.name == wanted.name)
+    if wanted.site is not None:
+        query = query.where(jobs.c.site == wanted.site)
+    if wanted.since is not None:
+        query = query.where((jobs.c.submitted_at >= wanted.since) | (jobs.c.ended_at >= wanted.since))
+    return query
+
+
+@dataclass(slots=True)
+class Move:
+    """A change of state that is wanted: it happens if the row is in one of `before` when it is written."""
+
+    job_id: int
+    before: frozenset[JobState]
+    after: JobState
+    reason: ReasonCode
+    sentence: str | None = None
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """A row that came to its end: what its dependents need to know."""
+
+    id: int
+    array_id: int | None
+    task: int | None
+    state: JobState
+
+
+def move(connection: Connection, moves: Sequence[Move], now: int) -> set[int]:
+    """Change states, all at once; returns the ids of the rows that were in a state which allowed it.
+
+    Writes the events, keeps the arrays' counts and summaries, and lets go (or cancels) the jobs that waited for one
+    that ended. Raises Internal for a change that the table of transitions forbids.
+    """
+    moved: set[int] = set()
+    pending = list(moves)
+    while pending:
+        done, ended = _move_once(connection, pending, now)
+        moved |= done
+        pending = _dependents(connection, ended)
+    return moved
+
+
+def _move_once(connection: Connection, moves: Sequence[Move], now: int) -> tuple[set[int], list[_Ended]]:
+    columns = (jobs.c.id, jobs.c.array_id, jobs.c.task, jobs.c.owner, jobs.c.state)
+    current: dict[int, JobRow] = {}
+    for piece in chunked(sorted({change.job_id for change in moves})):
+        query = select(*columns).where(jobs.c.id.in_(piece)).order_by(jobs.c.id).with_for_update()
+        current.update((row.id, row) for row in connection.execute(query))
+    updates: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    rows: list[dict[str, Any]] = []
+    ended: list[_Ended] = []
+    moved: set[int] = set()
+    shifts: dict[int, dict[str, int]] = {}
+    for change in moves:
+        row = current.get(change.job_id)
+        if row is None or change.job_id in moved or JobState(row.state) not in change.before:
+            continue
+        state = JobState(row.state)
+        if not may(state, change.after):
+            raise Internal("forbidden_transition", f"Job {row.id} may not go from {state} to {change.after}.")
+        moved.add(row.id)
+        values = {**change.values, "state": change.after, "reason": change.reason, "sentence": change.sentence}
+        if change.after in ENDED:
+            values.setdefault("ended_at", now)
+            ended.append(_Ended(row.id, row.array_id, row.task, change.after))
+        updates.setdefault(tuple(sorted(values)), []).append({**values, "key": row.id})
+        rows.append(events.event_row("job", now, row, change.after, reason=change.reason))
+        if row.array_id is not None:
+            _count_shift(shifts.setdefault(row.array_id, {}), state, change.after)
+    for keys, group in updates.items():
+        assignments = {jobs.c[key]: bindparam(key) for key in keys}
+        connection.execute(update(jobs).where(jobs.c.id == bindparam("key")).values(assignments), group)
+    events.append(connection, rows)
+    ended += summarise_arrays(connection, shifts, now)
+    return moved, ended
+
+
+def _bucket(state: JobState) -> str:
+    """The count of the array in which a task with a row of its own is: one that waits to run again keeps its slot."""
+    return f"{state}_count" if state in ENDED else "active_count"
+
+
+def _count_shift(shift: dict[str, int], before: JobState, after: JobState) -> None:
+    shift[_bucket(before)] = shift.get(_bucket(before), 0) - 1
+    shift[_bucket(after)] = shift.get(_bucket(after), 0) + 1
+
+
+def summarise_arrays(
+    connection: Connection, shifts: Mapping[int, Mapping[str, int]], now: int
+) -> list[_Ended]:
+    """Add `shifts` to the arrays' counts and bring their own states up to date; returns the arrays that ended."""
+    ended: list[_Ended] = []
+    rows: list[dict[str, Any]] = []
+    for array_id, shift in sorted(shifts.items()):
+        row = get(connection, array_id, lock=True)
+        if row is None:
+            continue
+        counts = {name: getattr(row, name) + shift.get(name, 0) for name in _COUNTS}
+        state, reason = _summary(row, counts)
+        values: dict[str, Any] = {**counts, "state": state, "reason": reason}
+        if state is JobState.RUNNING and row.started_at is None:
+            values["started_at"] = now
+        if state in ENDED and JobState(row.state) not in ENDED:
+            values |= {"ended_at": now, "sentence": None, "exit_code": _worst_exit(connection, array_id, state)}
+            ended.append(_Ended(row.id, None, None, state))
+        elif state not in ENDED and JobState(row.state) in ENDED:
+            values |= {"ended_at": None, "exit_code": None}
+        connection.execute(update(jobs).where(jobs.c.id == array_id).values(values))
+        rows.append(events.event_row("job", now, row, state, reason=reason, **counts))
+    events.append(connection, rows)
+    return ended
+
+
+_COUNTS = ("waiting_count", "active_count", "succeeded_count", "failed_count", "cancelled_count")
+
+
+def _summary(row: JobRow, counts: Mapping[str, int]) -> tuple[JobState, ReasonCode]:
+    if counts["active_count"]:
+        return JobState.RUNNING, ReasonCode.RUNNING
+    if counts["waiting_count"]:
+        if row.hold or row.blockers:
+            return JobState.HELD, ReasonCode.HELD_BY_USER if row.hold else ReasonCode.DEPENDENCY
+        started = counts["succeeded_count"] + counts["failed_count"] > 0
+        return (JobState.RUNNING if started else JobState.QUEUED), ReasonCode.PRIORITY
+    if counts["failed_count"]:
+        return JobState.FAILED, ReasonCode.TASKS_ENDED
+    if counts["cancelled_count"]:
+        return JobState.CANCELLED, ReasonCode.TASKS_ENDED
+    return JobState.SUCCEEDED, ReasonCode.TASKS_ENDED
+
+
+def _worst_exit(connection: Connection, array_id: int, state: JobState) -> int | None:
+    if state is JobState.SUCCEEDED:
+        return 0
+    query = text("SELECT max(exit_code) FROM jobs WHERE array_id = :array AND state = 'failed'")
+    found = connection.execute(query, {"array": array_id}).scalar()
+    return int(found) if found is not None else None
+
+
+def _satisfied(kind: str, state: JobState) -> bool:
+    return kind == "any" or (state is JobState.SUCCEEDED) == (kind == "ok")
+
+
+def _dependents(connection: Connection, ended: Sequence[_Ended]) -> list[Move]:
+    """Take note in the jobs that waited for `ended`; returns the moves of those that now can go on, or never can."""
+    by_id = {(row.array_id or row.id, row.task): JobState(row.state) for row in ended}
+    waiting: dict[int, list[bool]] = {}
+    for piece in chunked(sorted({key[0] for key in by_id})):
+        query = select(dependencies).where(dependencies.c.on_job.in_(piece), dependencies.c.open)
+        for edge in connection.execute(query):
+            state = by_id.get((edge.on_job, edge.on_task))
+            if state is not None:
+                waiting.setdefault(edge.job_id, []).append(_satisfied(edge.kind, state))
+    if waiting:
+        statement = update(dependencies).values(open=False)
+        for on_job, on_task in by_id:
+            same_task = dependencies.c.on_task.is_not_distinct_from(on_task)
+            connection.execute(statement.where(dependencies.c.on_job == on_job, same_task))
+    return [
+        release
+        for job_id, met in sorted(waiting.items())
+        for release in [_unblock(connection, job_id, met)]
+        if release is not None
+    ]
+
+
+def _unblock(connection: Connection, job_id: int, met: Sequence[bool]) -> Move | None:
+    """One job heard of the end of jobs it waited for, each as it hoped or not."""
+    row = get(connection, job_id, lock=True)
+    if row is None or JobState(row.state) is not JobState.HELD:
+        return None
+    blockers = max(0, row.blockers - len(met))
+    connection.execute(update(jobs).where(jobs.c.id == job_id).values(blockers=blockers))
+    if not all(met):
+        values = {"dropped": row.waiting, "waiting": None, "cancelled_count": row.waiting_count, "waiting_count": 0}
+        return Move(
+            job_id, frozenset({JobState.HELD}), JobState.CANCELLED, ReasonCode.DEPENDENCY_NEVER,
+            values=values if row.width is not None or row.waiting is not None else {},
+        )  # fmt: skip
+    if blockers or row.hold:
+        return None
+    return Move(job_id, frozenset({JobState.HELD}), JobState.QUEUED, ReasonCode.NONE)
+
+
+def set_reasons(connection: Connection, reasons: Sequence[tuple[int, ReasonCode, str | None]]) -> None:
+    """Say why queued jobs wait. No event: a reason is read with its job."""
+    if reasons:
+        statement = (
+            update(jobs)
+            .where(jobs.c.id == bindparam("key"), jobs.c.state == JobState.QUEUED)
+            .values(reason=bindparam("why"), sentence=bindparam("words"))
+        )
+        connection.execute(statement, [{"key": key, "why": why, "words": words} for key, why, words in reasons])
+
+
+def take_tasks(
+    connection: Connection, array: JobRow, tasks: Ranges, state: JobState, reason: ReasonCode, now: int,
+    columns: Mapping[int, Mapping[str, Any]] | None = None,
+) -> dict[int, int]:  # fmt: skip
+    """Make rows in `state` of tasks that wait in an array's ranges; returns their row ids by task number.
+
+    `array` is the array's locked row. Tasks that do not wait any more are left out. `columns` adds values by task.
+    """
+    waiting = Ranges.parse(array.waiting) if array.waiting else Ranges()
+    taken = waiting.common(tasks)
+    if not taken:
+        return {}
+    rest = waiting.without(taken)
+    values = {"waiting": str(rest) or None}
+    connection.execute(update(jobs).where(jobs.c.id == array.id).values(values))
+    ids = allocate_ids(connection, len(taken))
+    copied = ("owner", "project", "name", "class_", "priority", "cpu", "memory", "gpu", "nodes", "submitted_at")
+    common = {key: getattr(array, key) for key in copied}
+    rows = [
+        {**_DEFAULTS, **common, "id": row_id, "array_id": array.id, "task": task, "spec": None, "state": state,
+         "reason": reason, "ended_at": now if state in ENDED else None, **((columns or {}).get(task, {}))}
+        for row_id, task in zip(ids, taken, strict=True)
+    ]  # fmt: skip
+    _insert_rows(connection, rows)
+    events.append(
+        connection,
+        [
+            {"at": now, "kind": "job", "job_id": row["id"], "array_id": array.id, "task": row["task"],
+             "owner": array.owner, "state": state}
+            for row in rows
+        ],
+    )  # fmt: skip
+    summarise_arrays(
+        connection, {array.id: {"waiting_count": -len(taken), _bucket(state): len(taken)}}, now
+    )
+    return {row["task"]: row["id"] for row in rows}
+
+
+def unended_dependencies(connection: Connection, job_id: int) -> list[Row[tuple[Any, ...]]]:
+    """What a job still waits for: rows with on_job, on_task, kind."""
+    columns = (dependencies.c.on_job, dependencies.c.on_task, dependencies.c.kind)
+    return list(connection.execute(select(*columns).where(dependencies.c.job_id == job_id, dependencies.c.open)))
+
+
+def lock_states(connection: Connection, ids: Sequence[int]) -> dict[int, JobRow]:
+    """The rows of `ids`, locked until the end of the transaction."""
+    found: dict[int, JobRow] = {}
+    for piece in chunked(sorted(ids)):
+        query = select(jobs).where(jobs.c.id.in_(piece)).order_by(jobs.c.id).with_for_update()
+        found.update((row.id, row) for row in connection.execute(query))
+    return found
+
+
+def load_unended(connection: Connection, after: int, limit: int) -> list[JobRow]:
+    """Jobs that have not ended, with ids above `after`, by id: what a new scheduler begins with."""
+    query = (
+        select(jobs)
+        .where(jobs.c.id > after, text("jobs.state NOT IN ('succeeded', 'failed', 'cancelled')"))
+        .order_by(jobs.c.id)
+        .limit(limit)
+    )
+    return list(connection.execute(query))
+
+
+def count_by_state(connection: Connection, owner: str | None = None) -> dict[str, int]:
+    """How many jobs (arrays as one) are in each state that is not an end."""
+    clause = "AND owner = :owner " if owner is not None else ""
+    query = text(
+        "SELECT state, count(*) AS number FROM jobs WHERE array_id IS NULL "
+        f"AND state NOT IN ('succeeded', 'failed', 'cancelled') {clause}GROUP BY state"
+    )
+    return {row.state: row.number for row in connection.execute(query, {"owner": owner} if owner else {})}
+
+
+__all__ = [
+    "SUMMARY", "JobRow", "ListFilter", "Move", "NewDependency", "NewJob", "allocate_ids", "chunked",
+    "count_by_state", "get", "get_many", "get_task", "get_tasks", "insert_many", "list_page", "load_unended",
+    "lock_states", "move", "set_reasons", "summarise_arrays", "take_tasks", "unended_dependencies",
+]  # fmt: skip

@@ -1,0 +1,244 @@
+"""The tables, as SQLAlchemy Core knows them. Times are integer microseconds UTC, amounts integers in base units."""
+
+from sqlalchemy import (
+    BigInteger, Boolean, Column, Float, Index, Integer, LargeBinary, MetaData, PrimaryKeyConstraint, Sequence, String,
+    Table, Text, false, text,
+)  # fmt: skip
+
+metadata = MetaData()
+
+job_ids = Sequence("job_ids", metadata=metadata)
+"""Where PostgreSQL takes job ids from; SQLite has the row `job_ids` of `counters`."""
+
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+
+settings = Table(
+    "settings",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+"""Facts about this platform, such as its instance id."""
+
+people = Table(
+    "people",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("role", String(16), nullable=False),
+    Column("account", String(64)),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("person", String(255), nullable=False, index=True),
+    Column("name", String(255), nullable=False),
+    Column("digest", LargeBinary(32), nullable=False, unique=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("revoked_at", BigInteger),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    # a task of an array that has left its ranges is a row of its own: array_id and task are set, spec is the array's
+    Column("array_id", BigInteger),
+    Column("task", Integer),
+    Column("owner", String(255), nullable=False),
+    Column("project", String(63)),
+    Column("name", String(255), nullable=False),
+    Column("class", String(16), nullable=False, key="class_"),
+    Column("spec", Text),
+    Column("state", String(16), nullable=False),
+    Column("reason", String(32), nullable=False),
+    Column("sentence", Text),
+    Column("priority", Integer, nullable=False, server_default="0"),
+    Column("cpu", BigInteger, nullable=False),
+    Column("memory", BigInteger, nullable=False),
+    Column("gpu", BigInteger, nullable=False),
+    Column("nodes", Integer, nullable=False),
+    Column("submitted_at", BigInteger, nullable=False),
+    Column("not_before", BigInteger, nullable=False, server_default="0"),
+    Column("started_at", BigInteger),
+    Column("ended_at", BigInteger),
+    Column("hold", Boolean, nullable=False, server_default=false()),
+    Column("blockers", Integer, nullable=False, server_default="0"),
+    Column("cancel", Boolean, nullable=False, server_default=false()),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("failures", Integer, nullable=False, server_default="0"),
+    Column("faults", Integer, nullable=False, server_default="0"),
+    Column("attempt_id", String(32)),
+    Column("site", String(63)),
+    Column("outcome", String(16)),
+    Column("exit_code", Integer),
+    # arrays: tasks that wait and tasks that were cancelled unstarted are ranges; the others are rows
+    Column("width", Integer),
+    Column("task_count", Integer, nullable=False, server_default="1"),
+    Column("waiting", Text),
+    Column("dropped", Text),
+    Column("waiting_count", Integer, nullable=False, server_default="0"),
+    Column("active_count", Integer, nullable=False, server_default="0"),
+    Column("succeeded_count", Integer, nullable=False, server_default="0"),
+    Column("failed_count", Integer, nullable=False, server_default="0"),
+    Column("cancelled_count", Integer, nullable=False, server_default="0"),
+)
+Index("jobs_array", jobs.c.array_id, jobs.c.task, unique=True, sqlite_where=jobs.c.array_id.is_not(None),
+      postgresql_where=jobs.c.array_id.is_not(None))  # fmt: skip
+_UNENDED = text("state NOT IN ('succeeded', 'failed', 'cancelled')")
+Index("jobs_unended", jobs.c.state, jobs.c.id, sqlite_where=_UNENDED, postgresql_where=_UNENDED)
+Index("jobs_ended", jobs.c.ended_at, sqlite_where=jobs.c.ended_at.is_not(None),
+      postgresql_where=jobs.c.ended_at.is_not(None))  # fmt: skip
+Index("jobs_owner", jobs.c.owner, jobs.c.id)
+
+dependencies = Table(
+    "dependencies",
+    metadata,
+    Column("job_id", BigInteger, nullable=False),
+    Column("on_job", BigInteger, nullable=False),
+    Column("on_task", Integer),
+    Column("kind", String(8), nullable=False),
+    Column("open", Boolean, nullable=False),
+    Index("dependencies_job", "job_id"),
+    Index("dependencies_on", "on_job", "open"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("job_id", BigInteger, nullable=False, index=True),
+    Column("number", Integer, nullable=False),
+    Column("site", String(63), nullable=False),
+    Column("flavor", String(63), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("cpu", BigInteger, nullable=False),
+    Column("memory", BigInteger, nullable=False),
+    Column("gpu", BigInteger, nullable=False),
+    Column("nodes", Integer, nullable=False),
+    Column("placed_at", BigInteger, nullable=False),
+    # the call that hands the attempt over is written down before it is made, with the time by which it has landed or not
+    Column("submit_began_at", BigInteger),
+    Column("submit_deadline", BigInteger),
+    Column("submitted_at", BigInteger),
+    Column("native_id", Text),
+    Column("native_state", Text),
+    Column("started_at", BigInteger),
+    Column("ended_at", BigInteger),
+    Column("outcome", String(16)),
+    Column("permanent", Boolean, nullable=False, server_default=false()),
+    Column("exit_code", Integer),
+    Column("signal", Integer),
+    Column("message", Text),
+    Column("max_memory", BigInteger),
+    Column("cpu_seconds", Float),
+    Column("stop_reason", String(16)),
+    Column("stop_asked_at", BigInteger),
+    Column("stop_sent_at", BigInteger),
+    Column("grace", Integer),
+    # begin of the first complete observation that lacked it
+    Column("missing_since", BigInteger),
+    # whether the site still keeps something of it
+    Column("kept", Boolean, nullable=False),
+)
+Index("attempts_kept", attempts.c.site, attempts.c.state, sqlite_where=attempts.c.kept,
+      postgresql_where=attempts.c.kept)  # fmt: skip
+
+logs = Table(
+    "logs",
+    metadata,
+    Column("attempt_id", String(32), nullable=False),
+    Column("stream", String(8), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("head", BigInteger, nullable=False),
+    Column("tail", BigInteger, nullable=False),
+    PrimaryKeyConstraint("attempt_id", "stream"),
+)
+"""What the log store has of an attempt: `head` first and `tail` last bytes of `size`."""
+
+outputs = Table(
+    "outputs",
+    metadata,
+    Column("job_id", BigInteger, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    PrimaryKeyConstraint("job_id", "path"),
+)
+"""Files that jobs brought out."""
+
+files = Table(
+    "files",
+    metadata,
+    Column("sha256", String(64), primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("used_at", BigInteger, nullable=False, index=True),
+)
+"""Contents in the file store."""
+
+file_owners = Table(
+    "file_owners",
+    metadata,
+    Column("sha256", String(64), nullable=False),
+    Column("person", String(255), nullable=False),
+    PrimaryKeyConstraint("sha256", "person"),
+)
+"""Who may use a content: those who once showed that they have it by sending it."""
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("at", BigInteger, nullable=False, index=True),
+    Column("kind", String(16), nullable=False),
+    Column("job_id", BigInteger),
+    Column("array_id", BigInteger),
+    Column("task", Integer),
+    Column("owner", String(255)),
+    Column("state", String(16)),
+    Column("data", Text),
+    sqlite_autoincrement=True,
+)
+"""The outbox. Ids rise in the order of commits, see `events.append`."""
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(128), primary_key=True),
+    Column("holder", String(64), nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("person", String(255), nullable=False),
+    Column("key", String(255), nullable=False),
+    Column("request", LargeBinary(32), nullable=False),
+    Column("answer", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False, index=True),
+    PrimaryKeyConstraint("person", "key"),
+)
+
+sites = Table(
+    "sites",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("driver", String(63), nullable=False),
+    Column("labels", Text, nullable=False),
+    Column("config", Text, nullable=False),
+    Column("drained", Boolean, nullable=False, server_default=false()),
+    Column("health", String(16), nullable=False),
+    Column("message", Text, nullable=False, server_default=""),
+    Column("report", Text),
+    Column("seen_at", BigInteger),
+)
