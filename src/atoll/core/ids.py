@@ -14,7 +14,7 @@ from atoll.core.errors import Invalid
 from atoll.core.ranges import Ranges
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
-_REFERENCE = re.compile(r"(?P<job>[0-9]{1,18})(?:\[(?P<tasks>[0-9,:\-]+)\])?")
+_REFERENCE = re.compile(r"(?P<job>[0-9]{1,18})(?:\[(?P<tasks>[0-9,:\-]+)\]|_(?P<task>[0-9]{1,9}))?")
 _ATTEMPT = re.compile(r"[0-9a-z]{5}-[0-9a-z]{16}")
 
 
@@ -39,7 +39,7 @@ def is_attempt_id(text: str, instance: str | None = None) -> bool:
 
 @dataclass(frozen=True)
 class JobRef:
-    """A job, or some tasks of an array job, as a person names them: `12`, `12[3]`, `12[3,7-9]`."""
+    """A job, or some tasks of an array job, as a person names them: `12`, `12[3]`, `12[3,7-9]`, Slurm's `12_3`."""
 
     job: int
     tasks: Ranges | None = None
@@ -51,10 +51,11 @@ class JobRef:
         if match is None or not 0 < int(match["job"]) < 2**63:
             raise Invalid(
                 "bad_job_id",
-                f"{text!r} is not a job: write a number as in 12, or tasks of an array as in 12[3,7-9].",
+                f"{text[:80]!r} is not a job: write a number as in 12, or tasks of an array as in 12[3,7-9].",
                 field="job",
             )
-        return cls(int(match["job"]), Ranges.parse(match["tasks"], field="job") if match["tasks"] else None)
+        tasks = match["tasks"] or match["task"]
+        return cls(int(match["job"]), Ranges.parse(tasks, field="job") if tasks else None)
 
     def __str__(self) -> str:
         return f"{self.job}[{self.tasks}]" if self.tasks is not None else str(self.job)

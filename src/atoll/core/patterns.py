@@ -36,9 +36,7 @@ def check_pattern(pattern: str, field: str | None = None) -> str:
     return pattern
 
 
-def expand_pattern(
-    pattern: str, *, job_id: int, task: int | None, name: str, person: str, restarts: int = 0
-) -> str:
+def expand_pattern(pattern: str, *, job_id: int, task: int | None, name: str, person: str, restarts: int = 0) -> str:
     r"""The file name that `pattern` stands for, for one attempt of a job or of one task of an array.
 
     `%x` the job's name, `%u` the person, `%A` the job's number, `%a` the task's (0 without an array), `%b` the task's

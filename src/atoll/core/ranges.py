@@ -4,12 +4,16 @@ A million waiting tasks are one `Ranges` of one range, so an array costs the sam
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
+from math import gcd
 
 from atoll.core.errors import Invalid
 
-_PART = re.compile(r"(\d{1,9})(?:-(\d{1,9})(?::(\d{1,9}))?)?")
+_PART = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9})(?::([0-9]{1,9}))?)?")
+_WIDTH = re.compile(r"[0-9]{1,9}")
 MAX_TASK = 10_000_000
 """Largest task number that an array may use."""
 MAX_PARTS = 10_000
@@ -18,7 +22,10 @@ MAX_PARTS = 10_000
 
 @dataclass(frozen=True)
 class Ranges:
-    """An immutable set of task numbers: disjoint Python ranges, ascending by their first number."""
+    """An immutable set of task numbers: Python ranges, each wholly before the next.
+
+    The same set can be written in several ways; compare with `==` what was made in the same way, else sets.
+    """
 
     parts: tuple[range, ...] = ()
 
@@ -31,28 +38,39 @@ class Ranges:
         parts = []
         for piece in pieces:
             match = _PART.fullmatch(piece.strip())
+            shown = piece if len(piece) <= 40 else piece[:37] + "..."
             if match is None:
                 raise Invalid(
-                    "bad_array", f"{piece!r} is not a range: write 0-99, 1,3,7 or 0-99:2.", field=field
+                    "bad_array", f"{shown!r} is not a range: write 0-99, 1,3,7 or 0-99:2.", field=field
                 )
             first = int(match[1])
             last = int(match[2]) if match[2] else first
             step = int(match[3]) if match[3] else 1
             if last < first:
                 raise Invalid(
-                    "bad_array", f"{piece!r} ends before it begins: write {last}-{first}.", field=field
+                    "bad_array", f"{shown!r} ends before it begins: write {last}-{first}.", field=field
                 )
             if step < 1:
-                raise Invalid("bad_array", f"{piece!r} has a step of 0; the smallest is 1.", field=field)
+                raise Invalid("bad_array", f"{shown!r} has a step of 0; the smallest is 1.", field=field)
             if last > MAX_TASK:
-                raise Invalid("bad_array", f"{piece!r} goes beyond the last task, {MAX_TASK}.", field=field)
+                raise Invalid("bad_array", f"{shown!r} goes beyond the last task, {MAX_TASK}.", field=field)
             parts.append(range(first, last + 1, step))
         parts.sort(key=lambda part: part.start)
-        if any(before[-1] >= after[0] for before, after in zip(parts, parts[1:], strict=False)):
+        if any(before[-1] >= after[0] for before, after in pairwise(parts)):
             total = sum(map(len, parts))
             if total > MAX_TASK:
                 raise Invalid("bad_array", "The parts overlap and name too many tasks.", field=field)
             return cls.of(number for part in parts for number in part)
+        return cls(tuple(parts))
+
+    @classmethod
+    def stored(cls, text: str) -> "Ranges":
+        """The set that `str` gave the text of: also the empty one, and one of any number of parts."""
+        parts = []
+        for piece in filter(None, text.split(",")):
+            first, _, rest = piece.partition("-")
+            last, _, step = rest.partition(":")
+            parts.append(range(int(first), int(last or first) + 1, int(step or 1)))
         return cls(tuple(parts))
 
     @classmethod
@@ -111,30 +129,93 @@ class Ranges:
         return Ranges(tuple(taken)), Ranges(tuple(rest))
 
     def without(self, other: "Ranges") -> "Ranges":
-        """The numbers of this set that are not in `other`. Costs what `other` names, and not what this holds."""
-        parts = list(self.parts)
-        for number in other:
-            for place, part in enumerate(parts):
-                if number in part:
-                    index = part.index(number)
-                    parts[place : place + 1] = [piece for piece in (part[:index], part[index + 1 :]) if piece]
-                    break
-        return Ranges(tuple(parts))
+        """The numbers of this set that are not in `other`. Costs what the parts are, and not what they hold."""
+        cuts = _overlaps(self.parts, other.parts)
+        parts: list[range] = []
+        for part, pieces in zip(self.parts, cuts, strict=True):
+            for piece in pieces:
+                first, last, every = part.index(piece[0]), part.index(piece[-1]), piece.step // part.step
+                parts.append(part[:first])
+                if every == 2:
+                    parts.append(part[first + 1 : last : 2])
+                elif every > 2 and len(piece) > 1:
+                    parts += (part[gap + 1 : gap + every] for gap in range(first, last, every))
+                part = part[last + 1 :]  # noqa: PLW2901  (the rest of it)
+            parts.append(part)
+        return Ranges(_joined(parts))
 
     def common(self, other: "Ranges") -> "Ranges":
-        """The numbers that are in both."""
-        small, large = sorted((self, other), key=len)
-        return Ranges.of(number for number in small if number in large)
+        """The numbers that are in both. Costs what the parts are, and not what they hold."""
+        return Ranges(_joined(piece for pieces in _overlaps(self.parts, other.parts) for piece in pieces))
 
     def union(self, other: "Ranges") -> "Ranges":
-        """The numbers that are in either."""
-        if not self.parts or not other.parts:
-            return self if self.parts else other
-        if self.parts[-1][-1] < other.parts[0][0]:
-            return Ranges(self.parts + other.parts)
-        if other.parts[-1][-1] < self.parts[0][0]:
-            return Ranges(other.parts + self.parts)
-        return Ranges.of([*self, *other])
+        """The numbers that are in either. Costs what the parts are, and the numbers only where parts interleave."""
+        others = other.without(self).parts
+        bounds = sorted({bound for part in (*self.parts, *others) for bound in (part[0], part[-1] + 1)})
+        mine, theirs = _cut(self.parts, bounds), _cut(others, bounds)
+        parts: list[range] = []
+        for bound in bounds:
+            one, two = mine.get(bound), theirs.get(bound)
+            if one and two:
+                parts += Ranges.of([*one, *two]).parts
+            elif piece := one or two:
+                parts.append(piece)
+        return Ranges(_joined(parts))
+
+
+def _cut(parts: tuple[range, ...], bounds: list[int]) -> dict[int, range]:
+    """The pieces of `parts` between each of `bounds` and the next, by the lower one."""
+    pieces: dict[int, range] = {}
+    for part in parts:
+        inside = bounds[bisect_left(bounds, part[0]) : bisect_left(bounds, part[-1] + 1) + 1]
+        indexes = [-(-(bound - part.start) // part.step) for bound in inside]
+        for bound, (begin, end) in zip(inside, pairwise(indexes), strict=False):
+            pieces[bound] = part[begin:end]
+    return pieces
+
+
+def _meet(one: range, two: range) -> range:
+    """The numbers that are in both ranges: again a range, by the Chinese remainder theorem."""
+    divisor = gcd(one.step, two.step)
+    distance = two.start - one.start
+    if distance % divisor:
+        return range(0)
+    cycle = two.step // divisor
+    steps = distance // divisor * pow(one.step // divisor, -1, cycle) % cycle if cycle > 1 else 0
+    step = one.step * cycle
+    first = one.start + steps * one.step
+    lowest = max(one.start, two.start)
+    first += max(0, -(-(lowest - first) // step)) * step
+    return range(first, min(one[-1], two[-1]) + 1, step)
+
+
+def _overlaps(parts: tuple[range, ...], others: tuple[range, ...]) -> Iterator[list[range]]:
+    """For each of `parts` the ranges of its numbers that are in `others`, ascending."""
+    begin = 0
+    for part in parts:
+        while begin < len(others) and others[begin][-1] < part[0]:
+            begin += 1
+        pieces = []
+        place = begin
+        while place < len(others) and others[place][0] <= part[-1]:
+            if piece := _meet(part, others[place]):
+                pieces.append(piece)
+            place += 1
+        yield pieces
+
+
+def _joined(parts: Iterable[range]) -> tuple[range, ...]:
+    """`parts` without empty ones, where those that go on with the same step are one."""
+    joined: list[range] = []
+    for part in filter(None, parts):
+        before = joined[-1] if joined else range(0)
+        gap = part[0] - before[-1] if before else 0
+        steps = {known.step for known in (before, part) if len(known) > 1} or {1}
+        if gap and steps == {gap}:
+            joined[-1] = range(before[0], part[-1] + 1, gap)
+        else:
+            joined.append(part)
+    return tuple(joined)
 
 
 @dataclass(frozen=True)
@@ -148,10 +229,10 @@ class ArraySpec:
     def parse(cls, text: str) -> "ArraySpec":
         """Read `0-99%10`, `1,3,7`, `0-99:2`. Raises Invalid."""
         body, percent, width = text.partition("%")
-        if percent and not (width.isdecimal() and 0 < int(width) <= MAX_TASK):
+        if percent and not (_WIDTH.fullmatch(width) and 0 < int(width) <= MAX_TASK):
             raise Invalid(
                 "bad_array",
-                f"{width!r} after % is no number of tasks that may run at once: write 0-99%10.",
+                f"{width[:40]!r} after % is no number of tasks that may run at once: write 0-99%10.",
                 field="array",
             )
         return cls(Ranges.parse(body), int(width) if percent else None)

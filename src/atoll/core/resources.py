@@ -5,17 +5,25 @@ CPUs are counted in milli-CPU, memory and scratch in bytes, GPUs in milli-GPU, d
 
 import re
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, DecimalException
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
-_BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMGTP]?)(i?)[bB]?")
+_BYTES = re.compile(r"(\d{1,30}(?:\.\d{1,30})?)\s*([kKMGTP]?)(i?)[bB]?", re.ASCII)
 _UNITS = {"": 0, "k": 1, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
-_UNIT_TIME = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
-_CLOCK_TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d{1,2}))?(?::(\d{1,2}))?")
+_UNIT_TIME = re.compile(r"(?:(\d{1,12})d)?(?:(\d{1,12})h)?(?:(\d{1,12})m)?(?:(\d{1,12})s)?", re.ASCII)
+_CLOCK_TIME = re.compile(r"(?:(\d{1,12})-)?(\d{1,12})(?::(\d{1,2}))?(?::(\d{1,2}))?", re.ASCII)
 MAX_AMOUNT = 2**62
 """No amount may be larger: sums of two still fit the store's 64-bit integers."""
+
+
+def _shown(value: Any) -> str:
+    """`value` for an error: short, whatever was given."""
+    if isinstance(value, int) and value.bit_length() > 300:
+        return "this number"
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def parse_milli(value: Any) -> int:
@@ -28,12 +36,12 @@ def parse_milli(value: Any) -> int:
         text = str(value).strip()
         try:
             milli = Decimal(text[:-1]) if text.endswith("m") else Decimal(text) * 1000
-        except InvalidOperation:
-            raise ValueError(f"{value!r} is no amount; write for example 2, 0.5 or 500m") from None
+        except DecimalException:
+            raise ValueError(f"{_shown(value)} is no amount; write for example 2, 0.5 or 500m") from None
     if not milli.is_finite() or milli != milli.to_integral_value():
-        raise ValueError(f"{value!r} is finer than a thousandth")
+        raise ValueError(f"{_shown(value)} is finer than a thousandth")
     if not 0 <= milli <= MAX_AMOUNT:
-        raise ValueError(f"{value!r} is out of range; write a number from 0 up")
+        raise ValueError(f"{_shown(value)} is out of range; write a number from 0 up")
     return int(milli)
 
 
@@ -46,10 +54,10 @@ def parse_bytes(value: Any) -> int:
     else:
         match = _BYTES.fullmatch(str(value).strip())
         if match is None:
-            raise ValueError(f"{value!r} is no size; write for example 512M or 4G")
+            raise ValueError(f"{_shown(value)} is no size; write for example 512M or 4G")
         size = Decimal(match[1]) * 1024 ** _UNITS[match[2]]
     if not 0 <= size <= MAX_AMOUNT:
-        raise ValueError(f"{value!r} is out of range; write a size from 0 up")
+        raise ValueError(f"{_shown(value)} is out of range; write a size from 0 up")
     return int(size)
 
 
@@ -77,9 +85,9 @@ def parse_seconds(value: Any) -> int:
             for place, part in enumerate(reversed(parts)):
                 seconds += part * 60**place
         else:
-            raise ValueError(f"{value!r} is no duration; write for example 90s, 1h30m or 1:30:00")
+            raise ValueError(f"{_shown(value)} is no duration; write for example 90s, 1h30m or 1:30:00")
     if not 0 <= seconds <= 100 * 366 * 86400:
-        raise ValueError(f"{value!r} is out of range; write a duration from 0 to 100 years")
+        raise ValueError(f"{_shown(value)} is out of range; write a duration from 0 to 100 years")
     return seconds
 
 

@@ -19,6 +19,7 @@ from pydantic import (
 
 from atoll.core.errors import Invalid
 from atoll.core.ids import JobRef
+from atoll.core.patterns import check_pattern
 from atoll.core.ranges import ArraySpec
 from atoll.core.resources import Bytes, Milli, Seconds
 
@@ -51,6 +52,14 @@ def _inside(path: str) -> str:
     if path.startswith(("/", "~")) or ".." in path.split("/") or path.endswith("/"):
         raise ValueError(f"{path!r} must be a path inside the working directory, without '..'")
     return path
+
+
+def _pattern(text: str) -> str:
+    """A file name whose `%` symbols are all known."""
+    try:
+        return check_pattern(text)
+    except Invalid as error:
+        raise ValueError(error.sentence) from None
 
 
 def _argv(value: Any) -> Any:
@@ -177,13 +186,15 @@ def _check_array(text: str) -> str:
 
 def _dependencies(value: Any) -> Any:
     """Accept `12`, `"12"`, `"ok:12"` and mappings, alone or in a list."""
-    if isinstance(value, int):
-        value = str(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = [value]
     if not isinstance(value, str | list | tuple | Mapping):
         return value
     entries = []
     for entry in _listed(value):
-        if isinstance(entry, int):
+        if isinstance(entry, int) and not isinstance(entry, bool):
+            if entry.bit_length() > 63:
+                raise ValueError("a job's number has 18 digits at most")
             entries.append({"job": str(entry)})
         elif isinstance(entry, str):
             on, colon, job = entry.rpartition(":")
@@ -275,9 +286,18 @@ class JobSpec(Document):
     files_out: Annotated[
         list[InsidePath], Field(max_length=1000, description="Files of the working directory to keep: out/*.csv.")
     ] = []
-    stdin: Annotated[InsidePath | None, Field(description="File of the working directory to read as input.")] = None
-    stdout: Annotated[Text | None, Field(description="File that gets the output too: out-%j.log.")] = None
-    stderr: Annotated[Text | None, Field(description="File that gets the error output too.")] = None
+    stdin: Annotated[
+        Annotated[InsidePath, AfterValidator(_pattern)] | None,
+        Field(description="File of the working directory to read as input: in-%a.txt."),
+    ] = None
+    stdout: Annotated[
+        Annotated[Text, AfterValidator(_pattern)] | None,
+        Field(description="File that gets the output too: out-%j.log."),
+    ] = None
+    stderr: Annotated[
+        Annotated[Text, AfterValidator(_pattern)] | None,
+        Field(description="File that gets the error output too; may be the same as stdout."),
+    ] = None
     slurm: Annotated[bool, Field(description="Whether the processes get SLURM_* variables too.")] = False
     labels: Annotated[dict[Name, Annotated[str, StringConstraints(max_length=255), AfterValidator(_no_nul)]], Field(
         max_length=100, description="Free-form, for people and their tools.")] = {}  # fmt: skip
@@ -289,18 +309,33 @@ class JobSpec(Document):
             raise ValueError("the same job is named twice")
         return value
 
+    @field_validator("command")
+    @classmethod
+    def _can_be_run(cls, value: list[str] | None) -> list[str] | None:
+        if value is not None and not value[0]:
+            raise ValueError("the command's first word is empty")
+        return value
+
+    @field_validator("cpu")
+    @classmethod
+    def _some_cpu(cls, value: int) -> int:
+        if value < 1:
+            raise ValueError("write at least 1m (a thousandth of a CPU)")
+        return value
+
+    @field_validator("gpu")
+    @classmethod
+    def _whole_or_part(cls, value: int) -> int:
+        if value > 1000 and value % 1000:
+            raise ValueError("write whole GPUs, or a part of one")
+        return value
+
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if (self.command is None) == (self.script is None):
             raise ValueError("give either a command or a script")
         if self.args and self.script is None:
             raise ValueError("args are the arguments of a script; a command has its own")
-        if self.cpu < 1:
-            raise ValueError("cpu must be at least 1m (a thousandth of a CPU)")
-        if self.gpu > 1000 and self.gpu % 1000:
-            raise ValueError("gpu must be whole GPUs, or a part of one")
-        if self.command is not None and not self.command[0]:
-            raise ValueError("the command's first word is empty")
         return self
 
     @property
@@ -351,7 +386,7 @@ class ConstraintTerm(BaseModel):
 
 def suggestion(word: str, known: list[str]) -> str:
     """` Did you mean 'x'?`, or nothing where no known word is like `word`."""
-    near = get_close_matches(word, known, n=1, cutoff=0.6)
+    near = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
@@ -365,6 +400,15 @@ _NESTED: dict[str, type[BaseModel]] = {
 }  # fmt: skip
 
 
+_HINTS = {
+    _NAME: "Write a name of at most 63 letters, digits and _ . + @ = -, beginning with a letter, digit or _.",
+    _VARIABLE: "Write a name of letters, digits and _ that does not begin with a digit.",
+    _CONSTRAINT: "Write LABEL, LABEL=VALUE, LABEL=VALUE,VALUE or LABEL!=VALUE.",
+    _SIGNALS: "Write one of HUP, INT, QUIT, USR1, USR2, TERM, CONT, ALRM.",
+}
+"""What would be right, by the pattern that was not met."""
+
+
 def explain_validation(
     error: ValidationError, known: Mapping[str, list[str]], what: str, prefix: str = ""
 ) -> Invalid:
@@ -373,7 +417,7 @@ def explain_validation(
     `known` gives the fields that may stand at a place: "" for the document itself, "ports" for its ports.
     """
     errors: list[tuple[str, str]] = []
-    for item in error.errors(include_url=False, include_context=False, include_input=True):
+    for item in error.errors(include_url=False, include_input=True):
         path = [str(part) for part in item["loc"] if not str(part).startswith(("function-", "list[", "constrained-"))]
         place = prefix + ".".join(path)
         message = item["msg"].removeprefix("Value error, ")
@@ -383,7 +427,12 @@ def explain_validation(
         elif item["type"] == "missing":
             message = "This field is required."
         elif item["type"] == "string_pattern_mismatch":
-            message = f"{str(item['input'])[:80]!r} has characters that are not allowed here, or is too long."
+            hint = _HINTS.get(item["ctx"]["pattern"], "Other characters are allowed here.")
+            message = f"{str(item['input'])[:80]!r} cannot stand here. {hint}"
+        elif item["type"] == "string_type":
+            message = "Write text here, in quotes where it looks like a number or a truth value."
+        elif item["type"] in ("model_type", "dict_type", "model_attributes_type"):
+            message = "Write fields here, as in {name: value}."
         errors.append((place, message[:1].upper() + message[1:] + ("" if message.endswith((".", "?")) else ".")))
     field, message = errors[0]
     sentence = f"{field}: {message}" if field else message

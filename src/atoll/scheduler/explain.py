@@ -61,7 +61,7 @@ def held_back(snapshot: Snapshot, row: int, now: int, started: int = 0) -> Reaso
 
 
 def lacking(snapshot: Snapshot, room: Room, number: int, *, exact: bool = False) -> Reason:
-    """What the demand `number` lacks now; `exact`: in current figures, in a sentence that changes with them."""
+    """What the demand `number` lacks now; `exact`: in current figures, so the sentence changes with them."""
     demand, choices = snapshot.demands[number], snapshot.demands.preference(number)
     openings = [choice for choice in choices if room.open[choice]]
     if not openings:

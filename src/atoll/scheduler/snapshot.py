@@ -2,7 +2,7 @@
 
 Jobs are rows of numbers; a 100,000-job queue costs some 20 MB. An array is one row, whatever its size. What a
 cycle needs again (the order of the queue, what each pool holds, which pools a demand could use) is kept beside
-the rows; `validate` holds these caches against what they are made from.
+them; `validate` holds these caches against what they are made from.
 """
 
 from bisect import bisect_left
@@ -59,7 +59,7 @@ class Snapshot:
     # ---- keeping it current
 
     def apply(self, changes: Iterable[Change]) -> None:
-        """Take in what changed, in order. Repeating a change is harmless; so is the end of what is not known."""
+        """Take in what changed, in order. Repeats are harmless; so is the end of what is not known."""
         for change in changes:
             match change:
                 case model.JobWaits(waiting):

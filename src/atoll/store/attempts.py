@@ -14,12 +14,18 @@ from atoll.core.ranges import Ranges
 from atoll.core.reasons import ReasonCode, reason_of_end
 from atoll.core.resources import Resources
 from atoll.core.states import (
-    FAULTS, HOLDS_ROOM, JobState, Outcome, RetryPolicy, after_end, backoff,
+    FAULTS,
+    HOLDS_ROOM,
+    JobState,
+    Outcome,
+    RetryPolicy,
+    after_end,
+    backoff,
 )  # fmt: skip
 from atoll.store.jobs import JobRow, Move, chunked, lock_states, move, take_tasks
 from atoll.store.tables import attempts, jobs
 
-AttemptRow = Row[tuple[Any, ...]]
+AttemptRow = Row[*tuple[Any, ...]]
 _STARTABLE = frozenset({JobState.PLACED})
 _QUEUED = frozenset({JobState.QUEUED})
 
@@ -77,9 +83,7 @@ def _place_tasks(connection: Connection, array: JobRow, placing: Placing, now: i
     return [_attempt(array, row_id, ids[task], 1, placing, now) for task, row_id in taken.items()]
 
 
-def _attempt(
-    job: JobRow, row_id: int, attempt_id: str, number: int, placing: Placing, now: int
-) -> dict[str, Any]:
+def _attempt(job: JobRow, row_id: int, attempt_id: str, number: int, placing: Placing, now: int) -> dict[str, Any]:
     return {
         "id": attempt_id, "job_id": row_id, "number": number, "site": placing.site, "flavor": placing.flavor,
         "state": AttemptState.PLACED, "cpu": job.cpu, "memory": job.memory, "gpu": job.gpu, "nodes": job.nodes,
@@ -111,9 +115,7 @@ def begin_submitting(connection: Connection, ids: Sequence[str], now: int, deadl
     for piece in chunked(ids):
         query = (
             select(attempts)
-            .where(
-                attempts.c.id.in_(piece), attempts.c.stop_reason.is_(None), attempts.c.state.in_(handable)
-            )
+            .where(attempts.c.id.in_(piece), attempts.c.stop_reason.is_(None), attempts.c.state.in_(handable))
             .order_by(attempts.c.id)
             .with_for_update()
         )
@@ -288,7 +290,9 @@ def _after_end(row: JobRow, end: AttemptRow, item: Finished, now: int) -> Move:
     return Move(row.id, _FINISHING, JobState.QUEUED, ReasonCode.BACKOFF, sentence, values)
 
 
-def ask_to_stop(connection: Connection, job_ids: Sequence[int], reason: str, grace: Mapping[int, int], now: int) -> None:
+def ask_to_stop(
+    connection: Connection, job_ids: Sequence[int], reason: str, grace: Mapping[int, int], now: int
+) -> None:
     """Ask that the current attempts of jobs stop; `grace` in seconds by job id. The stop loop does it."""
     rows = lock_states(connection, job_ids)
     live = {row.attempt_id: row.id for row in rows.values() if JobState(row.state) in HOLDS_ROOM}
@@ -413,17 +417,34 @@ def _job_ids(connection: Connection, ids: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def _update(
-    connection: Connection, rows: Sequence[Mapping[str, Any]], before: Sequence[AttemptState]
-) -> None:
+def _update(connection: Connection, rows: Sequence[Mapping[str, Any]], before: Sequence[AttemptState]) -> None:
     """Write the same columns of many attempts, of each only while it is in a state of `before`."""
     if rows:
         keys = [key for key in rows[0] if key != "key"]
         statement = (
             update(attempts)
-            .where(attempts.c.id == bindparam("key"), attempts.c.state.in_(list(before)))
+            .where(attempts.c.id == bindparam("key"), or_(*(attempts.c.state == state for state in before)))
             .values({key: bindparam(f"new_{key}") for key in keys})
         )
+        connection.execute(statement, [{"key": row["key"], **{f"new_{key}": row[key] for key in keys}} for row in rows])
+
+
+def not_landed(connection: Connection, ids: Sequence[str]) -> None:
+    """The call that should have handed these over did not reach the engine: they are to be handed over again."""
+    for piece in chunked(ids):
         connection.execute(
-            statement, [{"key": row["key"], **{f"new_{key}": row[key] for key in keys}} for row in rows]
+            update(attempts)
+            .where(attempts.c.id.in_(piece), attempts.c.state == AttemptState.SUBMITTING)
+            .values(state=AttemptState.PLACED, submit_deadline=None)
         )
+
+
+def end_unsubmitted(connection: Connection, ids: Sequence[str], now: int) -> list[str]:
+    """End those attempts that nobody has begun to hand over, for the reason for which they are stopped."""
+    found: list[AttemptRow] = []
+    for piece in chunked(ids):
+        query = select(attempts).where(attempts.c.id.in_(piece), attempts.c.state == AttemptState.PLACED)
+        found += connection.execute(query.with_for_update())
+    outcomes = {"cancelled": Outcome.CANCELLED, "evicted": Outcome.EVICTED}
+    ended(connection, [End(row.id, outcomes[row.stop_reason]) for row in found if row.stop_reason], now)
+    return [row.id for row in found]

@@ -8,18 +8,16 @@ outside the database: a transaction may be run again.
 
 import asyncio
 import logging
-import os
 import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
-from sqlalchemy.pool import NullPool, QueuePool
+from sqlalchemy.pool import QueuePool
 
 from atoll.core.errors import AtollError, Invalid, Unavailable
 
@@ -147,6 +145,7 @@ class Database:
 
     def _run(self, batch: list[tuple[Work[Any], Future[Any]]]) -> None:
         batch = [item for item in batch if item[1].set_running_or_notify_cancel()]
+        results: list[Any] = []
         for tries_left in reversed(range(_TRIES)):
             try:
                 results = self._transaction([work for work, _ in batch])
@@ -197,7 +196,7 @@ class Database:
         if self._path is None:
             return
         try:
-            status = os.stat(self._path)
+            status = self._path.stat()
         except OSError as error:
             self._engine.dispose()
             self._inode = None
@@ -214,6 +213,7 @@ def _sqlite_engine(path: Path) -> Engine:
     engine = create_engine(
         f"sqlite:///file:{path}?mode=rw&uri=true",
         poolclass=QueuePool,
+        hide_parameters=True,
         pool_size=6,
         max_overflow=2,
         connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False, "isolation_level": None},
@@ -235,6 +235,7 @@ def _postgresql_engine(url: URL) -> Engine:
         pool_size=6,
         max_overflow=2,
         pool_pre_ping=True,
+        hide_parameters=True,
         pool_recycle=1800,
         connect_args={
             "connect_timeout": 5,

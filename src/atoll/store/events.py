@@ -77,22 +77,33 @@ def after(connection: Connection, cursor: int, limit: int = 1000, kinds: Iterabl
     ]  # fmt: skip
 
 
-def changed_jobs(connection: Connection, cursor: int, limit: int = 20_000) -> tuple[int, list[int]]:
-    """The rows of jobs that events after `cursor` speak of (without repeats), and the cursor after those events."""
+@dataclass(frozen=True)
+class Changed:
+    """What a stretch of events speaks of: rows of jobs (without repeats), and whether of sites."""
+
+    cursor: int
+    jobs: list[int]
+    sites: bool
+
+
+def changed(connection: Connection, cursor: int, limit: int = 20_000) -> Changed:
+    """What changed after `cursor`, without the details; at most `limit` events are read."""
     query = (
-        select(events.c.id, events.c.job_id, events.c.array_id)
+        select(events.c.id, events.c.kind, events.c.job_id, events.c.array_id)
         .where(events.c.id > cursor)
         .order_by(events.c.id)
         .limit(limit)
     )
     found: dict[int, None] = {}
+    sites = False
     for row in connection.execute(query):
         cursor = row.id
+        sites = sites or row.kind == "site"
         if row.job_id is not None:
             found[row.job_id] = None
         if row.array_id is not None:
             found[row.array_id] = None
-    return cursor, list(found)
+    return Changed(cursor, list(found), sites)
 
 
 def purge(connection: Connection, before: int, limit: int) -> int:

@@ -102,9 +102,7 @@ def put(connection: Connection, sha256: str, size: int, person: str, now: int) -
 
 def owned(connection: Connection, hashes: Sequence[str], person: str) -> set[str]:
     """Those of `hashes` that `person` has sent."""
-    query = select(file_owners.c.sha256).where(
-        file_owners.c.person == person, file_owners.c.sha256.in_(list(hashes))
-    )
+    query = select(file_owners.c.sha256).where(file_owners.c.person == person, file_owners.c.sha256.in_(list(hashes)))
     return set(connection.execute(query).scalars())
 
 
@@ -132,10 +130,7 @@ def set_outputs(connection: Connection, job_id: int, found: Sequence[tuple[str, 
     if found:
         connection.execute(
             insert(outputs),
-            [
-                {"job_id": job_id, "path": path, "sha256": sha256, "size": size}
-                for path, sha256, size in found
-            ],
+            [{"job_id": job_id, "path": path, "sha256": sha256, "size": size} for path, sha256, size in found],
         )
 
 

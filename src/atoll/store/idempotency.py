@@ -5,7 +5,7 @@ from sqlalchemy import Connection, Row, delete, insert, select
 from atoll.store.tables import idempotency
 
 
-def find(connection: Connection, person: str, keys: list[str]) -> dict[str, Row[tuple[str, bytes, str]]]:
+def find(connection: Connection, person: str, keys: list[str]) -> dict[str, Row[str, bytes, str]]:
     """What was answered before to these keys of `person`: rows (key, request digest, answer)."""
     columns = (idempotency.c.key, idempotency.c.request, idempotency.c.answer)
     query = select(*columns).where(idempotency.c.person == person, idempotency.c.key.in_(keys))

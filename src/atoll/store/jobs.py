@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, insert, select, text, update
+from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select, text, update
 
 from atoll.core.errors import Internal
 from atoll.core.ranges import Ranges
@@ -19,7 +19,10 @@ from atoll.store.tables import counters, dependencies, job_ids, jobs
 
 _CHUNK = 500
 """Ids in one IN list."""
-JobRow = Row[tuple[Any, ...]]
+JobRow = Row[*tuple[Any, ...]]
+
+# written as in the partial index, so that both databases use it
+_UNENDED = text("jobs.state NOT IN ('succeeded', 'failed', 'cancelled')")
 
 SUMMARY = tuple(column for column in jobs.c if column.name not in ("spec", "waiting", "dropped"))
 """The columns that lists show: all but the large ones."""
@@ -58,7 +61,7 @@ _DEFAULTS: dict[str, Any] = {
 def allocate_ids(connection: Connection, count: int) -> list[int]:
     """`count` job ids that nobody has, rising."""
     if connection.dialect.name == "postgresql":
-        query = text(f"SELECT nextval('{job_ids.name}') FROM generate_series(1, :count)")
+        query = text("SELECT nextval('job_ids') FROM generate_series(1, :count)")
         return sorted(connection.execute(query, {"count": count}).scalars())
     statement = (
         update(counters)
@@ -174,9 +177,7 @@ def list_page(connection: Connection, wanted: ListFilter, before: int | None, li
 
 
 def _filtered(query: Select[Any], wanted: ListFilter, before: int | None) -> Select[Any]:
-    query = query.where(
-        jobs.c.array_id.is_(None) if wanted.array_id is None else jobs.c.array_id == wanted.array_id
-    )
+    query = query.where(jobs.c.array_id.is_(None) if wanted.array_id is None else jobs.c.array_id == wanted.array_id)
     if before is not None:
         query = query.where(jobs.c.id < before)
     if wanted.owner is not None:
@@ -184,7 +185,7 @@ def _filtered(query: Select[Any], wanted: ListFilter, before: int | None) -> Sel
     if wanted.states:
         query = query.where(jobs.c.state.in_(sorted(wanted.states)))
         if not wanted.states & ENDED:
-            query = query.where(text("jobs.state NOT IN ('succeeded', 'failed', 'cancelled')"))
+            query = query.where(_UNENDED)
     if wanted.project is not None:
         query = query.where(jobs.c.project == wanted.project)
     if wanted.name is not None:
@@ -261,7 +262,7 @@ def _move_once(connection: Connection, moves: Sequence[Move], now: int) -> tuple
         if row.array_id is not None:
             _count_shift(shifts.setdefault(row.array_id, {}), state, change.after)
     for keys, group in updates.items():
-        assignments = {jobs.c[key]: bindparam(key) for key in keys}
+        assignments: dict[Any, Any] = {jobs.c[key]: bindparam(key) for key in keys}
         connection.execute(update(jobs).where(jobs.c.id == bindparam("key")).values(assignments), group)
     events.append(connection, rows)
     ended += summarise_arrays(connection, shifts, now)
@@ -278,9 +279,7 @@ def _count_shift(shift: dict[str, int], before: JobState, after: JobState) -> No
     shift[_bucket(after)] = shift.get(_bucket(after), 0) + 1
 
 
-def summarise_arrays(
-    connection: Connection, shifts: Mapping[int, Mapping[str, int]], now: int
-) -> list[_Ended]:
+def summarise_arrays(connection: Connection, shifts: Mapping[int, Mapping[str, int]], now: int) -> list[_Ended]:
     """Add `shifts` to the arrays' counts and bring their own states up to date; returns the arrays that ended."""
     ended: list[_Ended] = []
     rows: list[dict[str, Any]] = []
@@ -291,6 +290,8 @@ def summarise_arrays(
         counts = {name: getattr(row, name) + shift.get(name, 0) for name in _COUNTS}
         state, reason = _summary(row, counts)
         values: dict[str, Any] = {**counts, "state": state, "reason": reason}
+        if reason != row.reason:
+            values["sentence"] = None
         if state is JobState.RUNNING and row.started_at is None:
             values["started_at"] = now
         if state in ENDED and JobState(row.state) not in ENDED:
@@ -418,13 +419,11 @@ def take_tasks(
             for row in rows
         ],
     )  # fmt: skip
-    summarise_arrays(
-        connection, {array.id: {"waiting_count": -len(taken), _bucket(state): len(taken)}}, now
-    )
+    summarise_arrays(connection, {array.id: {"waiting_count": -len(taken), _bucket(state): len(taken)}}, now)
     return {row["task"]: row["id"] for row in rows}
 
 
-def unended_dependencies(connection: Connection, job_id: int) -> list[Row[tuple[Any, ...]]]:
+def unended_dependencies(connection: Connection, job_id: int) -> list[JobRow]:
     """What a job still waits for: rows with on_job, on_task, kind."""
     columns = (dependencies.c.on_job, dependencies.c.on_task, dependencies.c.kind)
     return list(connection.execute(select(*columns).where(dependencies.c.job_id == job_id, dependencies.c.open)))
@@ -441,23 +440,16 @@ def lock_states(connection: Connection, ids: Sequence[int]) -> dict[int, JobRow]
 
 def load_unended(connection: Connection, after: int, limit: int) -> list[JobRow]:
     """Jobs that have not ended, with ids above `after`, by id: what a new scheduler begins with."""
-    query = (
-        select(jobs)
-        .where(jobs.c.id > after, text("jobs.state NOT IN ('succeeded', 'failed', 'cancelled')"))
-        .order_by(jobs.c.id)
-        .limit(limit)
-    )
+    query = select(jobs).where(jobs.c.id > after, _UNENDED).order_by(jobs.c.id).limit(limit)
     return list(connection.execute(query))
 
 
 def count_by_state(connection: Connection, owner: str | None = None) -> dict[str, int]:
     """How many jobs (arrays as one) are in each state that is not an end."""
-    clause = "AND owner = :owner " if owner is not None else ""
-    query = text(
-        "SELECT state, count(*) AS number FROM jobs WHERE array_id IS NULL "
-        f"AND state NOT IN ('succeeded', 'failed', 'cancelled') {clause}GROUP BY state"
-    )
-    return {row.state: row.number for row in connection.execute(query, {"owner": owner} if owner else {})}
+    query = select(jobs.c.state, func.count().label("number")).where(jobs.c.array_id.is_(None), _UNENDED)
+    if owner is not None:
+        query = query.where(jobs.c.owner == owner)
+    return {row.state: row.number for row in connection.execute(query.group_by(jobs.c.state))}
 
 
 __all__ = [

@@ -34,9 +34,7 @@ def acquire(connection: Connection, name: str, holder: str, seconds: float) -> L
     if row is None:
         try:
             with connection.begin_nested():
-                connection.execute(
-                    insert(leases).values(name=name, holder=holder, epoch=1, expires_at=expires)
-                )
+                connection.execute(insert(leases).values(name=name, holder=holder, epoch=1, expires_at=expires))
         except IntegrityError:
             return None
         return Lease(name, holder, 1)

@@ -1,6 +1,7 @@
 """Persons and their tokens. Of a token only the SHA-256 of its text is kept."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, Row, and_, insert, or_, select, update
 
@@ -24,7 +25,7 @@ def put_person(connection: Connection, name: str, role: str, account: str | None
         connection.execute(insert(people).values(name=name, created_at=now, **values))
 
 
-def find_person(connection: Connection, name: str) -> Row[tuple[str, str, str | None, int]] | None:
+def find_person(connection: Connection, name: str) -> Row[*tuple[Any, ...]] | None:
     """The person's row (name, role, account, created_at), None where nobody has the name."""
     return connection.execute(select(people).where(people.c.name == name)).one_or_none()
 
@@ -55,7 +56,7 @@ def find_by_digest(connection: Connection, digest: bytes, now: int) -> Principal
     return Principal(row.name, row.role == "administrator", row.id, row.account) if row else None
 
 
-def list_tokens(connection: Connection, person: str | None) -> list[Row[tuple[object, ...]]]:
+def list_tokens(connection: Connection, person: str | None) -> list[Row[*tuple[Any, ...]]]:
     """Tokens that were not revoked, of one person or (None) of all; without their digests."""
     columns = (tokens.c.id, tokens.c.person, tokens.c.name, tokens.c.created_at, tokens.c.expires_at)
     query = select(*columns).where(tokens.c.revoked_at.is_(None)).order_by(tokens.c.created_at)

@@ -37,7 +37,7 @@ def set_health(connection: Connection, name: str, health: Health, message: str) 
     connection.execute(update(sites).where(sites.c.name == name).values(health=health, message=message[:1000]))
 
 
-def get_config(connection: Connection, name: str) -> Row[tuple[str, str]] | None:
+def get_config(connection: Connection, name: str) -> Row[str, str] | None:
     """Driver and configuration (JSON) of a site."""
     return connection.execute(select(sites.c.driver, sites.c.config).where(sites.c.name == name)).one_or_none()
 

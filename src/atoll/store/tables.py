@@ -1,8 +1,21 @@
 """The tables, as SQLAlchemy Core knows them. Times are integer microseconds UTC, amounts integers in base units."""
 
 from sqlalchemy import (
-    BigInteger, Boolean, Column, Float, Index, Integer, LargeBinary, MetaData, PrimaryKeyConstraint, Sequence, String,
-    Table, Text, false, text,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Sequence,
+    String,
+    Table,
+    Text,
+    false,
+    text,
 )  # fmt: skip
 
 metadata = MetaData()
@@ -125,7 +138,7 @@ attempts = Table(
     Column("gpu", BigInteger, nullable=False),
     Column("nodes", Integer, nullable=False),
     Column("placed_at", BigInteger, nullable=False),
-    # the call that hands the attempt over is written down before it is made, with the time by which it has landed or not
+    # the call that hands it over is written down before it is made, with the time by which it has landed or not
     Column("submit_began_at", BigInteger),
     Column("submit_deadline", BigInteger),
     Column("submitted_at", BigInteger),

@@ -26,6 +26,11 @@ _EXCLUSIVE = (
     ("nice", "priority"),
     ("requeue", "no-requeue"),
 )
+_TASK_SOURCES = ("nodes", "ntasks", "ntasks-per-node")
+_GPU_SOURCES = ("gpus", "gpus-per-node", "gpus-per-task", "gres", "tres-per-task")
+_CPU_SOURCES = (
+    *_TASK_SOURCES, *_GPU_SOURCES, "cpus-per-task", "cpus-per-gpu", "ntasks-per-gpu", "overcommit", "mincpus",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class Translation:
 def translate(given: Iterable[Given], surroundings: Surroundings) -> Translation:
     """Translate options, later ones winning over earlier. Raises Invalid that names every option that is wrong."""
     work = _Work(_effective(given), surroundings)
-    for step in (_refuse, _simple, _cpus, _gpus, _memory, _nodes, _placing, _time, _end, _files, _variables):
+    for step in (_refuse, _simple, _tasks, _gpus, _cpus, _memory, _placing, _time, _end, _files, _variables):
         step(work)
     if work.problems:
         label, sentence = work.problems[0]
@@ -85,9 +90,12 @@ class _Work:
         self.origins: dict[str, tuple[Given, ...]] = {}
         self.problems: list[tuple[str, str]] = []
         self.warnings: list[str] = []
-        self.cpus = 1
-        self.node_count = 1
+        self.nodes = 1
+        self.tasks: int | None = None
         self.tasks_per_node = 1
+        self.task_cpus = 1
+        self.task_gpus: tuple[str | None, int] | None = None
+        self.cpus = 1
         self.gpus = 0
 
     def read(self, name: str, parse: Callable[[str], T]) -> T | None:
@@ -171,16 +179,8 @@ def _priority(text: str) -> int:
     return _integer(text)
 
 
-def _tres_part(work: _Work, part: int) -> Any:
-    """The CPUs (0) or GPUs (1) of --tres-per-task."""
-    both = work.read("tres-per-task", notations.parse_tres) if part == 0 else None
-    if part == 1 and "tres-per-task" in work.given and not any("tres-per-task" in at for at, _ in work.problems):
-        both = work.read("tres-per-task", notations.parse_tres)
-    return both[part] if both else None
-
-
-def _cpus(work: _Work) -> None:
-    """Nodes, tasks on a node, and the CPUs of a task."""
+def _tasks(work: _Work) -> None:
+    """How many nodes, how many tasks on each, and how many CPUs and GPUs a task has."""
     nodes = work.read("nodes", notations.parse_nodes)
     tasks = work.read("ntasks", notations.parse_count)
     most = work.read("ntasks-per-node", notations.parse_count)
@@ -191,46 +191,62 @@ def _cpus(work: _Work) -> None:
         nodes = tasks
     if tasks and most and tasks > nodes * most:
         work.problem("ntasks", f"{tasks} tasks are more than {most} on each of {nodes} nodes; ask for more nodes.")
-    work.node_count = nodes
+    work.nodes, work.tasks = nodes, tasks
     work.tasks_per_node = -(-tasks // nodes) if tasks else most or 1
-    work.cpus = work.read("cpus-per-task", notations.parse_count) or _tres_part(work, 0) or 1
-    if {"nodes", "ntasks", "ntasks-per-node"} & work.given.keys():
-        work.put("nodes", nodes, "nodes", "ntasks", "ntasks-per-node")
+    if set(_TASK_SOURCES) & work.given.keys():
+        work.put("nodes", nodes, *_TASK_SOURCES)
+    task_cpus = work.read("cpus-per-task", notations.parse_count)
+    tres = work.read("tres-per-task", notations.parse_tres) or (None, None)
+    work.task_cpus, work.task_gpus = task_cpus or tres[0] or 1, tres[1]
 
 
 def _gpus(work: _Work) -> None:
-    """GPUs on each node, and the flavor that a type of GPU stands for. Raises nothing: problems are noted."""
+    """GPUs on each node, and the flavor that a type of GPU stands for."""
     ways = ("gpus", "gpus-per-node", "gpus-per-task", "gres")
     if not work.only_one(ways):
         return
-    name = next((name for name in (*ways, "tres-per-task") if name in work.given), None)
-    if name is None:
-        return
-    if name == "tres-per-task":
-        found = _tres_part(work, 1)
-    else:
-        found = work.read(name, notations.parse_gres if name == "gres" else notations.parse_gpus)
+    name = next((name for name in ways if name in work.given), "tres-per-task")
+    parse = notations.parse_gres if name == "gres" else notations.parse_gpus
+    found = work.task_gpus if name == "tres-per-task" else work.read(name, parse)
     if found is None:
         return
     kind, count = found
     if name in ("gpus-per-task", "tres-per-task"):
         count *= work.tasks_per_node
     elif name == "gpus":
-        if count % work.node_count:
-            work.problem(
-                name, f"{count} GPUs cannot be shared out evenly to {work.node_count} nodes; use --gpus-per-node."
-            )
+        if count % work.nodes:
+            work.problem(name, f"{count} GPUs are not as many on each of {work.nodes} nodes; use --gpus-per-node.")
             return
-        count //= work.node_count
+        count //= work.nodes
     work.gpus = count
-    work.put("gpu", count, name, "nodes", "ntasks", "ntasks-per-node")
+    work.put("gpu", count, name, *_TASK_SOURCES)
     if kind is not None:
         work.put("flavor", [f"gpu-{kind.lower()}"], name)
 
 
+def _cpus(work: _Work) -> None:
+    """CPUs on each node."""
+    work.only_one(("cpus-per-task", "cpus-per-gpu"))
+    per_gpu = work.read("cpus-per-gpu", notations.parse_count)
+    tasks_per_gpu = work.read("ntasks-per-gpu", notations.parse_count)
+    for name in ("cpus-per-gpu", "ntasks-per-gpu"):
+        if name in work.given and not work.gpus:
+            work.problem(name, "The job asks for no GPUs; ask for them with --gpus-per-node.")
+    if tasks_per_gpu and work.gpus and work.only_one(("ntasks", "ntasks-per-gpu")):
+        work.tasks_per_node = tasks_per_gpu * work.gpus
+    tasks_that_count = 1 if "overcommit" in work.given else work.tasks_per_node
+    total = per_gpu * work.gpus if per_gpu else work.task_cpus * tasks_that_count
+    work.cpus = max(total, work.read("mincpus", notations.parse_count) or 1)
+    if (set(_CPU_SOURCES) - set(_GPU_SOURCES)) & work.given.keys() or work.task_cpus > 1:
+        work.put("cpu", work.cpus, *_CPU_SOURCES)
+    if {"ntasks", "ntasks-per-node", "ntasks-per-gpu"} & work.given.keys():
+        # The specification has no field for tasks, and the processes shall know how many to start.
+        tasks = work.tasks or work.tasks_per_node * work.nodes
+        counts = {"SLURM_NTASKS": str(tasks), "SLURM_NTASKS_PER_NODE": str(work.tasks_per_node)}
+        work.put("env", counts, "ntasks", "ntasks-per-node", "ntasks-per-gpu")
+
+
 def _memory(work: _Work) -> None:
-    """CPUs on each node from all that says so, and then memory, which may be for each CPU or GPU."""
-    _cpus_on_node(work)
     ways = ("mem", "mem-per-cpu", "mem-per-gpu")
     if not work.only_one(ways):
         return
@@ -243,40 +259,7 @@ def _memory(work: _Work) -> None:
         elif times == 0:
             work.problem(name, "The job asks for no GPUs; use --mem, or ask for GPUs with --gpus-per-node.")
         else:
-            sources = (name, "mincpus") if name == "mem" else (name, *_CPU_SOURCES)
-            work.put("memory", size * times, *sources)
-
-
-_CPU_SOURCES = (
-    "ntasks", "ntasks-per-node", "nodes", "cpus-per-task", "cpus-per-gpu", "ntasks-per-gpu", "tres-per-task",
-    "overcommit", "mincpus",
-)  # fmt: skip
-
-
-def _cpus_on_node(work: _Work) -> None:
-    work.only_one(("cpus-per-task", "cpus-per-gpu"))
-    per_gpu = work.read("cpus-per-gpu", notations.parse_count)
-    tasks_per_gpu = work.read("ntasks-per-gpu", notations.parse_count)
-    for name in ("cpus-per-gpu", "ntasks-per-gpu"):
-        if name in work.given and not work.gpus:
-            work.problem(name, "The job asks for no GPUs; ask for them with --gpus-per-node.")
-    if tasks_per_gpu and work.gpus and work.only_one(("ntasks", "ntasks-per-gpu")):
-        work.tasks_per_node = tasks_per_gpu * work.gpus
-    tasks_that_count = 1 if "overcommit" in work.given else work.tasks_per_node
-    total = per_gpu * work.gpus if per_gpu else work.cpus * tasks_that_count
-    work.cpus = max(total, work.read("mincpus", notations.parse_count) or 1)
-    if set(_CPU_SOURCES) & work.given.keys():
-        work.put("cpu", work.cpus, *_CPU_SOURCES)
-
-
-def _nodes(work: _Work) -> None:
-    """Tell the processes how many tasks were asked for, which the specification has no field for."""
-    counts = {}
-    if {"ntasks", "ntasks-per-node", "ntasks-per-gpu"} & work.given.keys():
-        counts["SLURM_NTASKS_PER_NODE"] = str(work.tasks_per_node)
-        asked = work.read("ntasks", notations.parse_count)
-        counts["SLURM_NTASKS"] = str(asked or work.tasks_per_node * work.node_count)
-        work.put("env", counts, "ntasks", "ntasks-per-node", "ntasks-per-gpu")
+            work.put("memory", size * times, name, *(() if name == "mem" else _CPU_SOURCES))
 
 
 def _placing(work: _Work) -> None:
@@ -304,9 +287,7 @@ def _time(work: _Work) -> None:
         limit = work.read("time", notations.parse_time_limit)
         if len(work.problems) == before:
             work.put("walltime", limit, "time")
-    work.put_once(
-        "begin", "begin", lambda text: notations.parse_begin_time(text, around.now, around.zone).isoformat()
-    )
+    work.put_once("begin", "begin", lambda text: notations.parse_begin_time(text, around.now, around.zone).isoformat())
 
 
 def _end(work: _Work) -> None:

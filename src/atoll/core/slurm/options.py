@@ -78,7 +78,9 @@ def _rows(treatment: Treatment, *rows: tuple[str, str, str]) -> list[Option]:
         short, _, name = head.rpartition(" ")
         takes = Takes.MAYBE if name.endswith("[=]") else Takes.VALUE if name.endswith("=") else Takes.NOTHING
         name = name.removesuffix("[=]").removesuffix("=")
-        options.append(Option(name, short[1:], takes, treatment, note, frozenset(harmless.split()), _ALIASES.get(name, ())))
+        options.append(
+            Option(name, short[1:], takes, treatment, note, frozenset(harmless.split()), _ALIASES.get(name, ()))
+        )
     return options
 
 
@@ -92,30 +94,30 @@ _TRANSLATED = _rows(
     ("-D chdir=", "`workdir`; a relative folder is below the one that you submit from", ""),
     ("-M clusters=", "`constraints: site=NAME`; `all` asks for nothing", ""),
     ("comment=", "`labels: {comment: TEXT}`", ""),
-    ("-C constraint=", "`constraints`: `a&b` is both; `k=x|k=y` is `k=x,y`; other alternatives and counts are refused", ""),
-    ("-c cpus-per-task=", "`cpu`: tasks on a node × this", ""),
-    ("cpus-per-gpu=", "`cpu`: GPUs on a node × this", ""),
+    ("-C constraint=", "`constraints`: `a&b` is both; `k=x|k=y` is `k=x,y`; others and counts are refused", ""),
+    ("-c cpus-per-task=", "`cpu`: tasks on a node times this", ""),
+    ("cpus-per-gpu=", "`cpu`: GPUs on a node times this", ""),
     ("-d dependency=",
-     "`dependencies`: `afterok` → ok, `afterany` → any, `afternotok` → not_ok; the other kinds and `?` are refused", ""),
+     "`dependencies`: `afterok` → ok, `afterany` → any, `afternotok` → not_ok; others and `?` are refused", ""),
     ("-e error=", "`stderr`", ""),
     ("export=", "`env`: `NAME=VALUE` and `NAME`; `NONE` is already so; `ALL` is not carried, with a warning", ""),
-    ("-G gpus=", "`gpu`: this ÷ nodes; a type T becomes `flavor: gpu-T`", ""),
+    ("-G gpus=", "`gpu`: this divided by the nodes; a type T becomes `flavor: gpu-T`", ""),
     ("gpus-per-node=", "`gpu`; a type T becomes `flavor: gpu-T`", ""),
-    ("gpus-per-task=", "`gpu`: tasks on a node × this; a type T becomes `flavor: gpu-T`", ""),
+    ("gpus-per-task=", "`gpu`: tasks on a node times this; a type T becomes `flavor: gpu-T`", ""),
     ("gres=", "`gpu`, of `gpu:2` and `gpu:a100:2`; other resources are refused", ""),
     ("-H hold", "the job is submitted held", ""),
     ("-i input=", "`stdin`", ""),
     ("-J job-name=", "`name`", ""),
     ("mem=", "`memory`; without a unit in MB; `0` (all of a node) is refused", ""),
-    ("mem-per-cpu=", "`memory`: CPUs on a node × this", ""),
-    ("mem-per-gpu=", "`memory`: GPUs on a node × this", ""),
+    ("mem-per-cpu=", "`memory`: CPUs on a node times this", ""),
+    ("mem-per-gpu=", "`memory`: GPUs on a node times this", ""),
     ("mincpus=", "`cpu`: at least this", ""),
     ("nice[=]", "`priority`: minus this, minus 100 without a value", ""),
-    ("no-requeue", "`retries: 0`, `rerun: false`; evicted jobs and those of failed nodes run again even so (a warning)", ""),
+    ("no-requeue", "`retries: 0`, `rerun: false`; evicted jobs run again even so, with a warning", ""),
     ("-N nodes=", "`nodes`; of a range the smallest", ""),
     ("-n ntasks=", "`cpu` (and `nodes` with --ntasks-per-node), see below", ""),
-    ("ntasks-per-gpu=", "`cpu`: GPUs on a node × this × CPUs of a task", ""),
-    ("ntasks-per-node=", "`cpu`: this × CPUs of a task", ""),
+    ("ntasks-per-gpu=", "`cpu`: GPUs on a node times this times CPUs of a task", ""),
+    ("ntasks-per-node=", "`cpu`: this times CPUs of a task", ""),
     ("-o output=", "`stdout`, and `stderr` unless --error is given", ""),
     ("-O overcommit", "`cpu`: the CPUs of one task on each node", ""),
     ("-p partition=", "`constraints: partition=NAME`, with a warning", ""),
@@ -151,7 +153,7 @@ _BINDING = "Atoll does not bind processes to hardware; remove it, or call taskse
 _TOPOLOGY = "Atoll does not place by the network's topology; remove it"
 _MAIL = "Atoll sends no mail; remove it, and use: atoll wait ID"
 _POWER = "Atoll does not set clock rates or power; remove it"
-_NODES = "Atoll chooses the nodes; remove it, and say what the job needs with --constraint=LABEL=VALUE or '#ATOLL flavor: NAME'"
+_NODES = "Atoll chooses the nodes; remove it, and use --constraint=LABEL=VALUE or '#ATOLL flavor: NAME'"
 _STORAGE = "Atoll has no burst buffers; use '#ATOLL files_in', '#ATOLL volumes' or --tmp"
 _IMAGE = "Atoll runs images, not OCI bundles; write '#ATOLL environment: {image: NAME}'"
 _ACCOUNTING = "Atoll's accounting has no such setting; remove it"
@@ -190,7 +192,7 @@ _REFUSED = _rows(
     ("-h help", "it belongs on the command line: atoll submit --help", ""),
     ("hint=", _BINDING, ""),
     ("kill-on-invalid-dep=",
-     "a job whose dependency can no longer be met is ended; remove it, and submit the job again when it may run", "yes"),
+     "a job whose dependency can no longer be met is ended; remove it, and submit it again later", "yes"),
     ("-L licenses=", "Atoll does not count licences; remove it, and limit an array with --array=0-99%10", ""),
     ("mail-type=", _MAIL, "NONE none"),
     ("mail-user=", _MAIL, ""),

@@ -44,6 +44,8 @@ class Place:
     """Folder whose content is copied into the working directory before the start."""
     conda: str | None = None
     """The site's conda program."""
+    withheld: frozenset[str] = frozenset()
+    """Variables that nobody may set here, because the engine sets them for each attempt."""
 
 
 def quote(text: str) -> str:
@@ -82,7 +84,8 @@ def _with_env(words: Sequence[str], variables: Mapping[str, str]) -> list[str]:
 
 def environment_of(launch: Launch, place: Place) -> dict[str, str]:
     """All variables of the job: the site's base, the platform's, the job's own, and what the site insists on."""
-    return {**place.environment, **launch.environment, **launch.spec.env, **place.site_environment}
+    variables = {**place.environment, **launch.environment, **launch.spec.env, **place.site_environment}
+    return {name: value for name, value in variables.items() if name not in place.withheld}
 
 
 def _output_lines(launch: Launch, place: Place) -> list[str]:

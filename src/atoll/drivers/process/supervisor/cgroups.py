@@ -1,7 +1,6 @@
 """Memory limits by cgroup, version 1 or 2, where this machine lets us make groups; called by the supervisor."""
 
 import os
-import time
 
 from atoll.drivers.process.supervisor.processes import read_text
 
@@ -109,14 +108,16 @@ class Groups:
             return kills, peak
         return kills, peak
 
-    def remove(self, path: str) -> None:
-        """Remove a group; one that still has a dying process is removed by `sweep` later."""
+    def remove(self, path: str) -> bool:
+        """Remove a group; False where it still has a dying process, and `sweep` is to remove it later."""
         try:
             os.rmdir(path)  # noqa: PTH106
         except FileNotFoundError:
-            return
+            return True
         except OSError:
             self._leftover.append(path)
+            return False
+        return True
 
     def sweep(self) -> bool:
         """Try again to remove what could not be removed before; whether something is still left."""
@@ -133,8 +134,3 @@ class Groups:
         except OSError:
             # attempts of ours are still in it; whoever supervises them next removes it
             return
-
-
-def seconds() -> float:
-    """A clock that never jumps, and that a restarted supervisor goes on with: it counts from the machine's start."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

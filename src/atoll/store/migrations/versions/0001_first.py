@@ -32,7 +32,7 @@ def upgrade() -> None:
         sa.Column("started_at", sa.BigInteger(), nullable=True),
         sa.Column("ended_at", sa.BigInteger(), nullable=True),
         sa.Column("outcome", sa.String(length=16), nullable=True),
-        sa.Column("permanent", sa.Boolean(), server_default=sa.text("0"), nullable=False),
+        sa.Column("permanent", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("exit_code", sa.Integer(), nullable=True),
         sa.Column("signal", sa.Integer(), nullable=True),
         sa.Column("message", sa.Text(), nullable=True),
@@ -73,9 +73,7 @@ def upgrade() -> None:
     op.create_index("dependencies_on", "dependencies", ["on_job", "open"], unique=False)
     op.create_table(
         "events",
-        sa.Column(
-            "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False
-        ),
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.Column("kind", sa.String(length=16), nullable=False),
         sa.Column("job_id", sa.BigInteger(), nullable=True),
@@ -134,9 +132,9 @@ def upgrade() -> None:
         sa.Column("not_before", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("started_at", sa.BigInteger(), nullable=True),
         sa.Column("ended_at", sa.BigInteger(), nullable=True),
-        sa.Column("hold", sa.Boolean(), server_default=sa.text("0"), nullable=False),
+        sa.Column("hold", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("blockers", sa.Integer(), server_default="0", nullable=False),
-        sa.Column("cancel", sa.Boolean(), server_default=sa.text("0"), nullable=False),
+        sa.Column("cancel", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
         sa.Column("failures", sa.Integer(), server_default="0", nullable=False),
         sa.Column("faults", sa.Integer(), server_default="0", nullable=False),
@@ -225,7 +223,7 @@ def upgrade() -> None:
         sa.Column("driver", sa.String(length=63), nullable=False),
         sa.Column("labels", sa.Text(), nullable=False),
         sa.Column("config", sa.Text(), nullable=False),
-        sa.Column("drained", sa.Boolean(), server_default=sa.text("0"), nullable=False),
+        sa.Column("drained", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("health", sa.String(length=16), nullable=False),
         sa.Column("message", sa.Text(), server_default="", nullable=False),
         sa.Column("report", sa.Text(), nullable=True),

@@ -1,0 +1,287 @@
+"""`atoll up`: one process with the HTTP application and the control plane of a replica.
+
+Started as `python -m atoll.api.server` by the command line, with the same flags.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import getpass
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from importlib.metadata import entry_points, version
+from pathlib import Path
+from typing import IO
+
+import uvicorn
+from sqlalchemy import Connection
+
+from atoll.api.app import create_app
+from atoll.control.leases import LeaseKeeper
+from atoll.control.plane import ControlPlane
+from atoll.control.pump import Pump
+from atoll.control.purge import Ages
+from atoll.control.work import SiteWork, Tools
+from atoll.core.clock import system_clock
+from atoll.core.config import PlatformConfig
+from atoll.core.errors import AtollError, Conflict, Invalid
+from atoll.drivers.base import Driver, DriverSetup
+from atoll.faces.http.platform import Platform
+from atoll.people.service import local_token
+from atoll.store import attempts, settings, sites
+from atoll.store.attempts import AttemptState
+from atoll.store.database import Database
+from atoll.store.files import FileStore
+from atoll.store.logs import LogStore
+from atoll.store.place import make_private_folder, refuse_network_file_system
+
+log = logging.getLogger("atoll")
+
+CLIENT_FILE = "client.json"
+"""File in the data folder from which a command line of the same person learns address and token."""
+
+
+@dataclass(frozen=True)
+class _Folders:
+    """What is where in the data folder."""
+
+    data: Path
+
+    @property
+    def state(self) -> Path:
+        """The database and what only the platform may see."""
+        return self.data / "state"
+
+    def site(self, name: str) -> Path:
+        """What belongs to one site."""
+        return self.data / "sites" / name
+
+
+def prepare(config: PlatformConfig) -> _Folders:
+    """Make the data folder. Raises Invalid where it cannot be used."""
+    folders = _Folders(config.data_folder)
+    refuse_network_file_system(folders.data)
+    # jobs of other persons pass through to their own folder below, and can list nothing on the way
+    make_private_folder(folders.data, 0o711 if os.geteuid() == 0 else 0o700)
+    make_private_folder(folders.state)
+    make_private_folder(folders.data / "sites", 0o711 if os.geteuid() == 0 else 0o700)
+    return folders
+
+
+@contextlib.contextmanager
+def _only_one(folders: _Folders, config: PlatformConfig) -> AsyncIterator[None]:
+    """Hold the data folder's lock, unless the state is in PostgreSQL, which several replicas share."""
+    if not config.database_url.startswith("sqlite"):
+        yield
+        return
+    with (folders.state / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise Conflict(
+                "already_running",
+                f"Another Atoll runs on the data folder {folders.data}{_owner_of(file)}; "
+                "stop it, or choose another folder with --data.",
+                field="data",
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _owner_of(file: IO[str]) -> str:
+    file.seek(0)
+    pid = file.read(20).strip()
+    return f" (process {pid})" if pid.isdecimal() else ""
+
+
+def _bind(config: PlatformConfig) -> socket.socket:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((config.host, config.port))
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        raise Conflict(
+            "port_in_use",
+            f"Cannot listen on {config.host} port {config.port}: {error.strerror}. Choose another port with --port.",
+            field="port",
+        ) from None
+    return listener
+
+
+def make_driver(driver: str, setup: DriverSetup) -> Driver:
+    """A driver by its name in the entry point group. Raises Invalid where nobody has registered the name."""
+    found = {point.name: point for point in entry_points(group="atoll.drivers")}
+    if driver not in found:
+        raise Invalid(
+            "unknown_driver", f"There is no driver {driver!r}; there are {', '.join(sorted(found))}.", field="driver"
+        )
+    made = found[driver].load()(setup)
+    assert isinstance(made, Driver)
+    return made
+
+
+def _local_config(config: PlatformConfig) -> dict[str, object]:
+    local = config.local
+    asked = {"cpus": local.cpus, "memory": local.memory, "gpus": local.gpus}
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+async def _local_site(
+    database: Database, tools: Tools, config: PlatformConfig, folders: _Folders, owner: str
+) -> dict[str, SiteWork]:
+    """The site that is this machine."""
+    local = config.local
+    if not local.enabled:
+        return {}
+    settings_of = _local_config(config)
+    await database.write(lambda connection: sites.put(connection, local.name, "process", {}, settings_of))
+    folder = folders.site(local.name)
+    setup = DriverSetup(local.name, tools.instance, folder, settings_of, owner)
+    driver = make_driver("process", setup)
+    return {local.name: SiteWork(tools, local.name, driver, call_seconds=10.0, log_limit=config.log_limit)}
+
+
+async def serve(config: PlatformConfig, *, stop_jobs: bool = False) -> None:
+    """Run a replica until SIGINT or SIGTERM. Raises AtollError where it cannot start."""
+    folders = prepare(config)
+    with _only_one(folders, config), _bind(config) as listener:
+        database = await asyncio.to_thread(Database.open, config.database_url)
+        try:
+            await _serve(config, folders, database, listener, stop_jobs)
+        finally:
+            await asyncio.to_thread(database.close)
+
+
+async def _serve(
+    config: PlatformConfig, folders: _Folders, database: Database, listener: socket.socket, stop_jobs: bool
+) -> None:
+    owner = getpass.getuser()
+    instance = await database.write(settings.instance_id)
+    pump = Pump(database)
+    tools = Tools(
+        database, system_clock, LeaseKeeper(database, time.monotonic), pump,
+        FileStore(folders.data / "files"), LogStore(folders.data / "logs"), instance,
+    )  # fmt: skip
+    works = await _local_site(database, tools, config, folders, owner)
+    keep = config.keep_days
+    plane = ControlPlane(tools, works, Ages(keep.jobs, keep.events, keep.files, keep.idempotency_keys))
+    state = _State()
+    platform = Platform(
+        database=database,
+        files=tools.files,
+        logs=tools.logs,
+        clock=system_clock,
+        instance=instance,
+        version=version("atoll"),
+        memory_per_cpu=config.memory_per_cpu,
+        file_limit=config.file_limit,
+        changed=pump.poke,
+        changes=pump,
+        driver_for=plane.driver_for,
+        ready=state.ready,
+    )
+    token = await database.write(lambda connection: local_token(connection, owner, folders.state, tools.now()))
+    url = _url(config, listener)
+    _write_client_file(folders.data / CLIENT_FILE, url, token)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(platform), log_config=None, access_log=False, lifespan="off", server_header=False,
+            timeout_graceful_shutdown=2, loop="none", backlog=1024,
+        )
+    )  # fmt: skip
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    planned = asyncio.create_task(plane.run(), name="control plane")
+    state.plane = planned
+    # uvicorn's own signal handlers would end the server before the jobs that --stop-jobs ends
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    served = asyncio.create_task(server._serve([listener]), name="http")
+    print(f"Atoll {version('atoll')} listens on {url}", flush=True)
+    print(f"  data in {folders.data}, state in {database.shown_url}", flush=True)
+    print(f"  in another terminal: export ATOLL_DATA={folders.data}", flush=True)
+    stop = asyncio.create_task(stopping.wait())
+    await asyncio.wait({planned, served, stop}, return_when=asyncio.FIRST_COMPLETED)
+    if stop_jobs and stopping.is_set():
+        await _stop_jobs(tools, list(works))
+    server.should_exit = True
+    await served
+    planned.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await planned
+    stop.cancel()
+
+
+class _State:
+    """Whether this replica is ready, for load balancers."""
+
+    plane: "asyncio.Task[None] | None" = None
+
+    def ready(self) -> str | None:
+        if self.plane is None or self.plane.done():
+            return "The control plane does not run."
+        return None
+
+
+def _url(config: PlatformConfig, listener: socket.socket) -> str:
+    port = listener.getsockname()[1]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)  # noqa: S104
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _write_client_file(path: Path, url: str, token: str) -> None:
+    part = path.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600), "w") as file:
+        json.dump({"url": url, "token": token}, file)
+    part.replace(path)
+
+
+async def _stop_jobs(tools: Tools, names: list[str]) -> None:
+    """Cancel what runs at this machine's sites and wait until it has ended."""
+    live = [AttemptState.PLACED, AttemptState.SUBMITTING, AttemptState.STARTING, AttemptState.RUNNING]
+
+    def left(connection: Connection) -> list[int]:
+        return [row.job_id for name in names for row in attempts.at_site(connection, name, live)]
+
+    def ask(connection: Connection) -> None:
+        attempts.ask_to_stop(connection, left(connection), "cancelled", {}, tools.now())
+
+    await tools.database.write(ask)
+    tools.pump.poke()
+    print("Stopping the jobs that run here.", flush=True)
+    cursor = tools.pump.cursor
+    while await tools.database.read(left):
+        cursor = await tools.pump.wait(cursor, 1.0)
+
+
+def main() -> None:
+    """Read flags and configuration, serve, and tell in one sentence what went wrong."""
+    from atoll.api.flags import parse
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    try:
+        config, stop_jobs = parse(sys.argv[1:])
+        import uvloop
+
+        uvloop.run(serve(config, stop_jobs=stop_jobs))
+    except AtollError as error:
+        print(f"atoll up: {error.sentence}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,262 @@
+"""What the platform answers, as typed objects.
+
+Fields that this version does not know are passed over, and states and codes that it does not know stay plain text, so
+that an older client works with a newer platform.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
+
+from atoll.core.resources import Milli
+from atoll.core.states import ENDED, JobState, Outcome
+
+T = TypeVar("T")
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+Moment = Annotated[AwareDatetime, PlainSerializer(_rfc3339, str, when_used="json")]
+"""An aware time; in JSON in UTC with microseconds."""
+
+
+class Answer(BaseModel):
+    """Base of everything that the platform answers."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, protected_namespaces=())
+
+    def document(self) -> dict[str, Any]:
+        """The answer as plain data, the same that the HTTP API gives."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+class Reason(Answer):
+    """Why a job is where it is: a code for programs and one sentence for people."""
+
+    code: str
+    sentence: str = ""
+
+
+class TaskCounts(Answer):
+    """How many tasks of an array are where."""
+
+    total: int
+    waiting: int = 0
+    active: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+    @property
+    def open(self) -> int:
+        """Tasks that have not ended."""
+        return max(0, self.total - self.succeeded - self.failed - self.cancelled)
+
+
+class JobSummary(Answer):
+    """A job, or one task of an array, in a list."""
+
+    id: str
+    job: int
+    task: int | None = None
+    name: str = ""
+    owner: str = ""
+    project: str | None = None
+    class_: Annotated[str, Field(alias="class")] = "batch"
+    state: Annotated[JobState | str, Field(union_mode="left_to_right")]
+    reason: Reason | None = None
+    cpu: Milli = 0
+    memory: int | None = None
+    gpu: Milli = 0
+    nodes: int = 1
+    priority: int = 0
+    submitted_at: Moment | None = None
+    started_at: Moment | None = None
+    ended_at: Moment | None = None
+    exit_code: int | None = None
+    outcome: Annotated[Outcome | str | None, Field(union_mode="left_to_right")] = None
+    site: str | None = None
+    attempts: int = 0
+    tasks: TaskCounts | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job will not go on by itself."""
+        return self.state in ENDED
+
+
+class Attempt(Answer):
+    """One placing of a job at one site."""
+
+    id: str
+    number: int
+    site: str | None = None
+    flavor: str | None = None
+    state: str
+    placed_at: Moment | None = None
+    submitted_at: Moment | None = None
+    started_at: Moment | None = None
+    ended_at: Moment | None = None
+    outcome: Annotated[Outcome | str | None, Field(union_mode="left_to_right")] = None
+    exit_code: int | None = None
+    signal: int | None = None
+    message: str | None = None
+    native_id: str | None = None
+    native_state: str | None = None
+    max_memory: int | None = None
+    cpu_seconds: float | None = None
+
+
+class MetDependency(Answer):
+    """A job that another waits for, and whether it ended as it should."""
+
+    job: str | int
+    on: str
+    met: bool | None = None
+
+
+class Job(JobSummary):
+    """All that is known of a job or of one task."""
+
+    spec: dict[str, Any] = {}
+    attempt_list: tuple[Attempt, ...] = ()
+    dependencies: tuple[MetDependency, ...] = ()
+    begin: Moment | None = None
+    outputs: int = 0
+
+    @property
+    def last_attempt(self) -> Attempt | None:
+        """The attempt that is running or ran last."""
+        return max(self.attempt_list, key=lambda attempt: attempt.number, default=None)
+
+
+class Why(Answer):
+    """Why a job waits or ended, with what that rests on."""
+
+    job: str
+    state: str
+    code: str
+    sentence: str
+    position: int | None = None
+    waiting: int | None = None
+    facts: tuple[str, ...] = ()
+
+
+class Submitted(Answer):
+    """A job that was just taken in."""
+
+    id: int
+    name: str = ""
+    state: str = JobState.QUEUED
+    tasks: int = 1
+    warnings: tuple[str, ...] = ()
+
+
+class SubmittedMany(Answer):
+    """Jobs that were taken in together, in the order they were sent."""
+
+    ids: tuple[int, ...]
+
+
+class Changed(Answer):
+    """What an action did: how many jobs or tasks it changed."""
+
+    changed: int
+    job: JobSummary
+
+
+class Amount(Answer):
+    """An amount of each resource: memory in bytes, the others as written."""
+
+    cpu: Milli = 0
+    memory: int = 0
+    gpu: Milli = 0
+
+
+class SiteFlavor(Answer):
+    """A kind of hardware at a site: all there is, what Atoll's jobs use, and the largest node."""
+
+    name: str
+    nodes: int = 1
+    total: Amount = Amount()
+    used: Amount = Amount()
+    node: Amount = Amount()
+
+
+class Site(Answer):
+    """A place that runs jobs."""
+
+    name: str
+    driver: str
+    labels: dict[str, str] = {}
+    health: str = "unknown"
+    message: str | None = ""
+    seen_at: Moment | None = None
+    flavors: tuple[SiteFlavor, ...] = ()
+    abilities: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Token(Answer):
+    """A token of a person; `token` itself is there only in the answer to its creation."""
+
+    id: str | int
+    person: str
+    name: str | None = None
+    created_at: Moment | None = None
+    expires_at: Moment | None = None
+    token: str | None = Field(default=None, repr=False)
+
+
+class Output(Answer):
+    """A file that a job brought out."""
+
+    path: str
+    sha256: str
+    size: int
+
+
+class StoredFile(Answer):
+    """A file that the platform has."""
+
+    sha256: str
+    size: int
+
+
+class Me(Answer):
+    """Who the token belongs to."""
+
+    person: str
+    administrator: bool = False
+
+
+class Version(Answer):
+    """The version of the platform and of its HTTP API."""
+
+    version: str
+    api: str
+
+
+class Page(Answer, Generic[T]):
+    """Some of many: `next_cursor` asks for those that follow, None at the end."""
+
+    items: tuple[T, ...]
+    next_cursor: str | None = None
+
+
+class LogPart(Answer):
+    """Bytes of an output stream: where they begin, how many there are by now, and whether more may come."""
+
+    data: bytes
+    offset: int
+    size: int
+    complete: bool
+    omitted: int = 0
+
+    @property
+    def end(self) -> int:
+        """The offset that the next part begins at."""
+        return self.offset + len(self.data)

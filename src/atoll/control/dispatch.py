@@ -1,0 +1,229 @@
+"""Keeps the scheduler's snapshot current from the outbox, asks it for decisions, and writes them down.
+
+The snapshot belongs to one tenure of the lease: whoever becomes the leader builds a new one.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from functools import partial
+
+from sqlalchemy import Connection
+
+from atoll.control.launches import spec_of
+from atoll.control.work import Tools
+from atoll.core.ids import new_attempt_id
+from atoll.core.ranges import Ranges
+from atoll.core.reasons import ReasonCode
+from atoll.core.spec import JobClass
+from atoll.core.states import JobState
+from atoll.scheduler.cycle import cycle
+from atoll.scheduler.model import (
+    RANKS,
+    Change,
+    Decisions,
+    Demand,
+    JobGone,
+    JobWaits,
+    RoomFreed,
+    RoomTaken,
+    Running,
+    SiteChanged,
+    SiteGone,
+    SiteState,
+    Waiting,
+)  # fmt: skip
+from atoll.scheduler.snapshot import Snapshot
+from atoll.store import attempts, events, jobs, sites
+from atoll.store.attempts import Placing, Room
+from atoll.store.jobs import JobRow
+from atoll.store.leases import Lease
+from atoll.store.tables import jobs as job_table
+
+log = logging.getLogger(__name__)
+
+LEASE = "dispatch"
+MAX_PLACED = 2000
+"""Most attempts that one transaction makes; the rest follows in the next round."""
+_PAGE = 5000
+_QUEUEING = frozenset({JobState.QUEUED, JobState.RUNNING})
+
+
+class Dispatcher:
+    """The dispatch loop's memory: a snapshot, and how far in the outbox it goes."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._epoch: int | None = None
+        self._snapshot = Snapshot()
+        self._cursor = 0
+        self._rooms: dict[int, set[str]] = {}
+        self._sites: set[str] = set()
+
+    async def step(self, lease: Lease) -> float | None:
+        """Catch up, decide, write; the seconds after which time alone changes something."""
+        tools = self._tools
+        if self._epoch != lease.epoch:
+            await self._load()
+            self._epoch = lease.epoch
+        more = await self._catch_up()
+        now = tools.now()
+        decisions = await asyncio.to_thread(cycle, self._snapshot, now)
+        placings, rest = self._placings(decisions)
+        try:
+            await self._write(lease, decisions, placings, now)
+        except BaseException:
+            # what the snapshot believes to have told may not have been written
+            self._epoch = None
+            raise
+        if more or rest:
+            return 0
+        if decisions.next_wakeup is None:
+            return None
+        return max(0.001, (decisions.next_wakeup - now) / 1_000_000)
+
+    async def _write(self, lease: Lease, decisions: Decisions, placings: list[Placing], now: int) -> None:
+        reasons = [(job_id, reason.code, reason.sentence) for job_id, reason in decisions.reasons]
+
+        def write(connection: Connection) -> None:
+            attempts.place(connection, placings, now)
+            jobs.set_reasons(connection, reasons)
+
+        if placings or reasons:
+            await self._tools.guarded(lease, write)
+
+    def _placings(self, decisions: Decisions) -> tuple[list[Placing], bool]:
+        """The decisions with attempt ids, at most MAX_PLACED attempts, and whether some are left for later."""
+        placings: list[Placing] = []
+        room = MAX_PLACED
+        for place in decisions.placements:
+            tasks = place.tasks.take(room)[0] if place.tasks is not None else None
+            count = len(tasks) if tasks is not None else 1
+            ids = [new_attempt_id(self._tools.instance, self._tools.clock) for _ in range(count)]
+            placings.append(Placing(place.job_id, tasks, place.site, place.flavor, ids))
+            room -= count
+            if room <= 0:
+                return placings, True
+        return placings, False
+
+    async def _load(self) -> None:
+        """Build the snapshot from the store. The cursor is read first: what changes meanwhile is read again."""
+        database = self._tools.database
+        self._cursor = await database.read(events.last_id)
+        self._snapshot, self._rooms, self._sites = Snapshot(), {}, set()
+        await self._load_sites()
+        rooms = await database.read(lambda connection: attempts.rooms(connection, None))
+        for room in rooms:
+            self._rooms.setdefault(room.job_id, set()).add(room.attempt_id)
+        self._snapshot.apply(RoomTaken(_running(room)) for room in rooms)
+        last = 0
+        while True:
+            page, changes = await database.read(partial(_read_page, after=last))
+            await asyncio.to_thread(self._snapshot.apply, changes)
+            if not page:
+                break
+            last = page
+        log.info("scheduler ready: %d entries wait, %d attempts hold room", len(self._snapshot), len(rooms))
+
+    async def _catch_up(self) -> bool:
+        """Apply what the outbox says has changed; whether there is more."""
+        database, cursor = self._tools.database, self._cursor
+        limit = 20_000
+
+        def read(connection: Connection) -> tuple[events.Changed, list[Change], list[Room]]:
+            changed = events.changed(connection, cursor, limit)
+            if not changed.jobs:
+                return changed, [], []
+            return changed, _changes(connection, changed.jobs), attempts.rooms(connection, changed.jobs)
+
+        changed, changes, rooms = await database.read(read)
+        if changed.sites:
+            await self._load_sites()
+        changes += self._room_changes(changed.jobs, rooms)
+        if changes:
+            await asyncio.to_thread(self._snapshot.apply, changes)
+        moved = changed.cursor - cursor
+        self._cursor = changed.cursor
+        return moved >= limit
+
+    def _room_changes(self, job_ids: Sequence[int], rooms: Sequence[Room]) -> list[Change]:
+        held: dict[int, set[str]] = {}
+        for room in rooms:
+            held.setdefault(room.job_id, set()).add(room.attempt_id)
+        changes: list[Change] = []
+        for job_id in job_ids:
+            now, before = held.get(job_id, set()), self._rooms.get(job_id, set())
+            changes += [RoomFreed(attempt_id) for attempt_id in before - now]
+            if now:
+                self._rooms[job_id] = now
+            else:
+                self._rooms.pop(job_id, None)
+        changes += [RoomTaken(_running(room)) for room in rooms]
+        return changes
+
+    async def _load_sites(self) -> None:
+        def read(connection: Connection) -> list[SiteState]:
+            drained = sites.drained(connection)
+            return [SiteState(site, site.name in drained) for site in sites.load(connection)]
+
+        states = await self._tools.database.read(read)
+        names = {state.site.name for state in states}
+        self._snapshot.apply(
+            [*(SiteChanged(state) for state in states), *(SiteGone(name) for name in self._sites - names)]
+        )
+        self._sites = names
+
+
+def _running(room: Room) -> Running:
+    return Running(room.attempt_id, room.job_id, room.site, room.flavor, room.request, room.nodes)
+
+
+def _read_page(connection: Connection, after: int) -> tuple[int, list[Change]]:
+    rows = jobs.load_unended(connection, after, _PAGE)
+    return (rows[-1].id if rows else 0), _waits(connection, rows)
+
+
+def _changes(connection: Connection, ids: Sequence[int]) -> list[Change]:
+    rows = jobs.get_many(connection, ids, tuple(job_table.c))
+    gone: list[Change] = [JobGone(job_id) for job_id in ids if job_id not in rows]
+    return gone + _waits(connection, list(rows.values()))
+
+
+def _waits(connection: Connection, rows: Sequence[JobRow]) -> list[Change]:
+    """What these rows mean for the queue."""
+    missing = {row.array_id for row in rows if row.array_id is not None and row.state == JobState.QUEUED}
+    arrays = jobs.get_many(connection, sorted(missing), (job_table.c.id, job_table.c.spec))
+    changes: list[Change] = []
+    for row in rows:
+        spec = row.spec if row.array_id is None else getattr(arrays.get(row.array_id), "spec", None)
+        if spec is not None and _is_waiting(row):
+            changes.append(JobWaits(_waiting(row, spec)))
+        else:
+            changes.append(JobGone(row.id))
+    return changes
+
+
+def _is_waiting(row: JobRow) -> bool:
+    if row.waiting_count:
+        return JobState(row.state) in _QUEUEING and not row.hold and not row.blockers
+    return JobState(row.state) is JobState.QUEUED
+
+
+def _waiting(row: JobRow, text: str) -> Waiting:
+    spec = spec_of(text)
+    demand = Demand.of(spec, row.owner, row.memory)
+    return Waiting(
+        job_id=row.id,
+        rank=RANKS[JobClass(row.class_)],
+        priority=row.priority,
+        submitted=row.submitted_at,
+        request=demand.request,
+        nodes=row.nodes,
+        flavors=demand.flavors,
+        placement=demand.placement,
+        not_before=row.not_before,
+        backing_off=row.reason == ReasonCode.BACKOFF,
+        tasks=Ranges.parse(row.waiting) if row.waiting_count else None,
+        width=row.width if row.waiting_count else None,
+        active=row.active_count,
+    )

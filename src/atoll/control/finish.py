@@ -1,0 +1,143 @@
+"""Brings ended attempts home: output to the log store, files to the file store, then the job to its end or requeued.
+
+Only when that is in the store may the site forget the attempt; see `forget`.
+"""
+
+import asyncio
+import logging
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from atoll.control import launches
+from atoll.control.work import SiteWork
+from atoll.core.spec import JobSpec
+from atoll.drivers.base import DriverError, Logs, Stage
+from atoll.store import attempts, files, logs
+from atoll.store.attempts import AttemptRow, Finished
+from atoll.store.leases import Lease
+from atoll.store.logs import STREAMS, StoredLog
+
+log = logging.getLogger(__name__)
+BATCH = 200
+_AT_ONCE = 8
+_CHUNK = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class _Home:
+    """What was brought home of one attempt."""
+
+    finished: Finished
+    logs: list[StoredLog]
+    outputs: list[tuple[str, str, int]] | None
+    owner: str
+
+
+async def step(work: SiteWork, lease: Lease) -> float | None:
+    """Bring home at most BATCH attempts; 0 where there may be more."""
+    tools = work.tools
+    rows = await tools.database.read(lambda connection: attempts.finishing(connection, work.site, BATCH))
+    if not rows:
+        return None
+    found = await tools.database.read(
+        lambda connection: launches.with_arrays(connection, sorted({row.job_id for row in rows}))
+    )
+    limit = asyncio.Semaphore(_AT_ONCE)
+
+    async def bring(row: AttemptRow) -> _Home | None:
+        job, whole = found[row.job_id]
+        async with limit:
+            tools.check(lease)
+            return await _bring_home(work, row, launches.spec_of(whole.spec), job.owner)
+
+    brought = await asyncio.gather(*(bring(row) for row in rows if row.job_id in found))
+    homes = [home for home in brought if home is not None]
+    if homes:
+        await tools.guarded(lease, lambda connection: _write(connection, homes, tools.now()))
+    if len(homes) < len(brought):
+        return 5.0
+    return 0 if len(rows) == BATCH else None
+
+
+async def _bring_home(work: SiteWork, row: AttemptRow, spec: JobSpec, owner: str) -> _Home | None:
+    """Output and files of one attempt; None where the site does not answer now."""
+    stored: list[StoredLog] = []
+    outputs: list[tuple[str, str, int]] | None = None
+    try:
+        if row.submit_began_at is not None:
+            for stream in STREAMS:
+                stored += await _store_log(work, row.id, stream)
+            if spec.files_out:
+                outputs = await _take_out(work, row.id, spec)
+    except DriverError as error:
+        log.warning("site %s: output of %s is still to be collected: %s", work.site, row.id, error)
+        return None
+    return _Home(Finished(row.id, row.job_id, spec.retries, spec.rerun), stored, outputs, owner)
+
+
+async def _store_log(work: SiteWork, attempt_id: str, stream: str) -> list[StoredLog]:
+    if not isinstance(work.driver, Logs):
+        return []
+    half = work.log_limit // 2
+    try:
+        first = await work.driver.read_log(attempt_id, stream, 0, min(half, _CHUNK))
+        if first.size == 0:
+            return []
+        head = first.data + await _read(work.driver, attempt_id, stream, len(first.data), min(half, first.size))
+        start = max(len(head), first.size - half)
+        tail = await _read(work.driver, attempt_id, stream, start, first.size)
+    except KeyError:
+        return []  # the site never had it, or has forgotten it: there is no output to be had
+    await asyncio.to_thread(work.tools.logs.write, attempt_id, stream, head, tail)
+    return [StoredLog(attempt_id, stream, max(first.size, len(head) + len(tail)), len(head), len(tail))]
+
+
+async def _read(driver: Logs, attempt_id: str, stream: str, start: int, end: int) -> bytes:
+    parts = []
+    while start < end:
+        chunk = await driver.read_log(attempt_id, stream, start, min(_CHUNK, end - start))
+        if not chunk.data:
+            break
+        parts.append(chunk.data)
+        start += len(chunk.data)
+    return b"".join(parts)
+
+
+async def _take_out(work: SiteWork, attempt_id: str, spec: JobSpec) -> list[tuple[str, str, int]]:
+    if not isinstance(work.driver, Stage):
+        return []
+    folder = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=work.tools.files.folder))
+    try:
+        paths = await work.driver.take_out(attempt_id, spec.files_out, folder)
+        return [(path, *await asyncio.to_thread(work.tools.files.take, folder / path)) for path in paths]
+    except KeyError:
+        return []
+    finally:
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+def _write(connection: Connection, homes: Sequence[_Home], now: int) -> None:
+    logs.put(connection, [stored for home in homes for stored in home.logs])
+    for home in homes:
+        if home.outputs is not None:
+            for _, sha256, size in home.outputs:
+                files.put(connection, sha256, size, home.owner, now)
+            files.set_outputs(connection, home.finished.job_id, home.outputs)
+    attempts.finish(connection, [home.finished for home in homes], now)
+
+
+async def forget(work: SiteWork, lease: Lease) -> float | None:
+    """Let the site forget what is safe in the store; a step of its own."""
+    tools = work.tools
+    ids = await tools.database.read(lambda connection: attempts.to_forget(connection, work.site, 500))
+    if not ids:
+        return None
+    tools.check(lease)
+    await work.driver.forget(ids)
+    await tools.guarded(lease, lambda connection: attempts.forgotten(connection, ids))
+    return 0 if len(ids) == 500 else None

@@ -1,0 +1,87 @@
+"""Makes what a driver needs to run an attempt out of the rows of the attempt, its job and its array."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from sqlalchemy import Connection
+
+from atoll.core.environ import attempt_environment
+from atoll.core.resources import Resources
+from atoll.core.spec import JobSpec, read_spec_json
+from atoll.drivers.base import Launch, StagedFile
+from atoll.store import jobs, people
+from atoll.store.attempts import AttemptRow
+from atoll.store.files import FileStore
+from atoll.store.jobs import JobRow
+from atoll.store.tables import jobs as job_table
+
+
+@lru_cache(maxsize=2048)
+def spec_of(text: str) -> JobSpec:
+    """The specification that a stored JSON text says; the tasks of an array share one."""
+    return read_spec_json(text)
+
+
+def with_arrays(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[JobRow, JobRow]]:
+    """Each job row of `ids` beside the row that has its specification: its array's, or itself."""
+    rows = jobs.get_many(connection, ids, tuple(job_table.c))
+    missing = {row.array_id for row in rows.values() if row.array_id is not None} - set(rows)
+    arrays = rows | jobs.get_many(connection, sorted(missing), tuple(job_table.c))
+    return {
+        row.id: (row, arrays[row.array_id] if row.array_id is not None else row)
+        for row in rows.values()
+        if row.array_id is None or row.array_id in arrays
+    }
+
+
+def load(connection: Connection, rows: Sequence[AttemptRow], files: FileStore) -> list[Launch]:
+    """The launches of attempts, in their order."""
+    found = with_arrays(connection, sorted({row.job_id for row in rows}))
+    accounts = {}
+    for owner in {pair[0].owner for pair in found.values()}:
+        person = people.find_person(connection, owner)
+        accounts[owner] = person.account if person is not None else None
+    return [
+        _launch(row, *found[row.job_id], accounts[found[row.job_id][0].owner], files)
+        for row in rows
+        if row.job_id in found
+    ]
+
+
+def _launch(row: AttemptRow, job: JobRow, whole: JobRow, account: str | None, files: FileStore) -> Launch:
+    assert whole.spec is not None
+    spec = spec_of(whole.spec)
+    request = Resources(row.cpu, row.memory, row.gpu)
+    return Launch(
+        attempt_id=row.id,
+        job_id=whole.id,
+        task=job.task,
+        task_count=whole.task_count,
+        number=row.number,
+        checkpoint_key=_checkpoint_key(spec, job, whole),
+        person=job.owner,
+        account=account,
+        spec=spec,
+        request=request,
+        nodes=row.nodes,
+        walltime=spec.walltime,
+        environment=attempt_environment(
+            spec,
+            job_id=whole.id,
+            task=job.task,
+            number=row.number,
+            request=request,
+            person=job.owner,
+            project=job.project,
+            site=row.site,
+        ),
+        files=tuple(StagedFile(entry.path, files.path(entry.sha256), entry.executable) for entry in spec.files_in),
+    )
+
+
+def _checkpoint_key(spec: JobSpec, job: JobRow, whole: JobRow) -> str:
+    """Attempts of one job share a folder; jobs of one person do where they name the same one."""
+    if spec.checkpoint is not None and spec.checkpoint.folder is not None:
+        owner = job.owner.encode().hex()
+        return f"named-{owner}-{spec.checkpoint.folder}"
+    return f"job-{whole.id}" if job.task is None else f"job-{whole.id}-{job.task}"

@@ -1,0 +1,60 @@
+"""Removes what is old by the rules of the configuration, in small bites so that nobody waits for it."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from atoll.control.work import Tools
+from atoll.store import events, files, idempotency, purge
+from atoll.store.leases import Lease
+
+log = logging.getLogger(__name__)
+
+LEASE = "purge"
+EVERY = 600.0
+"""Seconds between two rounds."""
+_BITE = 500
+_DAY = 86_400 * 1_000_000
+
+
+@dataclass(frozen=True)
+class Ages:
+    """For how many days things are kept."""
+
+    jobs: float = 90
+    """Ended jobs with their attempts and logs."""
+    events: float = 14
+    files: float = 14
+    """Uploaded files that no job named meanwhile."""
+    idempotency: float = 2
+
+
+async def step(tools: Tools, ages: Ages, lease: Lease) -> float | None:
+    """One round; 0 where there is more."""
+    now = tools.now()
+
+    def bite(connection: Connection) -> tuple[int, list[str], list[str]]:
+        old = purge.old_jobs(connection, now - int(ages.jobs * _DAY), 50)
+        rows = purge.with_tasks(connection, old, _BITE) if old else []
+        attempts = purge.remove_jobs(connection, rows)
+        unused = files.unused(connection, now - int(ages.files * _DAY), _BITE)
+        files.drop(connection, unused)
+        count = events.purge(connection, now - int(ages.events * _DAY), 10 * _BITE)
+        count += idempotency.purge(connection, now - int(ages.idempotency * _DAY))
+        return count + len(rows), attempts, unused
+
+    count, attempts, unused = await tools.guarded(lease, bite)
+
+    def remove() -> None:
+        for attempt_id in attempts:
+            tools.logs.remove(attempt_id)
+        for sha256 in unused:
+            tools.files.remove(sha256)
+
+    await asyncio.to_thread(remove)
+    if count or unused:
+        log.info("purged %d rows, %d logs, %d files", count, len(attempts), len(unused))
+        return 1.0
+    return EVERY

@@ -1,0 +1,120 @@
+"""The platform's configuration: a file, the environment and flags, in that order of growing weight.
+
+Read by `atoll up`. Unknown keys are errors with a suggestion; nothing is guessed.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, StringConstraints, ValidationError
+
+from atoll.core.documents import read_yaml
+from atoll.core.errors import Invalid
+from atoll.core.resources import Bytes, Milli
+from atoll.core.spec import Document, Name, explain_validation
+
+DEFAULT_PORT = 8470
+DEFAULT_DATA = "atoll-data"
+CONFIG_FILE = "atoll.yaml"
+"""Name of the configuration file that is looked for in the data folder."""
+
+
+class LocalSite(Document):
+    """The site that is this machine."""
+
+    enabled: bool = True
+    name: Name = "local"
+    cpus: Annotated[
+        Milli | None, Field(description="CPUs to give to jobs. Default: all that this process may use.")
+    ] = None
+    memory: Annotated[Bytes | None, Field(description="Memory to give to jobs. Default: what the machine has.")] = None
+    gpus: Annotated[int | None, Field(ge=0, le=1024, description="GPUs to give to jobs. Default: all.")] = None
+
+
+class KeepDays(Document):
+    """For how many days things are kept before they are purged."""
+
+    jobs: Annotated[float, Field(gt=0)] = 90
+    events: Annotated[float, Field(gt=0)] = 14
+    files: Annotated[float, Field(gt=0)] = 14
+    idempotency_keys: Annotated[float, Field(gt=0)] = 2
+
+
+class PlatformConfig(Document):
+    """All that `atoll up` can be told."""
+
+    data: Annotated[str, StringConstraints(min_length=1), Field(description="Folder for all that is kept.")] = (
+        DEFAULT_DATA
+    )
+    host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = DEFAULT_PORT
+    database: Annotated[
+        str | None, Field(description="URL of the database. Default: a SQLite file in the data folder.")
+    ] = None
+    memory_per_cpu: Annotated[
+        Bytes, Field(gt=0, description="Memory that a job gets for each CPU where it asks for none.")
+    ] = 1024**3
+    log_limit: Annotated[Bytes, Field(ge=4096, description="Bytes kept of each output stream: head and tail.")] = (
+        2 * 1024**2
+    )
+    file_limit: Annotated[Bytes, Field(gt=0, description="Largest file that may be sent.")] = 10 * 1024**3
+    local: LocalSite = LocalSite()
+    keep_days: KeepDays = KeepDays()
+
+    @property
+    def data_folder(self) -> Path:
+        """The data folder, absolute."""
+        return Path(self.data).expanduser().absolute()
+
+    @property
+    def database_url(self) -> str:
+        """Where the state is."""
+        return self.database or f"sqlite:///{self.data_folder / 'state' / 'atoll.db'}"
+
+
+def _names(model: type[BaseModel]) -> list[str]:
+    return list(model.model_fields)
+
+
+_KNOWN = {"": _names(PlatformConfig), "local": _names(LocalSite), "keep_days": _names(KeepDays)}
+_FROM_ENVIRONMENT = ("host", "port", "database", "memory_per_cpu", "log_limit", "file_limit")
+"""Settings that a variable ATOLL_NAME gives."""
+
+
+def read_config(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any]) -> PlatformConfig:
+    """Put the configuration together; flags that are None were not given.
+
+    Raises Invalid, naming the file and the key, for what cannot be read or is not known.
+    """
+    folder = flags.get("data") or environment.get("ATOLL_DATA") or DEFAULT_DATA
+    if file is None:
+        default = Path(folder).expanduser() / CONFIG_FILE
+        file = default if default.is_file() else None
+    document: dict[str, Any] = _read_file(file) if file is not None else {}
+    document.update({
+        name: value for name in _FROM_ENVIRONMENT if (value := environment.get(f"ATOLL_{name.upper()}"))
+    })  # fmt: skip
+    if environment.get("ATOLL_DATA"):
+        document["data"] = environment["ATOLL_DATA"]
+    document.update({name: value for name, value in flags.items() if value is not None})
+    try:
+        return PlatformConfig.model_validate(document)
+    except ValidationError as error:
+        raise explain_validation(error, _KNOWN, "configuration", f"{file}: " if file else "") from None
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_bytes()
+    except OSError as error:
+        raise Invalid(
+            "bad_configuration", f"The configuration {file} cannot be read: {error.strerror}.", field="config"
+        ) from None
+    document = read_yaml(text, f"configuration {file}")
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        sentence = f"The configuration {file} must hold keys and values, as in port: 8470."
+        raise Invalid("bad_configuration", sentence, field="config")
+    return document

@@ -1,0 +1,1 @@
+"""Files that persons send for their jobs."""

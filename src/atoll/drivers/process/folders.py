@@ -1,0 +1,239 @@
+"""The folders of a process site: made before an attempt starts, read while it runs, removed when it is forgotten.
+
+    FOLDER/wrapper.sh           what every attempt starts through
+    FOLDER/supervisor/          lock, socket, journal and log; closed to everybody else
+    FOLDER/attempts/ID/         an attempt: launch, script, claim/, start, end, stdout, stderr, work/, scratch/
+    FOLDER/checkpoints/KEY/     kept over the attempts that share the key
+
+An attempt's folder belongs to the account that it runs as, which may be hostile: nothing here follows a link in it.
+"""
+
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from atoll.core.ids import is_attempt_id
+from atoll.drivers.base import DriverError, Launch, LogChunk
+from atoll.drivers.process.accounts import Account
+from atoll.drivers.wrapper import FILES, LAUNCH, SCRIPT, STDERR, STDOUT, WRAPPER
+from atoll.drivers.wrapper.record import read_plain
+
+_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@=,-]{0,127}")
+_CLOSED, _PASSABLE = 0o700, 0o711
+_MOST = 4 << 20
+"""Bytes of output that are read at once."""
+_KNOWN_FILES = ("launch", "script", "start", "end", "shell", "stdout", "stderr", "workdir")
+_KNOWN_FOLDERS = ("claim", "work", "scratch")
+
+
+class SiteFolders:
+    """Paths below a site's folder, and what is done with them. Blocking; meant for a thread where work is long."""
+
+    def __init__(self, folder: Path, shared: bool) -> None:
+        self.folder = folder
+        self.wrapper = folder / "wrapper.sh"
+        self.attempts = folder / "attempts"
+        self.checkpoints = folder / "checkpoints"
+        self._mode = _PASSABLE if shared else _CLOSED
+
+    def prepare_site(self) -> None:
+        """Make what all attempts share. Raises DriverError where the folder cannot be written."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for path in (self.folder, self.attempts, self.checkpoints):
+                path.mkdir(exist_ok=True)
+                path.chmod(self._mode)
+            text = WRAPPER.read_bytes()
+            if not self.wrapper.is_file() or self.wrapper.read_bytes() != text:
+                fresh = self.folder / "wrapper.sh.new"
+                fresh.write_bytes(text)
+                fresh.chmod(0o644)
+                fresh.replace(self.wrapper)
+        except OSError as error:
+            raise DriverError(f"The site's folder {self.folder} cannot be prepared: {error.strerror}.") from error
+
+    def of(self, attempt_id: str) -> Path:
+        """The folder of an attempt. Raises KeyError for what is no attempt's id."""
+        if not is_attempt_id(attempt_id):
+            raise KeyError(attempt_id)
+        return self.attempts / attempt_id
+
+    def workdir_of(self, launch: Launch) -> str:
+        """Where the attempt works: a folder of its own, one below that, or the absolute one that it named."""
+        work = str(self.of(launch.attempt_id) / "work")
+        named = launch.spec.workdir
+        if named is None:
+            return work
+        if named.startswith("/"):
+            return named
+        inside = os.path.normpath(f"{work}/{named}")
+        if inside != work and not inside.startswith(f"{work}/"):
+            raise ValueError(f"workdir: {named!r} leads out of the attempt's own folder")
+        return inside
+
+    def checkpoint_of(self, launch: Launch) -> Path:
+        """The folder that survives the attempts of the same key. Raises ValueError for a key that is no plain name."""
+        if not _KEY.fullmatch(launch.checkpoint_key):
+            raise ValueError(f"checkpoint: {launch.checkpoint_key!r} cannot name a folder")
+        return self.checkpoints / launch.checkpoint_key
+
+    def lay_out(self, launch: Launch, account: Account, text: str) -> None:
+        """Make the attempt's folder and fill it. What an earlier, unfinished try left is used. Raises OSError."""
+        folder = str(self.of(launch.attempt_id))
+        if os.path.isdir(f"{folder}/claim"):  # noqa: PTH112  # pathlib costs too much for each of a thousand attempts
+            return  # it has started: nothing in it is ours to change any more
+        made = [folder]
+        with suppress(FileExistsError):
+            os.mkdir(folder, _CLOSED)  # noqa: PTH102
+        workdir = self.workdir_of(launch)
+        for path in (f"{folder}/work", f"{folder}/scratch"):
+            with suppress(FileExistsError):
+                os.mkdir(path, _CLOSED)  # noqa: PTH102
+            made.append(path)
+        made.append(self._write(f"{folder}/{LAUNCH}", text))
+        if launch.spec.script is not None:
+            made.append(self._write(f"{folder}/{SCRIPT}", launch.spec.script, 0o700))
+        inside = workdir.startswith(f"{folder}/")
+        if launch.spec.workdir is not None:
+            made.append(self._write(f"{folder}/workdir", workdir))
+        if inside:
+            made += self._make_inside(f"{folder}/work", workdir)
+        if launch.files:
+            target = workdir if inside else f"{folder}/{FILES}"
+            if not inside:
+                made += self._make_inside(folder, target)
+            made += self._copy_in(launch, target)
+        checkpoint = str(self.checkpoint_of(launch))
+        with suppress(FileExistsError):
+            os.mkdir(checkpoint, _CLOSED)  # noqa: PTH102
+            made.append(checkpoint)
+        if not account.own:
+            for path in reversed(made):  # the folder last: once it is the account's, we touch nothing in it
+                os.lchown(path, account.uid, account.gid)
+
+    @staticmethod
+    def _write(path: str, text: str, mode: int = 0o600) -> str:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        try:
+            view = memoryview(text.encode())
+            while view:
+                view = view[os.write(descriptor, view) :]
+        finally:
+            os.close(descriptor)
+        return path
+
+    @staticmethod
+    def _make_inside(base: str, target: str) -> list[str]:
+        made, path = [], base
+        for part in target.removeprefix(base).split("/"):
+            if part:
+                path = f"{path}/{part}"
+                with suppress(FileExistsError):
+                    os.mkdir(path, _CLOSED)  # noqa: PTH102
+                made.append(path)
+        return made
+
+    def _copy_in(self, launch: Launch, target: str) -> list[str]:
+        made: list[str] = []
+        for file in launch.files:
+            path = os.path.normpath(f"{target}/{file.path}")
+            if not path.startswith(f"{target}/"):
+                raise ValueError(f"files_in: {file.path!r} leads out of the working directory")
+            made += self._make_inside(target, os.path.dirname(path))  # noqa: PTH120
+            shutil.copyfile(file.source, path, follow_symlinks=True)
+            Path(path).chmod(0o755 if file.executable else 0o644)
+            made.append(path)
+        return made
+
+    def read_log(self, attempt_id: str, stream: str, offset: int, limit: int) -> LogChunk:
+        """A piece of the attempt's output. Raises KeyError where there is no such attempt or stream."""
+        folder = self.of(attempt_id)
+        if stream not in (STDOUT, STDERR):
+            raise KeyError(stream)
+        descriptor = open_plain(folder, stream)
+        if descriptor is None:
+            if not folder.is_dir():
+                raise KeyError(attempt_id)
+            return LogChunk(0, b"", 0)
+        try:
+            size = os.fstat(descriptor).st_size
+            start = max(0, size + offset) if offset < 0 else min(offset, size)
+            return LogChunk(start, os.pread(descriptor, max(0, min(limit, size - start, _MOST)), start), size)
+        finally:
+            os.close(descriptor)
+
+    def open_workdir(self, attempt_id: str) -> int | None:
+        """A descriptor of the attempt's working directory, None where that is gone.
+
+        Below the attempt's own folder no link is followed. Raises KeyError where there is no such attempt.
+        """
+        folder = self.of(attempt_id)
+        if not folder.is_dir():
+            raise KeyError(attempt_id)
+        named = read_plain(str(folder / "workdir"))
+        workdir = named[0].decode("utf-8", "replace") if named else str(folder / "work")
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        try:
+            if not workdir.startswith(f"{folder}/"):
+                return os.open(workdir, flags)
+            here = os.open(folder, flags)
+            for part in workdir.removeprefix(f"{folder}/").split("/"):
+                try:
+                    inner = os.open(part, flags | os.O_NOFOLLOW, dir_fd=here)
+                finally:
+                    os.close(here)
+                here = inner
+            return here
+        except OSError:
+            return None
+
+    def remove(self, attempt_ids: Iterable[str]) -> None:
+        """Remove the folders of attempts; checkpoints stay."""
+        for attempt_id in attempt_ids:
+            path = str(self.of(attempt_id))
+            for name in _KNOWN_FILES:
+                with suppress(OSError):
+                    os.unlink(f"{path}/{name}")  # noqa: PTH108
+            for name in _KNOWN_FOLDERS:
+                with suppress(OSError):
+                    os.rmdir(f"{path}/{name}")  # noqa: PTH106
+            try:
+                os.rmdir(path)  # noqa: PTH106
+            except FileNotFoundError:
+                continue
+            except OSError:
+                remove_tree(path)
+
+
+def remove_tree(path: str) -> None:
+    """Remove a folder with all that is in it, also below folders that their owner closed; follows no link."""
+
+    def open_up(function: object, inner: str, error: object) -> None:
+        with suppress(OSError):
+            Path(inner).parent.chmod(0o700)
+            if not Path(inner).is_symlink():
+                Path(inner).chmod(0o700)
+
+    if os.geteuid() != 0:  # to root nothing is closed
+        shutil.rmtree(path, onerror=open_up)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def open_plain(folder: Path, name: str) -> int | None:
+    """A descriptor of the plain file `name` in `folder`, if it is one and belongs to the folder's owner; else None.
+
+    A link is not followed; neither is a second name of somebody else's file, nor a pipe that would block.
+    """
+    try:
+        descriptor = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_uid == os.stat(folder).st_uid:  # noqa: PTH116
+        return descriptor
+    os.close(descriptor)
+    return None

@@ -1,0 +1,91 @@
+"""Starts one attempt: between fork and exec. Nothing here may raise into the supervisor's loop."""
+
+import os
+import resource
+import signal
+from typing import NoReturn
+
+from atoll.drivers.process.supervisor.attempt import Attempt
+from atoll.drivers.process.supervisor.cgroups import Groups
+from atoll.drivers.process.supervisor.processes import become_reaper
+
+CLAIMED_BEFORE = 117
+"""Exit status of a child that found its attempt claimed."""
+NOT_STARTED = 118
+"""Exit status of a child that could not start its attempt; it wrote the reason to the pipe."""
+_SHELL = "/bin/sh"
+
+
+class Starter:
+    """Forks the wrapper of an attempt; the same settings for all attempts of the site."""
+
+    def __init__(self, folder: str, groups: Groups | None, file_limit: tuple[int, int]) -> None:
+        self.wrapper = f"{folder}/wrapper.sh"
+        self.attempts = f"{folder}/attempts"
+        self.groups = groups
+        self._file_limit = file_limit
+        self._own = os.getuid()
+        self._complaints, self._complain = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def folder_of(self, attempt: Attempt) -> str:
+        """The attempt's own folder."""
+        return f"{self.attempts}/{attempt.id}"
+
+    def is_wrapper(self, attempt: Attempt, words: list[str]) -> bool:
+        """Whether `words` are the command line of the attempt's wrapper."""
+        return words[1:3] == [self.wrapper, self.folder_of(attempt)]
+
+    def start(self, attempt: Attempt, devices: bool) -> int:
+        """Fork the wrapper and return its process id. Raises OSError where the machine has no room for a process."""
+        environment = {}
+        if devices:
+            # empty: a job that asked for none sees none
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(str(index) for index, _ in attempt.gpus)
+            environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+        pid = os.fork()
+        if pid == 0:
+            self._become(attempt, environment)
+        return pid
+
+    def _become(self, attempt: Attempt, environment: dict[str, str]) -> NoReturn:
+        """In the child: turn into the wrapper."""
+        status = NOT_STARTED
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT):
+                signal.signal(number, signal.SIG_DFL)
+            os.setsid()
+            become_reaper()
+            os.dup2(1, 2)  # the supervisor's own error output is its log
+            os.umask(0o022)
+            resource.setrlimit(resource.RLIMIT_NOFILE, self._file_limit)
+            if attempt.group is not None and self.groups is not None:
+                self.groups.enter(attempt.group)
+            self._become_account(attempt)
+            folder = self.folder_of(attempt)
+            os.chdir(folder)
+            os.mkdir("claim")  # noqa: PTH102  # the wrapper's claim; made here it costs no process
+            os.execve(_SHELL, ["sh", self.wrapper, folder, attempt.id, "claimed"], environment)  # noqa: S606
+        except FileExistsError:
+            status = CLAIMED_BEFORE
+        except BaseException as error:  # noqa: BLE001, RUF100  # nothing may get back into the loop of the parent
+            os.write(self._complain, f"{attempt.id}\0{error}\0\n".encode()[:4096])
+        finally:
+            os._exit(status)
+
+    def _become_account(self, attempt: Attempt) -> None:
+        request = attempt.request
+        if request["uid"] == self._own:
+            return
+        os.setgroups(request["groups"])
+        os.setresgid(request["gid"], request["gid"], request["gid"])
+        os.setresuid(request["uid"], request["uid"], request["uid"])
+
+    def complaints(self) -> dict[str, str]:
+        """Why attempts could not be started, by their ids; each is told once."""
+        try:
+            text = os.read(self._complaints, 1 << 16).decode("utf-8", "replace")
+        except BlockingIOError:
+            return {}
+        pairs = (line.split("\0") for line in text.split("\0\n") if line)
+        return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}

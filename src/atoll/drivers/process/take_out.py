@@ -1,0 +1,113 @@
+"""Copies files out of a working directory that may belong to somebody hostile, without leaving that directory."""
+
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+_MOST_LINKS = 20
+_MOST_FILES = 100_000
+
+
+def pattern_of(text: str) -> re.Pattern[str]:
+    """The regular expression of a pattern as shells have it: `*` and `?` within a folder, `**` over folders."""
+    pieces = []
+    place = 0
+    while place < len(text):
+        if text.startswith("**/", place):
+            pieces.append("(?:[^/]+/)*")
+            place += 3
+        elif text.startswith("**", place):
+            pieces.append(".*")
+            place += 2
+        else:
+            letter = text[place]
+            end = text.find("]", place + 2)
+            if letter == "[" and end > 0:
+                inner = text[place + 1 : end].replace("\\", r"\\").replace("[", r"\[")
+                pieces.append("(?!/)[" + ("^" + inner[1:] if inner[0] in "!^" else inner) + "]")
+                place = end
+            else:
+                pieces.append({"*": "[^/]*", "?": "[^/]"}.get(letter, re.escape(letter)))
+            place += 1
+    return re.compile("".join(pieces), re.DOTALL)
+
+
+class Beneath:
+    """Opens files below one folder, links included as long as they stay below it."""
+
+    def __init__(self, root: int, uid: int | None) -> None:
+        self._root = root
+        self._uid = uid
+        """Only files of this account are opened; None for any."""
+
+    def open(self, path: str) -> int | None:
+        """A descriptor of the plain file `path`; None where it is none, leads out, or is not the account's."""
+        links = 0
+        waiting = [part for part in reversed(path.split("/")) if part not in ("", ".")]
+        passed = [os.dup(self._root)]
+        try:
+            while waiting:
+                name = waiting.pop()
+                if name == "..":
+                    if len(passed) == 1:
+                        return None
+                    os.close(passed.pop())
+                    continue
+                if target := self._link(passed[-1], name):
+                    links += 1
+                    if target.startswith("/") or links > _MOST_LINKS:
+                        return None
+                    waiting += [part for part in reversed(target.split("/")) if part not in ("", ".")]
+                    continue
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                passed.append(os.open(name, flags | (os.O_DIRECTORY if waiting else 0), dir_fd=passed[-1]))
+            status = os.fstat(passed[-1])
+            if len(passed) == 1 or not stat.S_ISREG(status.st_mode) or self._uid not in (None, status.st_uid):
+                return None
+            return os.dup(passed[-1])
+        except OSError:
+            return None
+        finally:
+            for descriptor in passed:
+                os.close(descriptor)
+
+    @staticmethod
+    def _link(folder: int, name: str) -> str | None:
+        try:
+            return os.readlink(name, dir_fd=folder)
+        except OSError:
+            return None
+
+    def files(self) -> Iterator[str]:
+        """Relative paths of all that is no folder, links not followed."""
+        for folder, _, names, _ in os.fwalk(".", dir_fd=self._root, follow_symlinks=False):
+            base = folder.removeprefix(".").removeprefix("/")
+            yield from (f"{base}/{name}" if base else name for name in names)
+
+
+def take_out(root: int, patterns: Sequence[str], into: Path, uid: int | None) -> list[str]:
+    """Copy the files below the open folder `root` that match a pattern into `into`; returns their paths, sorted.
+
+    Executable ones stay so. Files that do not belong to the account `uid` (None: any account) are left.
+    """
+    beneath = Beneath(root, uid)
+    wanted = [pattern_of(pattern.removeprefix("./")) for pattern in patterns]
+    taken: list[str] = []
+    for path in beneath.files():
+        if len(taken) < _MOST_FILES and any(pattern.fullmatch(path) for pattern in wanted):
+            source = beneath.open(path)
+            if source is not None:
+                _copy(source, into / path)
+                taken.append(path)
+    return sorted(taken)
+
+
+def _copy(source: int, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with os.fdopen(source, "rb") as read, target.open("wb") as write:
+        shutil.copyfileobj(read, write, 1 << 20)
+        executable = os.fstat(read.fileno()).st_mode & stat.S_IXUSR
+    target.chmod(0o755 if executable else 0o644)

@@ -1,0 +1,1 @@
+"""Kits that the rooms' faces share."""

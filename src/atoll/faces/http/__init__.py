@@ -1,0 +1,1 @@
+"""The kit of the HTTP faces: who asks, errors, paging, event streams."""

@@ -1,0 +1,1 @@
+"""Jobs: submitting, listing, changing, explaining, reading their output."""

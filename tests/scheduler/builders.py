@@ -1,0 +1,111 @@
+"""Short ways to write down sites and jobs, and to carry decisions out as control does."""
+
+from dataclasses import replace
+from typing import Any
+
+from atoll.core.ranges import Ranges
+from atoll.core.resources import Resources
+from atoll.core.site import Ability, Flavor, Health, Site, SiteReport
+from atoll.scheduler.model import (
+    Change,
+    Decisions,
+    JobGone,
+    JobWaits,
+    RoomTaken,
+    Running,
+    SiteChanged,
+    SiteState,
+    Waiting,
+)
+from atoll.scheduler.snapshot import Snapshot
+
+GIB = 2**30
+
+
+def flavor(name: str = "cpu", cpu: int = 2, memory: int = 4, gpu: int = 0, nodes: int = 1) -> Flavor:
+    """`nodes` equal nodes of `cpu` CPUs, `memory` GiB and `gpu` GPUs each."""
+    node = Resources(cpu * 1000, memory * GIB, gpu * 1000)
+    return Flavor(name, node * nodes, node, nodes)
+
+
+def site(
+    name: str = "local",
+    *flavors: Flavor,
+    abilities: frozenset[Ability] = frozenset(),
+    health: Health = Health.OK,
+    drained: bool = False,
+    depth: int | None = None,
+    labels: dict[str, str] | None = None,
+    message: str = "",
+    **report: Any,
+) -> SiteState:
+    """A site that has reported."""
+    reported = SiteReport(flavors or (flavor(),), abilities, **report)
+    return SiteState(Site(name, "fake", labels or {}, reported, health, message=message), drained=drained, depth=depth)
+
+
+def silent(name: str = "new") -> SiteState:
+    """A site that nobody has heard of yet."""
+    return SiteState(Site(name, "fake"))
+
+
+def job(job_id: int = 1, *, cpu: float = 1, memory: float = 1, gpu: float = 0, **rest: Any) -> Waiting:
+    """A batch job that asks for so many CPUs, GiB and GPUs; the id is its age."""
+    request = Resources(round(cpu * 1000), round(memory * GIB), round(gpu * 1000))
+    rest = {"rank": 2, "priority": 0, "submitted": job_id} | rest
+    return Waiting(job_id, request=request, **rest)
+
+
+def tasks(count: int) -> Ranges:
+    """The tasks 0 to count - 1."""
+    return Ranges((range(count),)) if count else Ranges()
+
+
+def snapshot_of(*things: Waiting | SiteState | Running) -> Snapshot:
+    """A snapshot that holds these."""
+    changes: list[Change] = []
+    for thing in things:
+        match thing:
+            case Waiting():
+                changes.append(JobWaits(thing))
+            case SiteState():
+                changes.append(SiteChanged(thing))
+            case Running():
+                changes.append(RoomTaken(thing))
+    return Snapshot.from_changes(changes)
+
+
+def carried_out(snapshot: Snapshot, decisions: Decisions) -> list[Change]:
+    """The changes that follow when control carries decisions out."""
+    changes: list[Change] = []
+    left: dict[int, Waiting] = {}
+    for place in decisions.placements:
+        waiting = left.get(place.job_id) or snapshot.waiting(place.job_id)
+        started: list[int | None] = [None] if place.tasks is None else list(place.tasks)
+        for task in started:
+            attempt = f"{place.job_id}[{task}]-{place.site}-{waiting.submitted}"
+            running = Running(attempt, place.job_id, place.site, place.flavor, waiting.request, waiting.nodes)
+            changes.append(RoomTaken(running))
+        rest = waiting.tasks.without(place.tasks) if waiting.tasks and place.tasks else Ranges()
+        if rest.parts:
+            left[place.job_id] = replaced(waiting, tasks=rest, active=waiting.active + len(started))
+            changes.append(JobWaits(left[place.job_id]))
+        else:
+            left.pop(place.job_id, None)
+            changes.append(JobGone(place.job_id))
+    return changes
+
+
+def replaced(waiting: Waiting, **changes: Any) -> Waiting:
+    """A copy of a waiting job with something changed."""
+    return replace(waiting, **changes)
+
+
+def started(decisions: Decisions) -> list[tuple[int, str]]:
+    """The (job, site) of each placement."""
+    return [(place.job_id, place.site) for place in decisions.placements]
+
+
+def sentences(decisions: Decisions) -> dict[int, str]:
+    """What was told, by job."""
+    return {job_id: reason.sentence for job_id, reason in decisions.reasons}

@@ -1,0 +1,259 @@
+"""What a cycle decides, one behaviour at a time."""
+
+from atoll.core.ranges import Ranges
+from atoll.core.reasons import ReasonCode
+from atoll.core.resources import Resources
+from atoll.core.site import Ability, Health
+from atoll.scheduler.cycle import cycle
+from atoll.scheduler.explain import explain
+from atoll.scheduler.model import JobGone, JobWaits, Place, Placement, RoomFreed, Running, SiteChanged, SiteGone
+from tests.scheduler.builders import (
+    GIB,
+    carried_out,
+    flavor,
+    job,
+    replaced,
+    sentences,
+    silent,
+    site,
+    snapshot_of,
+    started,
+    tasks,
+)
+
+NOON = 1_767_268_800_000_000  # 2026-01-01 12:00:00 UTC
+
+
+def test_a_higher_class_goes_first_then_priority_then_age_then_the_smaller_id() -> None:
+    snapshot = snapshot_of(
+        site("local", flavor(cpu=10, memory=64)),
+        job(1, rank=3),
+        job(2, submitted=5),
+        job(3, submitted=4),
+        job(4, submitted=4),
+        job(5, priority=1, submitted=9),
+        job(6, rank=0, submitted=99),
+    )
+    assert [job_id for job_id, _ in started(cycle(snapshot, 0))] == [6, 5, 3, 4, 2, 1]
+
+
+def test_a_job_that_does_not_fit_holds_nobody_up() -> None:
+    snapshot = snapshot_of(site("local", flavor(cpu=2)), job(1, cpu=1), job(2, cpu=2), job(3, cpu=1))
+    decisions = cycle(snapshot, 0)
+    assert started(decisions) == [(1, "local"), (3, "local")]
+    assert [job_id for job_id, _ in decisions.reasons] == [2]
+
+
+def test_a_job_starts_once_the_room_it_lacked_is_freed() -> None:
+    holder = Running("a", 9, "local", "cpu", Resources(2000, GIB))
+    snapshot = snapshot_of(site(), job(1, cpu=2), holder)
+    assert started(cycle(snapshot, 0)) == []
+    snapshot.apply([RoomFreed("a")])
+    assert started(cycle(snapshot, 0)) == [(1, "local")]
+
+
+def test_memory_and_gpus_are_counted_like_cpus() -> None:
+    snapshot = snapshot_of(
+        site("local", flavor(cpu=8, memory=4, gpu=1)),
+        job(1, memory=3, gpu=0.5),
+        job(2, memory=2),
+        job(3, memory=1, gpu=1),
+        job(4, memory=1, gpu=0.5),
+    )
+    assert [job_id for job_id, _ in started(cycle(snapshot, 0))] == [1, 4]
+
+
+def test_a_full_site_leaves_the_next_site() -> None:
+    snapshot = snapshot_of(site("a", flavor(cpu=1)), site("b", flavor(cpu=1)), *map(job, (1, 2, 3)))
+    assert started(cycle(snapshot, 0)) == [(1, "a"), (2, "b")]
+
+
+def test_the_flavor_named_first_is_preferred_and_the_next_is_used_when_it_is_full() -> None:
+    flavors = flavor("a100", cpu=1, gpu=1), flavor("h100", cpu=1, gpu=1), flavor("l4", cpu=1, gpu=1)
+    jobs = [job(number, gpu=1, flavors=("h100", "a100")) for number in (1, 2, 3)]
+    snapshot = snapshot_of(site("local", *flavors), *jobs)
+    assert [(place.job_id, place.flavor) for place in cycle(snapshot, 0).placements] == [
+        (1, "h100"),
+        (2, "a100"),
+    ]
+
+
+def test_a_job_without_gpus_takes_a_gpu_node_only_when_nothing_else_has_room() -> None:
+    snapshot = snapshot_of(site("local", flavor("gpu", cpu=2, gpu=1), flavor("cpu", cpu=1)), job(1), job(2), job(3))
+    assert [place.flavor for place in cycle(snapshot, 0).placements] == ["cpu", "gpu", "gpu"]
+
+
+def test_offload_decides_between_local_and_remote_sites() -> None:
+    here, there = site("zzz"), site("aaa", labels={"remote": "true"})
+    jobs = [
+        job(number, cpu=0.1, placement=Placement(offload=offload))
+        for number, offload in enumerate(("allowed", "never", "only"), start=1)
+    ]
+    assert started(cycle(snapshot_of(here, there, *jobs), 0)) == [(1, "zzz"), (2, "zzz"), (3, "aaa")]
+
+
+def test_sites_that_do_not_answer_or_are_new_or_drained_get_nothing_and_the_reason_names_them() -> None:
+    snapshot = snapshot_of(
+        site("gone", health=Health.UNREACHABLE),
+        site("unasked", health=Health.UNKNOWN),
+        silent("new"),
+        site("full", drained=True),
+        job(1),
+    )
+    decisions = cycle(snapshot, 0)
+    assert decisions.placements == ()
+    assert dict(decisions.reasons)[1].code is ReasonCode.SITE_UNREACHABLE
+    assert sentences(decisions)[1] == (
+        "Waits for site gone, which does not answer; site new, which has not answered yet; "
+        "site unasked, which has not answered yet."
+    )
+    snapshot.apply([SiteGone("gone"), SiteGone("unasked"), SiteGone("new")])
+    assert sentences(cycle(snapshot, 0))[1] == "Waits for site full, drained by its operator."
+    snapshot.apply([SiteChanged(site("full"))])
+    assert started(cycle(snapshot, 0)) == [(1, "full")]
+
+
+def test_a_site_gets_no_more_attempts_than_its_engine_or_its_operator_allows() -> None:
+    limited = site("a", flavor(cpu=9, memory=9), max_jobs=3), site("b", flavor(cpu=9, memory=9), depth=1)
+    snapshot = snapshot_of(*limited, job(1, tasks=tasks(10)), job(2))
+    decisions = cycle(snapshot, 0)
+    assert decisions.placements == (
+        Place(1, Ranges((range(3),)), "a", "cpu"),
+        Place(1, Ranges((range(3, 4),)), "b", "cpu"),
+    )
+    assert "as many attempts as it is given" in sentences(decisions)[2]
+    snapshot.apply(carried_out(snapshot, decisions))
+    assert cycle(snapshot, 0).placements == ()
+
+
+def test_begin_time_and_back_off_hold_a_job_until_the_wake_up_that_is_returned() -> None:
+    snapshot = snapshot_of(site(), job(1, not_before=NOON), job(2, not_before=NOON + 5_000_000, backing_off=True))
+    decisions = cycle(snapshot, NOON - 1)
+    assert decisions.placements == ()
+    assert decisions.next_wakeup == NOON
+    assert [reason.code for _, reason in decisions.reasons] == [ReasonCode.BEGIN_TIME, ReasonCode.BACKOFF]
+    assert sentences(decisions) == {
+        1: "Waits for its begin time, 2026-01-01 12:00:00 UTC.",
+        2: "Waits until 2026-01-01 12:00:05 UTC before it is tried again.",
+    }
+    decisions = cycle(snapshot, NOON)
+    assert started(decisions) == [(1, "local")]
+    assert decisions.next_wakeup == NOON + 5_000_000
+    assert cycle(snapshot, NOON + 5_000_000).next_wakeup is None
+
+
+def test_an_array_starts_as_many_tasks_as_fit_over_several_sites_as_one_placement_each() -> None:
+    snapshot = snapshot_of(
+        site("a", flavor(cpu=2, memory=64)), site("b", flavor(cpu=3, memory=64)), job(7, tasks=tasks(10))
+    )
+    decisions = cycle(snapshot, 0)
+    assert decisions.placements == (
+        Place(7, Ranges((range(2),)), "a", "cpu"),
+        Place(7, Ranges((range(2, 5),)), "b", "cpu"),
+    )
+    assert dict(decisions.reasons)[7].code is ReasonCode.RESOURCES
+
+
+def test_an_array_keeps_to_its_width() -> None:
+    array = job(7, cpu=0.1, memory=0.1, tasks=tasks(10), width=4, active=1)
+    snapshot = snapshot_of(site(), array)
+    decisions = cycle(snapshot, 0)
+    assert decisions.placements == (Place(7, Ranges((range(3),)), "local", "cpu"),)
+    assert sentences(decisions)[7] == "Waits because the array has as many active tasks as it allows at once, 4."
+    snapshot.apply(carried_out(snapshot, decisions))
+    assert cycle(snapshot, 0).placements == ()
+    snapshot.apply([JobWaits(replaced(snapshot.waiting(7), active=3))])
+    assert [len(place.tasks or ()) for place in cycle(snapshot, 0).placements] == [1]
+
+
+def test_an_array_of_a_million_tasks_costs_what_it_starts() -> None:
+    array = job(7, memory=0, tasks=tasks(1_000_000))
+    snapshot = snapshot_of(site("local", flavor(cpu=20, nodes=100)), array)
+    (place,) = cycle(snapshot, 0).placements
+    assert place.tasks == Ranges((range(2000),))
+
+
+def test_several_nodes_need_the_room_of_all_of_them_and_a_site_that_can() -> None:
+    multinode = frozenset({Ability.MULTINODE})
+    both = (
+        site("single", flavor(cpu=4, nodes=4)),
+        site("multi", flavor(cpu=4, nodes=3), abilities=multinode),
+    )
+    snapshot = snapshot_of(*both, job(1, cpu=4, nodes=2), job(2, cpu=4, nodes=2), job(3, cpu=1, nodes=4))
+    decisions = cycle(snapshot, 0)
+    assert started(decisions) == [(1, "multi")]
+    assert sentences(decisions) == {
+        2: "Waits for 8 CPU and 2 GiB of memory on 2 nodes; site multi has less than that free.",
+        3: "No site can run it: multi has 3 nodes of flavor cpu (nodes); single has no ability multinode (nodes).",
+    }
+
+
+def test_a_job_that_no_site_can_run_is_told_what_each_site_lacks() -> None:
+    snapshot = snapshot_of(site("local"), job(1, cpu=3), job(2, memory=5))
+    assert sentences(cycle(snapshot, 0)) == {
+        1: "No site can run it: the largest node of local has 2 CPU (cpu).",
+        2: "No site can run it: the largest node of local has 4 GiB of memory (memory).",
+    }
+
+
+def test_without_any_site_the_reason_says_so() -> None:
+    assert sentences(cycle(snapshot_of(job(1)), 0)) == {1: "No site can run it: there is no site yet."}
+
+
+def test_a_reason_is_told_once_and_again_only_when_it_changed() -> None:
+    holder = Running("a", 9, "local", "cpu", Resources(1500, GIB))
+    snapshot = snapshot_of(site(), job(1), holder)
+    assert [reason.code for _, reason in cycle(snapshot, 0).reasons] == [ReasonCode.RESOURCES]
+    assert cycle(snapshot, 0).reasons == ()
+    snapshot.apply([SiteChanged(site(health=Health.UNREACHABLE))])
+    assert [reason.code for _, reason in cycle(snapshot, 0).reasons] == [ReasonCode.SITE_UNREACHABLE]
+
+
+def test_a_job_that_comes_back_to_the_queue_is_told_its_reason_again() -> None:
+    snapshot = snapshot_of(job(1))
+    assert cycle(snapshot, 0).reasons
+    snapshot.apply([JobGone(1), JobWaits(job(1))])
+    assert cycle(snapshot, 0).reasons
+
+
+def test_what_could_not_be_written_is_told_again_on_request() -> None:
+    snapshot = snapshot_of(job(1))
+    first = cycle(snapshot, 0).reasons
+    snapshot.retell()
+    assert cycle(snapshot, 0).reasons == first
+
+
+def test_figures_that_change_with_every_job_are_no_news() -> None:
+    snapshot = snapshot_of(
+        site("local", flavor(cpu=4)),
+        job(1, cpu=4),
+        *(Running(f"a{n}", 9, "local", "cpu", Resources(1000)) for n in range(4)),
+    )
+    assert sentences(cycle(snapshot, 0)) == {
+        1: "Waits for 4 CPU and 1 GiB of memory; site local has less than that free."
+    }
+    snapshot.apply([RoomFreed("a0")])
+    assert cycle(snapshot, 0).reasons == ()
+    told = explain(snapshot, 1, 0)
+    assert told is not None
+    assert told.reason.sentence == "Waits for 4 CPU; site local has 1 CPU free of 4."
+
+
+def test_only_the_head_of_a_long_queue_is_told_its_reasons() -> None:
+    snapshot = snapshot_of(site("local", flavor(cpu=1)), *(job(n) for n in range(1, 51)))
+    decisions = cycle(snapshot, 0, head=10)
+    assert started(decisions) == [(1, "local")]
+    assert [job_id for job_id, _ in decisions.reasons] == list(range(2, 12))
+
+
+def test_many_different_jobs_for_little_room_all_get_their_turn_in_order() -> None:
+    """More jobs than one block of the search, each with a demand of its own."""
+    jobs = [job(n, cpu=1, memory=1 + n / 10_000) for n in range(1, 4000)]
+    snapshot = snapshot_of(site("local", flavor(cpu=5, memory=64)), *jobs)
+    assert [job_id for job_id, _ in started(cycle(snapshot, 0))] == [1, 2, 3, 4, 5]
+
+
+def test_a_small_job_behind_thousands_of_large_ones_is_found() -> None:
+    jobs = [job(n, cpu=2) for n in range(1, 5000)]
+    snapshot = snapshot_of(site("local", flavor(cpu=3, memory=64)), *jobs, job(9000, cpu=1))
+    assert started(cycle(snapshot, 0)) == [(1, "local"), (9000, "local")]

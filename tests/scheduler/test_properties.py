@@ -1,0 +1,223 @@
+"""Rules that hold whatever happens, tried on random histories of a queue and its sites."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from atoll.core.ranges import Ranges
+from atoll.core.resources import Resources
+from atoll.core.site import Ability, Health
+from atoll.core.spec import ConstraintTerm
+from atoll.scheduler.cycle import cycle
+from atoll.scheduler.fit import eligible
+from atoll.scheduler.model import (
+    Change,
+    JobGone,
+    JobWaits,
+    Placement,
+    RoomFreed,
+    RoomTaken,
+    Running,
+    SiteChanged,
+    SiteGone,
+    SiteState,
+    Waiting,
+)
+from atoll.scheduler.snapshot import Snapshot
+from tests.scheduler.builders import carried_out, flavor, job, site, snapshot_of
+
+NAMES = ("a", "b", "c")
+ABILITIES = st.sets(st.sampled_from([Ability.IMAGE, Ability.MULTINODE])).map(frozenset)
+
+flavors = st.lists(
+    st.builds(
+        flavor,
+        st.sampled_from(["cpu", "gpu"]),
+        cpu=st.integers(1, 4),
+        memory=st.integers(1, 4),
+        gpu=st.integers(0, 2),
+        nodes=st.integers(1, 3),
+    ),
+    min_size=1,
+    max_size=2,
+    unique_by=lambda made: made.name,
+)
+
+
+@st.composite
+def sites(draw: st.DrawFn) -> SiteState:
+    return site(
+        draw(st.sampled_from(NAMES)),
+        *draw(flavors),
+        abilities=draw(ABILITIES),
+        health=draw(st.sampled_from([Health.OK, Health.OK, Health.OK, Health.UNREACHABLE])),
+        drained=draw(st.integers(0, 9)) == 0,
+        depth=draw(st.none() | st.integers(0, 3)),
+        max_jobs=draw(st.none() | st.integers(0, 3)),
+    )
+
+
+placements = st.builds(
+    Placement,
+    constraints=st.sampled_from([(), (ConstraintTerm.parse("site!=a"),), (ConstraintTerm.parse("site=a,b"),)]),
+    abilities=ABILITIES,
+)
+waiting_jobs = st.builds(
+    job,
+    st.integers(1, 12),
+    cpu=st.integers(1, 4),
+    memory=st.integers(0, 4),
+    gpu=st.sampled_from([0, 0, 0.5, 1]),
+    nodes=st.sampled_from([1, 1, 1, 2]),
+    rank=st.integers(0, 3),
+    priority=st.integers(-1, 1),
+    submitted=st.integers(0, 3),
+    flavors=st.sampled_from([(), (), ("gpu",), ("gpu", "cpu")]),
+    placement=placements,
+    not_before=st.sampled_from([0, 0, 0, 5, 10]),
+    backing_off=st.booleans(),
+    tasks=st.none() | st.sets(st.integers(0, 20), max_size=8).map(Ranges.of),
+    width=st.none() | st.integers(1, 4),
+    active=st.integers(0, 2),
+)
+attempts = st.sampled_from(["x", "y", "z"])
+running = st.builds(
+    Running,
+    attempts,
+    st.integers(1, 12),
+    st.sampled_from(NAMES),
+    st.sampled_from(["cpu", "gpu"]),
+    st.builds(Resources, st.integers(0, 2000), st.integers(0, 2**30), st.integers(0, 1000)),
+    st.integers(1, 2),
+)
+changes: st.SearchStrategy[Change] = st.one_of(
+    st.builds(JobWaits, waiting_jobs),
+    st.builds(JobWaits, waiting_jobs),
+    st.builds(JobGone, st.integers(1, 12)),
+    st.builds(RoomTaken, running),
+    st.builds(RoomFreed, attempts),
+    st.builds(SiteChanged, sites()),
+    st.builds(SiteGone, st.sampled_from(NAMES)),
+)
+histories = st.lists(st.lists(changes, max_size=12), max_size=6)
+
+
+def remembered(history: Sequence[Sequence[Change]]) -> list[Change]:
+    """What a history comes to, as the shortest list of changes: the model that a snapshot is held against."""
+    jobs: dict[int, Waiting] = {}
+    held: dict[str, Running] = {}
+    states: dict[str, SiteState] = {}
+    for change in (change for step in history for change in step):
+        match change:
+            case JobWaits(waiting):
+                if waiting.tasks is not None and not waiting.tasks.parts:
+                    jobs.pop(waiting.job_id, None)
+                else:
+                    jobs[waiting.job_id] = waiting
+            case JobGone(job_id):
+                jobs.pop(job_id, None)
+            case RoomTaken(attempt):
+                held[attempt.attempt_id] = attempt
+            case RoomFreed(attempt_id):
+                held.pop(attempt_id, None)
+            case SiteChanged(state):
+                states[state.site.name] = state
+            case SiteGone(name):
+                states.pop(name, None)
+    return [
+        *map(RoomTaken, held.values()),
+        *map(JobWaits, reversed(jobs.values())),
+        *map(SiteChanged, states.values()),
+    ]
+
+
+@given(histories)
+@settings(max_examples=200, deadline=None)
+def test_a_snapshot_kept_by_changes_equals_one_from_scratch_and_decides_the_same(
+    history: list[list[Change]],
+) -> None:
+    kept = Snapshot()
+    for step in history:
+        kept.apply(step)
+        cycle(kept, 0)  # makes the caches that later changes must keep right
+        kept.validate()
+    scratch = Snapshot.from_changes(remembered(history))
+    scratch.validate()
+    assert kept == scratch
+    kept.retell()
+    assert cycle(kept, 7) == cycle(scratch, 7)
+
+
+@given(histories)
+@settings(max_examples=100, deadline=None)
+def test_repeating_every_change_changes_nothing(history: list[list[Change]]) -> None:
+    once, twice = Snapshot(), Snapshot()
+    for change in (change for step in history for change in step):
+        once.apply([change])
+        twice.apply([change, change])
+    twice.validate()
+    assert once == twice
+
+
+@given(histories)
+@settings(max_examples=200, deadline=None)
+def test_no_room_is_given_twice_and_every_job_is_placed_or_told_why_not(history: list[list[Change]]) -> None:
+    snapshot = Snapshot()
+    for now, step in enumerate(history):
+        snapshot.apply(step)
+        full_before = overfull(snapshot)
+        before, _, states = snapshot.contents()
+        snapshot.retell()
+        decisions = cycle(snapshot, now)
+        for place in decisions.placements:
+            state, waiting = states[place.site], before[place.job_id]
+            assert state.site.health is Health.OK
+            assert not state.drained
+            assert eligible(waiting, state.site) is None
+            assert waiting.not_before <= now
+        snapshot.apply(carried_out(snapshot, decisions))
+        snapshot.validate()
+        # What the history itself overfilled may stay so; placing must not add to it.
+        assert overfull(snapshot) <= full_before
+        after, _, _ = snapshot.contents()
+        assert all(
+            entry.width is None or entry.active <= max(entry.width, before[job_id].active)
+            for job_id, entry in after.items()
+        )
+        assert {job_id for job_id, _ in decisions.reasons} == set(after)
+        again = cycle(snapshot, now)
+        assert again.placements == ()
+        assert again.reasons == ()
+
+
+def overfull(snapshot: Snapshot) -> set[tuple[str, str, int]]:
+    """The pools and sites that hold more than they have, with how much: nobody may be added to these."""
+    _, held, states = snapshot.contents()
+    sums: dict[tuple[str, str], Resources] = defaultdict(Resources)
+    counts: dict[str, int] = defaultdict(int)
+    for attempt in held.values():
+        sums[attempt.site, attempt.flavor] += attempt.request * attempt.nodes
+        counts[attempt.site] += 1
+    found = set()
+    for name, state in states.items():
+        report = state.site.report
+        assert report is not None
+        for limit in (state.depth, report.max_jobs):
+            if limit is not None and counts[name] > limit:
+                found.add((name, "attempts", counts[name] - limit))
+        for kind in report.flavors:
+            over = sums[name, kind.name] - kind.total
+            for resource in ("cpu", "memory", "gpu"):
+                if getattr(over, resource) > 0:
+                    found.add((name, f"{kind.name} {resource}", getattr(over, resource)))
+    return found
+
+
+def test_the_overfull_check_sees_a_pool_that_holds_too_much() -> None:
+    held = Running("x", 1, "a", "cpu", Resources(3000, 0))
+    assert overfull(snapshot_of(site("a", flavor(cpu=2), max_jobs=0), held)) == {
+        ("a", "cpu cpu", 1000),
+        ("a", "attempts", 1),
+    }

@@ -1,0 +1,65 @@
+"""A queue of 100,000 jobs: what it costs. Limits are several times what is measured, so that they tell of an order."""
+
+import random
+import time
+import tracemalloc
+
+from atoll.core.resources import Resources
+from atoll.scheduler.cycle import cycle
+from atoll.scheduler.model import JobWaits, RoomFreed, RoomTaken, Running, SiteChanged
+from atoll.scheduler.snapshot import Snapshot
+from tests.scheduler.builders import flavor, job, site
+
+JOBS = 100_000
+
+
+def full_house() -> Snapshot:
+    """100,000 jobs of 50 kinds in random order, before three full sites."""
+    snapshot = Snapshot()
+    for name in ("a", "b", "c"):
+        holders = [RoomTaken(Running(f"{name}{n}", 0, name, "cpu", Resources(1000))) for n in range(64)]
+        snapshot.apply([SiteChanged(site(name, flavor(cpu=64, memory=256))), *holders])
+    ages = list(range(JOBS))
+    random.Random(4).shuffle(ages)
+    snapshot.apply(
+        JobWaits(job(number + 1, cpu=1 + number % 50 / 10, rank=number % 4, submitted=age))
+        for number, age in enumerate(ages)
+    )
+    return snapshot
+
+
+def quickest(snapshot: Snapshot, times: int = 5) -> float:
+    seconds = []
+    for _ in range(times):
+        begun = time.perf_counter()
+        cycle(snapshot, 0)
+        seconds.append(time.perf_counter() - begun)
+    return min(seconds)
+
+
+def test_a_cycle_in_which_nothing_fits_is_quick() -> None:
+    snapshot = full_house()
+    assert len(cycle(snapshot, 0).reasons) == 1000
+    assert quickest(snapshot) < 0.030
+
+
+def test_a_cycle_after_one_job_ended_is_quick_and_starts_the_first_that_fits() -> None:
+    snapshot = full_house()
+    cycle(snapshot, 0)
+    snapshot.apply([RoomFreed("b0"), JobWaits(job(JOBS + 1, rank=0, submitted=-1))])
+    begun = time.perf_counter()
+    decisions = cycle(snapshot, 0)
+    assert time.perf_counter() - begun < 0.050
+    assert [(place.job_id, place.site) for place in decisions.placements] == [(JOBS + 1, "b")]
+
+
+def test_waiting_jobs_are_rows_and_not_objects() -> None:
+    tracemalloc.start()
+    try:
+        snapshot = full_house()
+        cycle(snapshot, 0)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(snapshot) == JOBS
+    assert kept < 40e6
