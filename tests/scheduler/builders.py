@@ -1,5 +1,6 @@
 """Short ways to write down sites and jobs, and to carry decisions out as control does."""
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from atoll.scheduler.model import (
 from atoll.scheduler.snapshot import Snapshot
 
 GIB = 2**30
+_numbers = itertools.count()
 
 
 def flavor(name: str = "cpu", cpu: int = 2, memory: int = 4, gpu: int = 0, nodes: int = 1) -> Flavor:
@@ -83,7 +85,7 @@ def carried_out(snapshot: Snapshot, decisions: Decisions) -> list[Change]:
         waiting = left.get(place.job_id) or snapshot.waiting(place.job_id)
         started: list[int | None] = [None] if place.tasks is None else list(place.tasks)
         for task in started:
-            attempt = f"{place.job_id}[{task}]-{place.site}-{waiting.submitted}"
+            attempt = f"{place.job_id}[{task}]-{next(_numbers)}"
             running = Running(attempt, place.job_id, place.site, place.flavor, waiting.request, waiting.nodes)
             changes.append(RoomTaken(running))
         rest = waiting.tasks.without(place.tasks) if waiting.tasks and place.tasks else Ranges()

@@ -257,3 +257,9 @@ def test_a_small_job_behind_thousands_of_large_ones_is_found() -> None:
     jobs = [job(n, cpu=2) for n in range(1, 5000)]
     snapshot = snapshot_of(site("local", flavor(cpu=3, memory=64)), *jobs, job(9000, cpu=1))
     assert started(cycle(snapshot, 0)) == [(1, "local"), (9000, "local")]
+
+
+def test_a_preferred_site_that_is_drained_or_silent_leaves_the_next_one() -> None:
+    others = site("a", drained=True), site("b", health=Health.UNREACHABLE)
+    snapshot = snapshot_of(*others, site("c"), job(1, tasks=tasks(2)))
+    assert cycle(snapshot, 0).placements == (Place(1, tasks(2), "c", "cpu"),)

@@ -1,5 +1,6 @@
 """Rules that hold whatever happens, tried on random histories of a queue and its sites."""
 
+import random
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -101,7 +102,15 @@ changes: st.SearchStrategy[Change] = st.one_of(
     st.builds(SiteChanged, sites()),
     st.builds(SiteGone, st.sampled_from(NAMES)),
 )
-histories = st.lists(st.lists(changes, max_size=12), max_size=6)
+# Most histories begin with a queue before two sites, so that there is something to decide.
+beginnings = st.lists(st.builds(JobWaits, waiting_jobs), min_size=4, max_size=12).map(
+    lambda jobs: [SiteChanged(site("a", flavor(cpu=4))), SiteChanged(site("b", flavor("gpu", gpu=1))), *jobs]
+)
+histories = st.builds(
+    lambda beginning, steps: [beginning, *steps],
+    st.one_of(beginnings, beginnings, st.lists(changes, max_size=12)),
+    st.lists(st.lists(changes, max_size=6), max_size=5),
+)
 
 
 def remembered(history: Sequence[Sequence[Change]]) -> list[Change]:
@@ -190,6 +199,22 @@ def test_no_room_is_given_twice_and_every_job_is_placed_or_told_why_not(history:
         again = cycle(snapshot, now)
         assert again.placements == ()
         assert again.reasons == ()
+
+
+def test_jobs_that_arrive_one_by_one_find_their_place_in_a_long_queue() -> None:
+    chance = random.Random(7)
+
+    def some_job(job_id: int) -> JobWaits:
+        return JobWaits(
+            job(job_id, rank=chance.randrange(4), priority=chance.randrange(-1, 2), submitted=chance.randrange(9))
+        )
+
+    snapshot = Snapshot.from_changes(some_job(job_id) for job_id in range(1000))
+    for step in range(60):
+        arrivals = [some_job(chance.randrange(1500)) for _ in range(step % 8)]
+        departures = [JobGone(chance.randrange(1500)) for _ in range(step % 5)]
+        snapshot.apply([*arrivals, *departures, *arrivals[:2]])
+        snapshot.validate()
 
 
 def overfull(snapshot: Snapshot) -> set[tuple[str, str, int]]:

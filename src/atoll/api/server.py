@@ -35,7 +35,7 @@ from atoll.core.errors import AtollError, Conflict, Invalid
 from atoll.drivers.base import Driver, DriverSetup
 from atoll.faces.http.platform import Platform
 from atoll.people.service import local_token
-from atoll.store import attempts, settings, sites
+from atoll.store import attempts, leases, settings, sites
 from atoll.store.attempts import AttemptState
 from atoll.store.database import Database
 from atoll.store.files import FileStore
@@ -138,19 +138,37 @@ def _local_config(config: PlatformConfig) -> dict[str, object]:
     return {name: value for name, value in asked.items() if value is not None}
 
 
-async def _local_site(
-    database: Database, tools: Tools, config: PlatformConfig, folders: _Folders, owner: str
-) -> dict[str, SiteWork]:
+async def _local_site(tools: Tools, config: PlatformConfig, folders: _Folders, owner: str) -> dict[str, SiteWork]:
     """The site that is this machine."""
     local = config.local
     if not local.enabled:
         return {}
-    settings_of = _local_config(config)
-    await database.write(lambda connection: sites.put(connection, local.name, "process", {}, settings_of))
     folder = folders.site(local.name)
-    setup = DriverSetup(local.name, tools.instance, folder, settings_of, owner)
-    driver = make_driver("process", setup)
+    asked = _local_config(config)
+    await tools.database.write(lambda connection: _claim_local_site(connection, local.name, folder, asked))
+    driver = make_driver("process", DriverSetup(local.name, tools.instance, folder, asked, owner))
     return {local.name: SiteWork(tools, local.name, driver, call_seconds=10.0, log_limit=config.log_limit)}
+
+
+def _claim_local_site(connection: Connection, name: str, folder: Path, asked: dict[str, object]) -> None:
+    """Note which folder of which machine the local site is. Raises Conflict where it is another one's.
+
+    Replicas may share one database, and each may have a machine; but a job that runs at one of them is not lost
+    because another cannot see it.
+    """
+    place = {"host": socket.gethostname(), "folder": str(folder)}
+    known = sites.get_config(connection, name)
+    if known is not None:
+        before = json.loads(known.config)
+        same = all(before.get(key) == value for key, value in place.items())
+        if not same and (leases.is_held(connection, f"site:{name}") or attempts.any_live(connection, name)):
+            raise Conflict(
+                "site_taken",
+                f"The site {name!r} is the folder {before.get('folder')} on {before.get('host')}. Use that data folder, "
+                "or give this machine's site a name of its own (local: {name: ...} in the configuration).",
+                field="local.name",
+            )
+    sites.put(connection, name, "process", {}, {**asked, **place})
 
 
 async def serve(config: PlatformConfig, *, stop_jobs: bool = False) -> None:
@@ -174,7 +192,7 @@ async def _serve(
         database, system_clock, LeaseKeeper(database, time.monotonic), pump,
         FileStore(folders.data / "files"), LogStore(folders.data / "logs"), instance,
     )  # fmt: skip
-    works = await _local_site(database, tools, config, folders, owner)
+    works = await _local_site(tools, config, folders, owner)
     keep = config.keep_days
     plane = ControlPlane(tools, works, Ages(keep.jobs, keep.events, keep.files, keep.idempotency_keys))
     state = _State()

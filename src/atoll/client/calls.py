@@ -55,6 +55,8 @@ class Call(Generic[T]):
     upload: Upload | None = None
     repeat: Repeat = Repeat.SAFE
     accept: frozenset[int] = frozenset({200, 201, 204})
+    public: bool = False
+    """Whether it may be asked without a token."""
 
     def result(self, reply: Reply) -> T:
         """What the platform answered. Raises the AtollError that it told of."""
@@ -69,12 +71,11 @@ def error_of(reply: Reply) -> AtollError:
         document = json.loads(reply.body)
     except ValueError:
         document = None
-    if isinstance(document, dict) and isinstance(document.get("status", reply.status), int):
-        if "detail" in document or "title" in document:
-            try:
-                return from_problem({"status": reply.status, **document})
-            except (KeyError, TypeError):  # a problem, but not one of ours
-                return from_problem({"status": reply.status, "detail": str(document.get("detail"))[:500]})
+    if isinstance(document, dict) and ("detail" in document or "title" in document):
+        try:
+            return from_problem({**document, "status": reply.status})
+        except (KeyError, TypeError):  # a problem, but not one of ours
+            return from_problem({"status": reply.status, "detail": str(document.get("detail"))[:500]})
     if reply.status in (502, 503, 504):
         return Unavailable("unavailable", f"The platform is not available now (HTTP {reply.status}).")
     if 400 <= reply.status < 500 and reply.status != 404:
@@ -167,9 +168,8 @@ class JobFilter:
     def query(self, limit: int, cursor: str | None) -> list[tuple[str, str]]:
         """The query of a request for at most `limit` of them."""
         pairs = [("state", str(state)) for state in self.states]
-        for name in ("owner", "project", "name", "site"):
-            if (value := getattr(self, name)) is not None:
-                pairs.append((name, value))
+        texts = {"owner": self.owner, "project": self.project, "name": self.name, "site": self.site}
+        pairs += [(name, value) for name, value in texts.items() if value is not None]
         if self.since is not None:
             pairs.append(("since", _rfc3339(self.since)))
         if self.ended:
@@ -196,9 +196,7 @@ def why(job: Reference) -> Call[models.Why]:
     return Call("GET", _job_path(job, "why"), _model(models.Why))
 
 
-def logs(
-    job: Reference, stream: str, attempt: int | None, offset: int, limit: int | None
-) -> Call[models.LogPart]:
+def logs(job: Reference, stream: str, attempt: int | None, offset: int, limit: int | None) -> Call[models.LogPart]:
     """Bytes of an output stream."""
     query = [("stream", stream), ("offset", str(offset))]
     query += [("attempt", str(attempt))] if attempt is not None else []
@@ -252,9 +250,7 @@ def output_path(job: Reference, path: str) -> str:
 
 def has_file(sha256: str) -> Call[bool]:
     """Whether this person may use the stored file of that content."""
-    return Call(
-        "HEAD", f"/api/v1/files/{sha256}", lambda reply: reply.status != 404, accept=frozenset({200, 204, 404})
-    )
+    return Call("HEAD", f"/api/v1/files/{sha256}", lambda reply: reply.status != 404, accept=frozenset({200, 204, 404}))
 
 
 def put_file(sha256: str, upload: Upload) -> Call[models.StoredFile]:
@@ -295,7 +291,7 @@ def me() -> Call[models.Me]:
 
 def version() -> Call[models.Version]:
     """The platform's version."""
-    return Call("GET", "/api/v1/version", _model(models.Version))
+    return Call("GET", "/api/v1/version", _model(models.Version), public=True)
 
 
 @dataclass

@@ -80,6 +80,13 @@ class Attempts:
         self.alive()
         self._failures = 0
 
+    def came(self, event: str) -> None:
+        """An event came. A stream that only opens, and breaks again, is not progress."""
+        if event == "opened":
+            self.alive()
+        else:
+            self.progress()
+
     def delay(self, what: str, error: AtollError | None = None) -> float:
         """Seconds until the next try after the failure `what`. Raises `error`, or Unavailable, when it is enough."""
         now = self._clock()

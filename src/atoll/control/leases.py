@@ -67,7 +67,7 @@ class LeaseKeeper:
         try:
             while True:
                 try:
-                    await self._renew()
+                    await self.renew()
                 except AtollError as error:
                     log.warning("leases could not be renewed: %s", error.sentence)
                 self._poke.clear()
@@ -78,7 +78,8 @@ class LeaseKeeper:
         finally:
             await self._give_back()
 
-    async def _renew(self) -> None:
+    async def renew(self) -> None:
+        """Ask once for every lease that is wanted. Raises Unavailable."""
         names = sorted(self._wanted)
         asked_at = self._monotonic()  # before the database's clock is read, so that ours always runs out first
 

@@ -64,7 +64,8 @@ def read_yaml(text: str | bytes, what: str = "file") -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise Invalid("bad_yaml", f"The {what} is no YAML:{where}: {error.problem or error.context}.") from None
+        said = " ".join(filter(None, (error.context, error.problem)))
+        raise Invalid("bad_yaml", f"The {what} is no YAML:{where}: {said}.") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Invalid("bad_yaml", f"The {what} is no YAML: {first.rstrip('.')}.") from None

@@ -7,7 +7,7 @@ where sites are known. Reading is strict: an unknown field is an error with a su
 import re
 import shlex
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from difflib import get_close_matches
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
@@ -226,9 +226,7 @@ class JobSpec(Document):
     ] = None
     args: Annotated[list[Argument], Field(max_length=10_000, description="Arguments of the script.")] = []
     workdir: Annotated[
-        str | None,
-        StringConstraints(min_length=1, max_length=1024),
-        AfterValidator(_no_nul),
+        Annotated[str, StringConstraints(min_length=1, max_length=1024), AfterValidator(_no_nul)] | None,
         Field(description="Working directory at the site. Default: a new folder for each attempt."),
     ] = None
     env: Annotated[
@@ -256,9 +254,8 @@ class JobSpec(Document):
     walltime: Annotated[Seconds | None, Field(description="Longest run: 90s, 1h30m, 2-00:00:00.")] = None
     begin: Annotated[AwareDatetime | None, Field(description="Not before this time.")] = None
     array: Annotated[
-        str | None,
-        AfterValidator(_check_array),
-        Field(max_length=100_000, description="0-99, 1,3,7, 0-99:2, with %10 for at most ten at once."),
+        Annotated[str, StringConstraints(max_length=100_000), AfterValidator(_check_array)] | None,
+        Field(description="0-99, 1,3,7, 0-99:2, with %10 for at most ten at once."),
     ] = None
     dependencies: Annotated[
         list[Dependency], BeforeValidator(_dependencies), Field(max_length=1000, description="Jobs to wait for.")
@@ -460,19 +457,17 @@ def read_spec_json(text: bytes | str) -> JobSpec:
 
 def parse_begin(text: str, now: datetime) -> datetime:
     """A begin time from ISO 8601 or, as in Slurm, `now+1hour`, `now+90`. Raises Invalid."""
-    from datetime import timedelta
-
     match = re.fullmatch(r"now(?:\+(\d{1,8})(seconds?|minutes?|hours?|days?|weeks?)?)?", text.strip())
-    if match:
-        unit = (match[2] or "seconds").rstrip("s") + "s"
-        return now + timedelta(**{unit: int(match[1] or 0)})
     try:
+        if match:
+            unit = (match[2] or "seconds").rstrip("s") + "s"
+            return now + timedelta(**{unit: int(match[1] or 0)})
         moment = datetime.fromisoformat(text.strip())
-    except ValueError:
+        return moment if moment.tzinfo else moment.astimezone()
+    except (ValueError, OverflowError):
         raise Invalid(
-            "bad_begin", f"{text!r} is no time; write 2026-05-01T12:00 or now+1hour.", field="begin"
+            "bad_begin", f"{text[:80]!r} is no time; write 2026-05-01T12:00 or now+1hour.", field="begin"
         ) from None
-    return moment if moment.tzinfo else moment.astimezone()
 
 
 __all__ = [

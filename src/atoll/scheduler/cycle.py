@@ -109,9 +109,7 @@ def _place(snapshot: Snapshot, room: Room, row: int, number: int, wanted: int) -
     return places
 
 
-def _explain(
-    snapshot: Snapshot, room: Room, rows: Rows, started: dict[int, int], now: int
-) -> list[tuple[int, Reason]]:
+def _explain(snapshot: Snapshot, room: Room, rows: Rows, started: dict[int, int], now: int) -> list[tuple[int, Reason]]:
     """Why these rows still wait, where that is news."""
     jobs = snapshot.rows["job"][rows].tolist()
     numbers = snapshot.rows["demand"][rows].tolist()

@@ -112,7 +112,11 @@ class Snapshot:
             self._left.append(row)
 
     def _room_taken(self, running: Running) -> None:
-        self._room_freed(running.attempt_id)
+        known = self._running.index.get(running.attempt_id)
+        if known is not None:
+            if self._running_at(running.attempt_id, known) == running:
+                return
+            self._room_freed(running.attempt_id)
         place = (running.site, running.flavor)
         number = self._place_numbers.setdefault(place, len(self._places))
         if number == len(self._places):

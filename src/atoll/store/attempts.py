@@ -61,6 +61,8 @@ def place(connection: Connection, placings: Sequence[Placing], now: int) -> int:
         row = rows.get(placing.job_id)
         if row is None or JobState(row.state) not in (JobState.QUEUED, JobState.RUNNING):
             continue
+        if row.hold or row.blockers:
+            continue  # held since the decision was made
         if placing.tasks is not None:
             made += _place_tasks(connection, row, placing, now)
             rows[row.id] = lock_states(connection, [row.id])[row.id]
@@ -102,6 +104,14 @@ def at_site(
         .limit(limit)
     )
     return list(connection.execute(query))
+
+
+def any_live(connection: Connection, site: str) -> bool:
+    """Whether an attempt that has not ended is at the site."""
+    query = select(attempts.c.id).where(
+        attempts.c.site == site, attempts.c.kept, attempts.c.state != AttemptState.ENDED
+    )
+    return connection.execute(query.limit(1)).first() is not None
 
 
 def begin_submitting(connection: Connection, ids: Sequence[str], now: int, deadline: int) -> list[AttemptRow]:

@@ -1,6 +1,10 @@
 """Idempotency keys: a creation that is sent again is answered as the first time, and creates nothing."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from sqlalchemy import Connection, Row, delete, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
 
 from atoll.store.tables import idempotency
 
@@ -17,6 +21,35 @@ def keep(connection: Connection, person: str, key: str, request: bytes, answer: 
     connection.execute(
         insert(idempotency).values(person=person, key=key, request=request, answer=answer, created_at=now)
     )
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A key that is about to be used by a person, for a request (its digest) that will be answered so."""
+
+    person: str
+    key: str
+    request: bytes
+    answer: str
+
+
+def claim(connection: Connection, claims: Sequence[Claim], now: int) -> set[tuple[str, str]]:
+    """Keep those answers whose key nobody used before; returns their (person, key).
+
+    Waits for other transactions that are about to use the same keys; those come before.
+    """
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    taken: set[tuple[str, str]] = set()
+    # in one order everywhere, so that two transactions with the same keys do not wait for each other
+    for item in sorted(claims, key=lambda item: (item.person, item.key)):
+        statement = (
+            dialect.insert(idempotency)
+            .values(person=item.person, key=item.key, request=item.request, answer=item.answer, created_at=now)
+            .on_conflict_do_nothing()
+        )
+        if connection.execute(statement).rowcount == 1:
+            taken.add((item.person, item.key))
+    return taken
 
 
 def purge(connection: Connection, before: int) -> int:

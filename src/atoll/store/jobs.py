@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select, text, update
+from sqlalchemy import Connection, Integer, Row, Select, bindparam, func, insert, select, text, update
 
 from atoll.core.errors import Internal
 from atoll.core.ranges import Ranges
@@ -40,6 +40,8 @@ class NewDependency:
     on_job: int
     on_task: int | None
     kind: str
+    open: bool = True
+    """Whether the end that the new job waits for is still to come."""
 
 
 @dataclass
@@ -81,7 +83,7 @@ def insert_many(connection: Connection, new: Sequence[NewJob], ids: Sequence[int
     rows = [{**_DEFAULTS, **job.columns, "id": job_id} for job, job_id in zip(new, ids, strict=True)]
     _insert_rows(connection, rows)
     edges = [
-        {"job_id": job_id, "on_job": edge.on_job, "on_task": edge.on_task, "kind": edge.kind, "open": True}
+        {"job_id": job_id, "on_job": edge.on_job, "on_task": edge.on_task, "kind": edge.kind, "open": edge.open}
         for job, job_id in zip(new, ids, strict=True)
         for edge in job.depends_on
     ]
@@ -210,8 +212,8 @@ class Move:
 
 
 @dataclass(frozen=True)
-class _Ended:
-    """A row that came to its end: what its dependents need to know."""
+class Ended:
+    """A row (or a task without one) that came to its end: what its dependents need to know."""
 
     id: int
     array_id: int | None
@@ -234,7 +236,12 @@ def move(connection: Connection, moves: Sequence[Move], now: int) -> set[int]:
     return moved
 
 
-def _move_once(connection: Connection, moves: Sequence[Move], now: int) -> tuple[set[int], list[_Ended]]:
+def follow_up(connection: Connection, ended: Sequence["Ended"], now: int) -> None:
+    """Let go, or cancel, the jobs that waited for rows which came to their end by other ways than `move`."""
+    move(connection, _dependents(connection, ended), now)
+
+
+def _move_once(connection: Connection, moves: Sequence[Move], now: int) -> tuple[set[int], list[Ended]]:
     columns = (jobs.c.id, jobs.c.array_id, jobs.c.task, jobs.c.owner, jobs.c.state)
     current: dict[int, JobRow] = {}
     for piece in chunked(sorted({change.job_id for change in moves})):
@@ -242,7 +249,7 @@ def _move_once(connection: Connection, moves: Sequence[Move], now: int) -> tuple
         current.update((row.id, row) for row in connection.execute(query))
     updates: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     rows: list[dict[str, Any]] = []
-    ended: list[_Ended] = []
+    ended: list[Ended] = []
     moved: set[int] = set()
     shifts: dict[int, dict[str, int]] = {}
     for change in moves:
@@ -256,7 +263,7 @@ def _move_once(connection: Connection, moves: Sequence[Move], now: int) -> tuple
         values = {**change.values, "state": change.after, "reason": change.reason, "sentence": change.sentence}
         if change.after in ENDED:
             values.setdefault("ended_at", now)
-            ended.append(_Ended(row.id, row.array_id, row.task, change.after))
+            ended.append(Ended(row.id, row.array_id, row.task, change.after))
         updates.setdefault(tuple(sorted(values)), []).append({**values, "key": row.id})
         rows.append(events.event_row("job", now, row, change.after, reason=change.reason))
         if row.array_id is not None:
@@ -279,9 +286,9 @@ def _count_shift(shift: dict[str, int], before: JobState, after: JobState) -> No
     shift[_bucket(after)] = shift.get(_bucket(after), 0) + 1
 
 
-def summarise_arrays(connection: Connection, shifts: Mapping[int, Mapping[str, int]], now: int) -> list[_Ended]:
+def summarise_arrays(connection: Connection, shifts: Mapping[int, Mapping[str, int]], now: int) -> list[Ended]:
     """Add `shifts` to the arrays' counts and bring their own states up to date; returns the arrays that ended."""
-    ended: list[_Ended] = []
+    ended: list[Ended] = []
     rows: list[dict[str, Any]] = []
     for array_id, shift in sorted(shifts.items()):
         row = get(connection, array_id, lock=True)
@@ -296,7 +303,7 @@ def summarise_arrays(connection: Connection, shifts: Mapping[int, Mapping[str, i
             values["started_at"] = now
         if state in ENDED and JobState(row.state) not in ENDED:
             values |= {"ended_at": now, "sentence": None, "exit_code": _worst_exit(connection, array_id, state)}
-            ended.append(_Ended(row.id, None, None, state))
+            ended.append(Ended(row.id, None, None, state))
         elif state not in ENDED and JobState(row.state) in ENDED:
             values |= {"ended_at": None, "exit_code": None}
         connection.execute(update(jobs).where(jobs.c.id == array_id).values(values))
@@ -331,25 +338,31 @@ def _worst_exit(connection: Connection, array_id: int, state: JobState) -> int |
     return int(found) if found is not None else None
 
 
-def _satisfied(kind: str, state: JobState) -> bool:
+def satisfied(kind: str, state: JobState) -> bool:
+    """Whether a job that waited for an end of this kind ("ok", "any", "not_ok") may go on after `state`."""
     return kind == "any" or (state is JobState.SUCCEEDED) == (kind == "ok")
 
 
-def _dependents(connection: Connection, ended: Sequence[_Ended]) -> list[Move]:
+def _dependents(connection: Connection, ended: Sequence[Ended]) -> list[Move]:
     """Take note in the jobs that waited for `ended`; returns the moves of those that now can go on, or never can."""
     by_id = {(row.array_id or row.id, row.task): JobState(row.state) for row in ended}
     waiting: dict[int, list[bool]] = {}
+    closed: list[dict[str, int | None]] = []
     for piece in chunked(sorted({key[0] for key in by_id})):
         query = select(dependencies).where(dependencies.c.on_job.in_(piece), dependencies.c.open)
         for edge in connection.execute(query):
             state = by_id.get((edge.on_job, edge.on_task))
+            if state is None and (edge.on_job, None) in by_id:
+                state = JobState.CANCELLED  # a task of an array that ended, which has no row because it never started
             if state is not None:
-                waiting.setdefault(edge.job_id, []).append(_satisfied(edge.kind, state))
-    if waiting:
-        statement = update(dependencies).values(open=False)
-        for on_job, on_task in by_id:
-            same_task = dependencies.c.on_task.is_not_distinct_from(on_task)
-            connection.execute(statement.where(dependencies.c.on_job == on_job, same_task))
+                waiting.setdefault(edge.job_id, []).append(satisfied(edge.kind, state))
+                closed.append({"job": edge.job_id, "on": edge.on_job, "number": edge.on_task})
+    if closed:
+        statement = update(dependencies).where(
+            dependencies.c.job_id == bindparam("job"), dependencies.c.on_job == bindparam("on"),
+            dependencies.c.on_task.is_not_distinct_from(bindparam("number", type_=Integer)),
+        )  # fmt: skip
+        connection.execute(statement.values(open=False), closed)
     return [
         release
         for job_id, met in sorted(waiting.items())
@@ -453,7 +466,7 @@ def count_by_state(connection: Connection, owner: str | None = None) -> dict[str
 
 
 __all__ = [
-    "SUMMARY", "JobRow", "ListFilter", "Move", "NewDependency", "NewJob", "allocate_ids", "chunked",
+    "SUMMARY", "Ended", "JobRow", "ListFilter", "Move", "NewDependency", "NewJob", "allocate_ids", "chunked",
     "count_by_state", "get", "get_many", "get_task", "get_tasks", "insert_many", "list_page", "load_unended",
-    "lock_states", "move", "set_reasons", "summarise_arrays", "take_tasks", "unended_dependencies",
+    "lock_states", "move", "set_reasons", "summarise_arrays", "take_tasks", "unended_dependencies", "follow_up", "satisfied",
 ]  # fmt: skip

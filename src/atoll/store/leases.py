@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from atoll.store import events
 from atoll.store.database import database_now
 from atoll.store.tables import leases
 
@@ -64,8 +65,16 @@ def guard(connection: Connection, lease: Lease) -> None:
     row = connection.execute(query).one_or_none()
     if row is None or row.holder != lease.holder or row.epoch != lease.epoch:
         raise StaleLease(lease.name)
+    # Before any job is locked: taken later, with rows in hand, two replicas could wait for each other.
+    events.lock_order(connection)
 
 
 def forget(connection: Connection, name: str) -> None:
     """Remove a lease that nothing needs any more, such as that of a removed site."""
     connection.execute(delete(leases).where(leases.c.name == name))
+
+
+def is_held(connection: Connection, name: str) -> bool:
+    """Whether anybody holds the lease now."""
+    query = select(leases.c.name).where(leases.c.name == name, leases.c.expires_at > database_now(connection))
+    return connection.execute(query).first() is not None

@@ -258,15 +258,14 @@ def parse_begin_time(text: str, now: datetime, zone: tzinfo | None = None) -> da
     Times without a zone are in `zone`, else in the machine's own. A time of day that is over today is tomorrow's.
     """
     word = text.strip()
-    if match := _DELTA.fullmatch(word):
-        return (now + timedelta(**{(match[2] or "second").lower() + "s": int(match[1] or 0)})).astimezone(UTC)
-    local = now.astimezone(zone)
     try:
-        moment = _calendar_time(word, local)
-    except ValueError:
+        if match := _DELTA.fullmatch(word):
+            unit = (match[2] or "second").lower() + "s"
+            return (now + timedelta(**{unit: int(match[1] or 0)})).astimezone(UTC)
+        moment = _calendar_time(word, now.astimezone(zone))
+        return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise ValueError(f"{text!r} is no time; write 16:00, now+1hour, tomorrow or 2026-05-01T12:00.") from None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=zone)
-    return moment.astimezone(UTC)
 
 
 def _calendar_time(word: str, local: datetime) -> datetime:

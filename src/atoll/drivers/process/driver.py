@@ -79,6 +79,11 @@ class ProcessDriver:
         """What was found of this machine."""
         return self._machine
 
+    @property
+    def supervisor_pid(self) -> int:
+        """Process id of the supervisor; 0 before the first question to it."""
+        return self._link.pid
+
     # -- Driver --------------------------------------------------------------------------------------------------
 
     async def describe(self) -> SiteReport:

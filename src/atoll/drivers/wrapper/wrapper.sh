@@ -76,12 +76,12 @@ atoll_finish() {
     [ -z "$atoll_copy_stderr" ] || PATH=/usr/bin:/bin cp -- "$atoll_folder/stderr" "$atoll_stderr_file" 2>&3
 }
 
-unset OLDPWD
 if ! atoll_prepare; then
     atoll_code=126
 elif [ -n "$atoll_asked" ]; then
     atoll_code=143
 else
+    unset OLDPWD
     # exec: so that no builtin or function of this shell is taken for the job's command
     (exec "$@") <"$atoll_stdin" 2>&3 3>&-
     atoll_code=$?

@@ -1,13 +1,17 @@
 """Bodies of requests: how large they may be, and reading JSON."""
 
 import asyncio
+from typing import TypeVar
 
+from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from atoll.core.errors import Invalid, TooLarge
+from atoll.core.spec import explain_validation
 from atoll.faces.http.problems import UnsupportedMedia, problem_response
 
+Model = TypeVar("Model", bound=BaseModel)
 JSON_LIMIT = 32 << 20
 """Bytes that a JSON body may have."""
 _DRAIN_LIMIT = 8 * JSON_LIMIT
@@ -80,6 +84,16 @@ async def json_body(request: Request) -> bytes:
             field="Content-Type",
         )  # fmt: skip
     return await request.body()
+
+
+async def read_json(request: Request, model: type[Model]) -> Model:
+    """The body as `model`. Raises Invalid, naming each field that is wrong."""
+    text = await json_body(request)
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        known = {"": [field.alias or name for name, field in model.model_fields.items()]}
+        raise explain_validation(error, known, "request") from None
 
 
 def idempotency_key(request: Request) -> str | None:

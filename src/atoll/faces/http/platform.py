@@ -17,8 +17,8 @@ MEBIBYTE = 1 << 20
 class Changes(Protocol):
     """Tells when the outbox has something new."""
 
-    async def wait(self, cursor: int, timeout: float) -> int:
-        """Return once there is an event with an id above `cursor`, or after `timeout` seconds; the newest id known."""
+    async def wait(self, cursor: int, seconds: float | None = None, /) -> int:
+        """Return once there is an event with an id above `cursor`, or after `seconds`; the newest id known."""
 
 
 def _nothing() -> None:

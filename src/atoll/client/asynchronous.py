@@ -1,0 +1,316 @@
+"""The client for asyncio; the same methods as `Client`, to be awaited."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx2
+
+from atoll.client import calls, models
+from atoll.client.calls import Call, JobFilter, Reference, StreamCall, Upload
+from atoll.client.events import Event, EventParser, Waiter
+from atoll.client.files import CHUNK, Incoming, LocalFile, hash_file, safe_target
+from atoll.client.retry import Attempts
+from atoll.client.wire import Wire, is_event_stream, reply_of, stream_refusal
+from atoll.core.errors import Internal
+from atoll.core.spec import JobSpec
+
+T = TypeVar("T")
+
+
+class AsyncClient(Wire):
+    """A platform, to be asked and told. Finds it as the command line does where `url` and `data` are not given.
+
+    All methods raise `AtollError`. What fails on the way is tried again for `patience` seconds, and never done twice.
+    """
+
+    _http: httpx2.AsyncClient | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._http is not None:
+            await self._http.aclose()
+            self._http = None
+
+    async def submit(
+        self,
+        spec: JobSpec | Mapping[str, Any] | None = None,
+        *,
+        hold: bool = False,
+        idempotency_key: str | None = None,
+        **fields: Any,
+    ) -> models.Submitted:
+        """Submit a job, as a specification or by its fields: `submit(command=["true"], cpu=2)`."""
+        checked = calls.specification(spec, fields)
+        return await self._send(calls.submit(checked, hold=hold, idempotency_key=idempotency_key))
+
+    async def submit_many(
+        self,
+        specs: Sequence[JobSpec | Mapping[str, Any]],
+        *,
+        hold: bool = False,
+        idempotency_key: str | None = None,
+    ) -> list[int]:
+        """Submit up to 10,000 jobs together, all or none. Returns their ids in the order given."""
+        checked = [calls.specification(spec, {}) for spec in specs]
+        return list((await self._send(calls.submit_many(checked, hold=hold, idempotency_key=idempotency_key))).ids)
+
+    async def jobs(
+        self, which: JobFilter | None = None, *, limit: int | None = None
+    ) -> AsyncIterator[models.JobSummary]:
+        """Jobs, newest first, page by page; at most `limit` of them."""
+        cursor: str | None = None
+        left = limit
+        while left is None or left > 0:
+            page = await self._send(calls.jobs(which or JobFilter(), min(left or 1000, 1000), cursor))
+            for item in page.items[:left]:
+                yield item
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+            left = left - len(page.items) if left is not None else None
+
+    async def job(self, job: Reference) -> models.Job:
+        """All about one job or task."""
+        return await self._send(calls.job(job))
+
+    async def why(self, job: Reference) -> models.Why:
+        """Why it waits or ended."""
+        return await self._send(calls.why(job))
+
+    async def logs(
+        self,
+        job: Reference,
+        stream: str = "stdout",
+        *,
+        attempt: int | None = None,
+        offset: int = 0,
+        limit: int | None = None,
+    ) -> models.LogPart:
+        """Bytes of `stdout` or `stderr` from `offset`; a negative one counts from the end."""
+        return await self._send(calls.logs(job, stream, attempt, offset, limit))
+
+    def follow(
+        self, job: Reference, stream: str = "both", *, attempt: int | None = None, tail: int | None = None,
+        position: str | None = None,
+    ) -> AsyncIterator[Event]:  # fmt: skip
+        """The output as it is written: events `chunk`, `state`, and at last `end`. Survives restarts of the platform.
+
+        `position` is the id of the last event that was taken in, to go on after it.
+        """
+        call = calls.follow(job, stream, attempt, tail)
+        call.last_event_id = position
+        return (event async for event in self._stream(call) if event.name != "connecting")
+
+    def events(self, jobs: Sequence[int] = (), *, position: str | None = None) -> AsyncIterator[Event]:
+        """Changes of jobs as they happen: events `job`."""
+        call = calls.events(jobs)
+        call.last_event_id = position
+        return (event async for event in self._stream(call) if event.name == "job")
+
+    async def wait(self, job: Reference) -> models.Job:
+        """Wait until a job, a task or a whole array has ended. Survives restarts of the platform."""
+        ref = calls.reference(job)
+        waiter = Waiter(next(iter(ref.tasks)) if ref.tasks is not None else None)
+        attempts = self._attempts()
+        async for event in self._stream(calls.events([ref.job]), attempts):
+            if not waiter.due(event):
+                continue
+            found = await self._send(calls.job(ref), watching=True)
+            if found.ended:
+                return found
+            attempts.limit = self.endurance
+            attempts.alive()
+            waiter.asked(found.tasks.open if found.tasks else 1)
+        raise Internal("stream_ended", "The stream of events ended by itself.")
+
+    async def cancel(self, job: Reference) -> models.Changed:
+        """Cancel a job, some of its tasks, or all of them."""
+        return await self._send(calls.act(job, "cancel"))
+
+    async def hold(self, job: Reference) -> models.Changed:
+        """Keep a waiting job from starting."""
+        return await self._send(calls.act(job, "hold"))
+
+    async def release(self, job: Reference) -> models.Changed:
+        """Let a held job go on."""
+        return await self._send(calls.act(job, "release"))
+
+    async def requeue(self, job: Reference) -> models.Changed:
+        """Run a job again, from the start."""
+        return await self._send(calls.act(job, "requeue"))
+
+    async def signal(self, job: Reference, signal: str) -> models.Changed:
+        """Send a signal, as in `USR1`, to the processes of a running job."""
+        return await self._send(calls.send_signal(job, signal))
+
+    async def change(self, job: Reference, **fields: Any) -> models.Job:
+        """Change what may still be changed: name, priority, walltime, begin, retries, labels, ..."""
+        return await self._send(calls.change(job, fields))
+
+    async def upload(self, file: LocalFile | Path, progress: Callable[[int], None] | None = None) -> str:
+        """Store a file unless the platform has it. Returns the SHA-256 of its content."""
+        if isinstance(file, LocalFile):
+            source, sha256, size = file.source, file.sha256, file.size
+        else:
+            source, (sha256, size) = file, await asyncio.to_thread(hash_file, file)
+        if await self._send(calls.has_file(sha256)):
+            if progress is not None:
+                progress(size)
+            return sha256
+        return (await self._send(calls.put_file(sha256, Upload(source, size, progress)))).sha256
+
+    async def outputs(self, job: Reference) -> tuple[models.Output, ...]:
+        """The files that a job brought out."""
+        return (await self._send(calls.outputs(job))).items
+
+    async def fetch(
+        self, job: Reference, output: models.Output, folder: Path, progress: Callable[[int], None] | None = None
+    ) -> Path:
+        """Bring an output into `folder`, under its own path, and check its content. Returns where it is."""
+        target = safe_target(folder, output.path)
+        attempts = self._attempts()
+        while True:
+            incoming = Incoming(target, output.sha256)
+            try:
+                if await self._download(calls.output_path(job, output.path), incoming, attempts, progress):
+                    return target
+            finally:
+                incoming.discard()
+
+    async def sites(self) -> tuple[models.Site, ...]:
+        """All sites."""
+        return (await self._send(calls.sites())).items
+
+    async def site(self, name: str) -> models.Site:
+        """One site."""
+        return await self._send(calls.site(name))
+
+    async def tokens(self) -> tuple[models.Token, ...]:
+        """The tokens of this person."""
+        return (await self._send(calls.tokens())).items
+
+    async def create_token(
+        self, name: str, *, expires_in: int | None = None, person: str | None = None
+    ) -> models.Token:
+        """Make a token, shown only in this answer; `expires_in` seconds. Another `person`: administrators only."""
+        return await self._send(calls.create_token(name, expires_in, person))
+
+    async def revoke_token(self, token_id: str | int) -> None:
+        """Make a token useless."""
+        await self._send(calls.revoke_token(str(token_id)))
+
+    async def me(self) -> models.Me:
+        """Who is asking."""
+        return await self._send(calls.me())
+
+    async def version(self) -> models.Version:
+        """The platform's version."""
+        return await self._send(calls.version())
+
+    def _connection(self) -> httpx2.AsyncClient:
+        if self._http is None:
+            self._http = httpx2.AsyncClient(**self._client_settings())
+        return self._http
+
+    async def _send(self, call: Call[T], *, watching: bool = False) -> T:
+        attempts = self._attempts(watching=watching)
+        while True:
+            try:
+                reply = reply_of(await self._connection().request(**self._request(call), **_content(call.upload)))
+            except (httpx2.RequestError, httpx2.InvalidURL) as error:
+                delay = self._after_failure(call, error, attempts)
+            else:
+                pause = self._after_answer(reply, attempts)
+                if pause is None:
+                    return call.result(reply)
+                delay = pause
+            await asyncio.sleep(delay)
+
+    async def _stream(self, call: StreamCall, attempts: Attempts | None = None) -> AsyncIterator[Event]:
+        """Events, over as many connections as it takes; `connecting` comes before each of them."""
+        attempts = attempts or self._attempts(watching=True)
+        while True:
+            yield Event("connecting")
+            try:
+                async with self._connection().stream(**self._stream_request(call)) as response:
+                    if is_event_stream(response):
+                        self._answered = True
+                        attempts.limit = self.endurance
+                        parser = EventParser()
+                        async for data in response.aiter_bytes():
+                            for event in parser.feed(data):
+                                attempts.came(event.name)
+                                yield event
+                                call.last_event_id = event.id or call.last_event_id
+                                if event.name == call.final:
+                                    return
+                        delay = attempts.delay("the stream ended early")
+                    else:
+                        await response.aread()
+                        pause = self._after_answer(reply_of(response), attempts)
+                        if pause is None:
+                            raise stream_refusal(reply_of(response))
+                        delay = pause
+            except (httpx2.RequestError, ValueError) as error:
+                delay = self._after_failure(None, error, attempts)
+            await asyncio.sleep(delay)
+
+    async def _download(
+        self, path: str, incoming: Incoming, attempts: Attempts, progress: Callable[[int], None] | None
+    ) -> bool:
+        """One try to fetch an output: whether it is there and right. Raises AtollError when it is enough."""
+        headers = self._headers({"Accept": "*/*"})
+        came = 0
+        try:
+            url = self.platform.url + path
+            async with self._connection().stream("GET", url, headers=headers, timeout=self._timeout) as response:
+                if response.status_code != 200:
+                    await response.aread()
+                    delay = self._after_answer(reply_of(response), attempts)
+                    if delay is None:
+                        raise calls.error_of(reply_of(response))
+                    await asyncio.sleep(delay)
+                    return False
+                async for data in response.aiter_bytes(CHUNK):
+                    incoming.write(data)
+                    came += len(data)
+                    if progress is not None:
+                        progress(len(data))
+        except httpx2.RequestError as error:
+            if progress is not None:
+                progress(-came)
+            await asyncio.sleep(self._after_failure(None, error, attempts))
+            return False
+        if not incoming.finish():
+            raise Internal("wrong_content", f"The content of {incoming.target.name} is not what was announced.")
+        return True
+
+
+def _content(upload: Upload | None) -> dict[str, Any]:
+    return {"content": _chunks(upload)} if upload is not None else {}
+
+
+async def _chunks(upload: Upload) -> AsyncIterator[bytes]:
+    sent = 0
+    with upload.path.open("rb") as file:
+        try:
+            while chunk := await asyncio.to_thread(file.read, CHUNK):
+                yield chunk
+                sent += len(chunk)
+                if upload.progress is not None:
+                    upload.progress(len(chunk))
+        except GeneratorExit:
+            if upload.progress is not None:
+                upload.progress(-sent)  # broken off; the next try begins anew
+            raise

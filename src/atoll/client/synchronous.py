@@ -1,0 +1,311 @@
+"""The client for programs that wait for each answer."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx2
+
+from atoll.client import calls, models
+from atoll.client.calls import Call, JobFilter, Reference, StreamCall, Upload
+from atoll.client.events import Event, EventParser, Waiter
+from atoll.client.files import CHUNK, Incoming, LocalFile, hash_file, safe_target
+from atoll.client.retry import Attempts
+from atoll.client.wire import Wire, is_event_stream, reply_of, stream_refusal
+from atoll.core.errors import Internal
+from atoll.core.spec import JobSpec
+
+T = TypeVar("T")
+
+
+class Client(Wire):
+    """A platform, to be asked and told. Finds it as the command line does where `url` and `data` are not given.
+
+    All methods raise `AtollError`. What fails on the way is tried again for `patience` seconds, and never done twice.
+    """
+
+    _http: httpx2.Client | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._http is not None:
+            self._http.close()
+            self._http = None
+
+    def submit(
+        self,
+        spec: JobSpec | Mapping[str, Any] | None = None,
+        *,
+        hold: bool = False,
+        idempotency_key: str | None = None,
+        **fields: Any,
+    ) -> models.Submitted:
+        """Submit a job, as a specification or by its fields: `submit(command=["true"], cpu=2)`."""
+        checked = calls.specification(spec, fields)
+        return self._send(calls.submit(checked, hold=hold, idempotency_key=idempotency_key))
+
+    def submit_many(
+        self,
+        specs: Sequence[JobSpec | Mapping[str, Any]],
+        *,
+        hold: bool = False,
+        idempotency_key: str | None = None,
+    ) -> list[int]:
+        """Submit up to 10,000 jobs together, all or none. Returns their ids in the order given."""
+        checked = [calls.specification(spec, {}) for spec in specs]
+        return list(self._send(calls.submit_many(checked, hold=hold, idempotency_key=idempotency_key)).ids)
+
+    def jobs(self, which: JobFilter | None = None, *, limit: int | None = None) -> Iterator[models.JobSummary]:
+        """Jobs, newest first, page by page; at most `limit` of them."""
+        cursor: str | None = None
+        left = limit
+        while left is None or left > 0:
+            page = self._send(calls.jobs(which or JobFilter(), min(left or 1000, 1000), cursor))
+            yield from page.items[:left]
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+            left = left - len(page.items) if left is not None else None
+
+    def job(self, job: Reference) -> models.Job:
+        """All about one job or task."""
+        return self._send(calls.job(job))
+
+    def why(self, job: Reference) -> models.Why:
+        """Why it waits or ended."""
+        return self._send(calls.why(job))
+
+    def logs(
+        self,
+        job: Reference,
+        stream: str = "stdout",
+        *,
+        attempt: int | None = None,
+        offset: int = 0,
+        limit: int | None = None,
+    ) -> models.LogPart:
+        """Bytes of `stdout` or `stderr` from `offset`; a negative one counts from the end."""
+        return self._send(calls.logs(job, stream, attempt, offset, limit))
+
+    def follow(
+        self, job: Reference, stream: str = "both", *, attempt: int | None = None, tail: int | None = None,
+        position: str | None = None,
+    ) -> Iterator[Event]:  # fmt: skip
+        """The output as it is written: events `chunk`, `state`, and at last `end`. Survives restarts of the platform.
+
+        `position` is the id of the last event that was taken in, to go on after it.
+        """
+        call = calls.follow(job, stream, attempt, tail)
+        call.last_event_id = position
+        return (event for event in self._stream(call) if event.name != "connecting")
+
+    def events(self, jobs: Sequence[int] = (), *, position: str | None = None) -> Iterator[Event]:
+        """Changes of jobs as they happen: events `job`."""
+        call = calls.events(jobs)
+        call.last_event_id = position
+        return (event for event in self._stream(call) if event.name == "job")
+
+    def wait(self, job: Reference) -> models.Job:
+        """Wait until a job, a task or a whole array has ended. Survives restarts of the platform."""
+        ref = calls.reference(job)
+        waiter = Waiter(next(iter(ref.tasks)) if ref.tasks is not None else None)
+        attempts = self._attempts()
+        for event in self._stream(calls.events([ref.job]), attempts):
+            if not waiter.due(event):
+                continue
+            found = self._send(calls.job(ref), watching=True)
+            if found.ended:
+                return found
+            attempts.limit = self.endurance
+            attempts.alive()
+            waiter.asked(found.tasks.open if found.tasks else 1)
+        raise Internal("stream_ended", "The stream of events ended by itself.")
+
+    def cancel(self, job: Reference) -> models.Changed:
+        """Cancel a job, some of its tasks, or all of them."""
+        return self._send(calls.act(job, "cancel"))
+
+    def hold(self, job: Reference) -> models.Changed:
+        """Keep a waiting job from starting."""
+        return self._send(calls.act(job, "hold"))
+
+    def release(self, job: Reference) -> models.Changed:
+        """Let a held job go on."""
+        return self._send(calls.act(job, "release"))
+
+    def requeue(self, job: Reference) -> models.Changed:
+        """Run a job again, from the start."""
+        return self._send(calls.act(job, "requeue"))
+
+    def signal(self, job: Reference, signal: str) -> models.Changed:
+        """Send a signal, as in `USR1`, to the processes of a running job."""
+        return self._send(calls.send_signal(job, signal))
+
+    def change(self, job: Reference, **fields: Any) -> models.Job:
+        """Change what may still be changed: name, priority, walltime, begin, retries, labels, ..."""
+        return self._send(calls.change(job, fields))
+
+    def upload(self, file: LocalFile | Path, progress: Callable[[int], None] | None = None) -> str:
+        """Store a file unless the platform has it. Returns the SHA-256 of its content."""
+        if isinstance(file, LocalFile):
+            source, sha256, size = file.source, file.sha256, file.size
+        else:
+            source, (sha256, size) = file, hash_file(file)
+        if self._send(calls.has_file(sha256)):
+            if progress is not None:
+                progress(size)
+            return sha256
+        return self._send(calls.put_file(sha256, Upload(source, size, progress))).sha256
+
+    def outputs(self, job: Reference) -> tuple[models.Output, ...]:
+        """The files that a job brought out."""
+        return self._send(calls.outputs(job)).items
+
+    def fetch(
+        self, job: Reference, output: models.Output, folder: Path, progress: Callable[[int], None] | None = None
+    ) -> Path:
+        """Bring an output into `folder`, under its own path, and check its content. Returns where it is."""
+        target = safe_target(folder, output.path)
+        attempts = self._attempts()
+        while True:
+            incoming = Incoming(target, output.sha256)
+            try:
+                if self._download(calls.output_path(job, output.path), incoming, attempts, progress):
+                    return target
+            finally:
+                incoming.discard()
+
+    def sites(self) -> tuple[models.Site, ...]:
+        """All sites."""
+        return self._send(calls.sites()).items
+
+    def site(self, name: str) -> models.Site:
+        """One site."""
+        return self._send(calls.site(name))
+
+    def tokens(self) -> tuple[models.Token, ...]:
+        """The tokens of this person."""
+        return self._send(calls.tokens()).items
+
+    def create_token(self, name: str, *, expires_in: int | None = None, person: str | None = None) -> models.Token:
+        """Make a token, shown only in this answer; `expires_in` seconds. Another `person`: administrators only."""
+        return self._send(calls.create_token(name, expires_in, person))
+
+    def revoke_token(self, token_id: str | int) -> None:
+        """Make a token useless."""
+        self._send(calls.revoke_token(str(token_id)))
+
+    def me(self) -> models.Me:
+        """Who is asking."""
+        return self._send(calls.me())
+
+    def version(self) -> models.Version:
+        """The platform's version."""
+        return self._send(calls.version())
+
+    def _connection(self) -> httpx2.Client:
+        if self._http is None:
+            self._http = httpx2.Client(**self._client_settings())
+        return self._http
+
+    def _send(self, call: Call[T], *, watching: bool = False) -> T:
+        attempts = self._attempts(watching=watching)
+        while True:
+            try:
+                reply = reply_of(self._connection().request(**self._request(call), **_content(call.upload)))
+            except (httpx2.RequestError, httpx2.InvalidURL) as error:
+                delay = self._after_failure(call, error, attempts)
+            else:
+                pause = self._after_answer(reply, attempts)
+                if pause is None:
+                    return call.result(reply)
+                delay = pause
+            time.sleep(delay)
+
+    def _stream(self, call: StreamCall, attempts: Attempts | None = None) -> Iterator[Event]:
+        """Events, over as many connections as it takes; `connecting` comes before each of them."""
+        attempts = attempts or self._attempts(watching=True)
+        while True:
+            yield Event("connecting")
+            try:
+                with self._connection().stream(**self._stream_request(call)) as response:
+                    if is_event_stream(response):
+                        self._answered = True
+                        attempts.limit = self.endurance
+                        parser = EventParser()
+                        for data in response.iter_bytes():
+                            for event in parser.feed(data):
+                                attempts.came(event.name)
+                                yield event
+                                call.last_event_id = event.id or call.last_event_id
+                                if event.name == call.final:
+                                    return
+                        delay = attempts.delay("the stream ended early")
+                    else:
+                        response.read()
+                        pause = self._after_answer(reply_of(response), attempts)
+                        if pause is None:
+                            raise stream_refusal(reply_of(response))
+                        delay = pause
+            except (httpx2.RequestError, ValueError) as error:
+                delay = self._after_failure(None, error, attempts)
+            time.sleep(delay)
+
+    def _download(
+        self, path: str, incoming: Incoming, attempts: Attempts, progress: Callable[[int], None] | None
+    ) -> bool:
+        """One try to fetch an output: whether it is there and right. Raises AtollError when it is enough."""
+        headers = self._headers({"Accept": "*/*"})
+        came = 0
+        try:
+            url = self.platform.url + path
+            with self._connection().stream("GET", url, headers=headers, timeout=self._timeout) as response:
+                if response.status_code != 200:
+                    response.read()
+                    delay = self._after_answer(reply_of(response), attempts)
+                    if delay is None:
+                        raise calls.error_of(reply_of(response))
+                    time.sleep(delay)
+                    return False
+                for data in response.iter_bytes(CHUNK):
+                    incoming.write(data)
+                    came += len(data)
+                    if progress is not None:
+                        progress(len(data))
+        except httpx2.RequestError as error:
+            if progress is not None:
+                progress(-came)
+            time.sleep(self._after_failure(None, error, attempts))
+            return False
+        if not incoming.finish():
+            raise Internal("wrong_content", f"The content of {incoming.target.name} is not what was announced.")
+        return True
+
+
+def _content(upload: Upload | None) -> dict[str, Any]:
+    return {"content": _chunks(upload)} if upload is not None else {}
+
+
+def _chunks(upload: Upload) -> Iterator[bytes]:
+    sent = 0
+    with upload.path.open("rb") as file:
+        try:
+            while chunk := file.read(CHUNK):
+                yield chunk
+                sent += len(chunk)
+                if upload.progress is not None:
+                    upload.progress(len(chunk))
+        except GeneratorExit:
+            if upload.progress is not None:
+                upload.progress(-sent)  # broken off; the next try begins anew
+            raise

@@ -1,0 +1,200 @@
+"""From a specification to the row that it becomes: all that can be checked without a transaction."""
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+from atoll.core.clock import to_micros
+from atoll.core.errors import Invalid
+from atoll.core.ids import JobRef
+from atoll.core.ranges import ArraySpec
+from atoll.core.reasons import ReasonCode
+from atoll.core.site import Site
+from atoll.core.spec import JobSpec
+from atoll.core.states import JobState
+from atoll.faces.http.platform import Platform
+from atoll.scheduler.fit import impossible
+from atoll.scheduler.model import Demand
+from atoll.store import sites
+from atoll.store.people import Principal
+
+MAX_EDGES = 10_000
+"""Most jobs and tasks that one job may wait for."""
+SITES_SECONDS = 2.0
+_MOST_VERDICTS = 10_000
+
+
+class SitesView:
+    """What sites there are, as of a moment ago; submissions are held against it."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self._sites: tuple[Site, ...] = ()
+        self._read_at = float("-inf")
+        self._verdicts: dict[Demand, tuple[str, str] | None] = {}
+
+    async def refresh(self) -> None:
+        """Read the sites again where that was long ago."""
+        if time.monotonic() - self._read_at < SITES_SECONDS:
+            return
+        began = time.monotonic()
+        found = tuple(await self._platform.database.read(sites.load))
+        shown = tuple(dataclasses.replace(site, seen_at=None) for site in found)
+        if shown != self._sites:
+            self._sites = shown
+            self._verdicts = {}
+        self._read_at = began
+
+    def check(self, demand: Demand, prefix: str = "") -> None:
+        """Refuse (Invalid) what no site can ever run."""
+        verdicts = self._verdicts
+        if demand in verdicts:
+            verdict = verdicts[demand]
+        else:
+            if len(verdicts) >= _MOST_VERDICTS:
+                verdicts.clear()
+            verdict = verdicts[demand] = impossible(demand, self._sites)
+        if verdict is not None:
+            field, sentence = verdict
+            raise Invalid("impossible", f"{prefix}{field}: {sentence}", field=prefix + field)
+
+    def warnings(self) -> list[str]:
+        """What whoever submits should know."""
+        return [] if self._sites else ["There is no site yet; the job waits until there is one."]
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A job that is ready to be inserted, but for what only the transaction knows."""
+
+    columns: dict[str, Any]
+    awaited: Sequence[tuple[str, JobRef, str]] = ()
+    """(field, job or tasks, kind of end) of each dependency on a job that exists already."""
+    siblings: Sequence[tuple[int, str]] = ()
+    """(place in the same request, kind of end) of each dependency on a job submitted with it."""
+    files: Sequence[tuple[str, str]] = ()
+    """(field, SHA-256) of each file to take in."""
+
+    @property
+    def is_array(self) -> bool:
+        """Whether it is an array."""
+        return bool(self.columns["waiting_count"])
+
+
+def prepare(
+    spec: JobSpec, who: Principal, view: SitesView, platform: Platform, *, hold: bool = False, prefix: str = ""
+) -> Prepared:
+    """Check one specification and make its row. `prefix` goes before the names of fields. Raises Invalid."""
+    memory = spec.memory if spec.memory is not None else platform.default_memory(spec.cpu)
+    view.check(Demand.of(spec, who.person, memory), prefix)
+    columns: dict[str, Any] = {
+        "owner": who.person, "project": spec.project, "name": spec.title, "class_": spec.class_.value,
+        "spec": spec.to_json(), "priority": spec.priority, "cpu": spec.cpu, "memory": memory, "gpu": spec.gpu,
+        "nodes": spec.nodes, "hold": hold, "not_before": 0, "waiting": None, "waiting_count": 0, "task_count": 1,
+        "width": None, "blockers": 0,
+    }  # fmt: skip
+    state, reason = JobState.QUEUED, ReasonCode.NONE
+    if spec.begin is not None:
+        columns["not_before"] = max(0, to_micros(spec.begin))
+        reason = ReasonCode.BEGIN_TIME
+    if hold:
+        state, reason = JobState.HELD, ReasonCode.HELD_BY_USER
+    columns["state"], columns["reason"] = state.value, reason.value
+    if spec.array is not None:
+        array = ArraySpec.parse(spec.array)
+        count = len(array.tasks)
+        columns |= {"waiting": str(array.tasks), "waiting_count": count, "task_count": count, "width": array.width}
+    prepared = Prepared(columns)
+    if spec.files_in:
+        prepared.files = [
+            (f"{prefix}files_in.{number}.sha256", item.sha256) for number, item in enumerate(spec.files_in)
+        ]
+    return prepared
+
+
+def prepare_one(
+    spec: JobSpec, who: Principal, view: SitesView, platform: Platform, *, hold: bool = False
+) -> Prepared:
+    """As `prepare`, for a job whose dependencies are jobs that exist already."""
+    prepared = prepare(spec, who, view, platform, hold=hold)
+    if spec.dependencies:
+        prepared.awaited = [
+            (field, _reference(item.job, field), item.on.value)
+            for number, item in enumerate(spec.dependencies)
+            for field in (f"dependencies.{number}.job",)
+        ]
+        _check_edges(prepared)
+    return prepared
+
+
+def prepare_all(
+    specs: Sequence[JobSpec], who: Principal, view: SitesView, platform: Platform, *, hold: bool = False
+) -> list[Prepared]:
+    """As `prepare`, for jobs that are submitted together and may name each other in their dependencies."""
+    found = [
+        prepare(spec, who, view, platform, hold=hold, prefix=f"jobs.{number}.") for number, spec in enumerate(specs)
+    ]
+    if any(spec.dependencies for spec in specs):
+        _link(specs, found)
+    return found
+
+
+def _link(specs: Sequence[JobSpec], found: Sequence[Prepared]) -> None:
+    places: dict[str, list[int]] = {}
+    for place, spec in enumerate(specs):
+        if spec.name is not None:
+            places.setdefault(spec.name, []).append(place)
+    graph: dict[int, list[int]] = {}
+    for place, spec in enumerate(specs):
+        awaited: list[tuple[str, JobRef, str]] = []
+        siblings: list[tuple[int, str]] = []
+        for number, item in enumerate(spec.dependencies):
+            field = f"jobs.{place}.dependencies.{number}.job"
+            named = places.get(item.job, [])
+            if len(named) > 1:
+                raise Invalid(
+                    "ambiguous_name", f"{field}: {len(named)} jobs of this request have the name {item.job!r}; "
+                    "give them different names.", field=field,
+                )  # fmt: skip
+            if named:
+                siblings.append((named[0], item.on.value))
+            else:
+                awaited.append((field, _reference(item.job, field), item.on.value))
+        found[place].awaited, found[place].siblings = awaited, siblings
+        _check_edges(found[place])
+        if siblings:
+            graph[place] = [sibling for sibling, _ in siblings]
+    _refuse_cycles(graph, specs)
+
+
+def _refuse_cycles(graph: Mapping[int, Sequence[int]], specs: Sequence[JobSpec]) -> None:
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        cycle = [specs[place].name or str(place) for place in reversed(error.args[1])]
+        first = error.args[1][-1]
+        raise Invalid(
+            "dependency_cycle", f"The jobs wait for each other in a circle: {' -> '.join(cycle[:20])}.",
+            field=f"jobs.{first}.dependencies",
+        ) from None  # fmt: skip
+
+
+def _reference(text: str, field: str) -> JobRef:
+    try:
+        return JobRef.parse(text)
+    except Invalid as error:
+        raise Invalid("bad_dependency", f"{field}: {error.sentence}", field=field) from None
+
+
+def _check_edges(prepared: Prepared) -> None:
+    edges = sum(len(ref.tasks) if ref.tasks is not None else 1 for _, ref, _ in prepared.awaited)
+    if edges > MAX_EDGES:
+        field = prepared.awaited[0][0]
+        raise Invalid(
+            "too_many_dependencies",
+            f"{field}: the job would wait for {edges} jobs and tasks, more than {MAX_EDGES}; wait for whole arrays.",
+            field=field,
+        )

@@ -1,0 +1,311 @@
+"""Submissions: whatever comes while a transaction runs goes into the next one, together.
+
+One fsync then serves hundreds of requests. What is wrong with one submission fails that one alone: everything is
+checked by reading before anything is written.
+"""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from atoll.core.clock import to_micros
+from atoll.core.errors import AtollError, Conflict, Invalid
+from atoll.core.reasons import ReasonCode
+from atoll.core.states import ENDED, JobState
+from atoll.faces.http.platform import Platform
+from atoll.jobs.prepare import Prepared
+from atoll.store import events, files, idempotency, jobs
+from atoll.store.arrays import is_array, ranges_of
+from atoll.store.idempotency import Claim
+from atoll.store.jobs import JobRow, NewDependency, NewJob, chunked
+from atoll.store.people import Principal
+from atoll.store.tables import jobs as table
+
+MOST_TOGETHER = 1000
+"""Most single submissions that one transaction takes."""
+
+
+@dataclass(slots=True)
+class Submission:
+    """One request: jobs that are accepted together or not at all."""
+
+    who: Principal
+    prepared: Sequence[Prepared]
+    bulk: bool = False
+    warnings: Sequence[str] = ()
+    key: str | None = None
+    """Idempotency key, and the digest of the request that came with it."""
+    digest: bytes = b""
+
+
+@dataclass(slots=True)
+class Accepted:
+    """The answer to a submission, as JSON; `replayed` where it was given before."""
+
+    answer: str
+    replayed: bool = False
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A submission on its way through a transaction."""
+
+    submission: Submission
+    edges: list[list[NewDependency]] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+    result: Accepted | AtollError | None = None
+
+
+def create(connection: Connection, submissions: Sequence[Submission], now: int) -> list[Accepted | AtollError]:
+    """Insert what can be inserted, in the one transaction that this is called in; an answer for each."""
+    events.lock_order(connection)  # first of all locks, as everywhere
+    entries = [_Entry(submission) for submission in submissions]
+    _replay(connection, entries)
+    _check_files(connection, entries, now)
+    _check_dependencies(connection, entries)
+    _name(connection, entries, now)
+    accepted = [entry for entry in entries if entry.result is None]
+    new: list[NewJob] = []
+    ids: list[int] = []
+    for entry in accepted:
+        new += _rows(entry, now)
+        ids += entry.ids
+        entry.result = Accepted(_answer(entry))
+    if new:
+        jobs.insert_many(connection, new, ids)
+    return [entry.result for entry in entries if entry.result is not None]
+
+
+def _rows(entry: _Entry, now: int) -> list[NewJob]:
+    """The rows of a submission; those that wait for others are held."""
+    new = []
+    for place, prepared in enumerate(entry.submission.prepared):
+        columns = prepared.columns
+        edges = entry.edges[place] if entry.edges else []
+        if prepared.siblings:
+            edges = edges + [NewDependency(entry.ids[at], None, kind) for at, kind in prepared.siblings]
+        blockers = sum(edge.open for edge in edges)
+        columns["submitted_at"] = now
+        if blockers:
+            columns["blockers"], columns["state"] = blockers, JobState.HELD.value
+            if not columns["hold"]:
+                columns["reason"] = ReasonCode.DEPENDENCY.value
+        new.append(NewJob(columns, edges))
+    return new
+
+
+def _answer(entry: _Entry) -> str:
+    if entry.submission.bulk:
+        return json.dumps({"ids": entry.ids}, separators=(",", ":"))
+    columns = entry.submission.prepared[0].columns
+    document = {
+        "id": entry.ids[0], "name": columns["name"], "state": columns["state"], "tasks": columns["task_count"],
+        "warnings": list(entry.submission.warnings),
+    }  # fmt: skip
+    return json.dumps(document, separators=(",", ":"))
+
+
+# ---- idempotency
+
+
+def _replay(connection: Connection, entries: Sequence[_Entry]) -> None:
+    """Answer what was answered before."""
+    keys: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry.submission.key is not None:
+            keys.setdefault(entry.submission.who.person, []).append(entry.submission.key)
+    for person, wanted in keys.items():
+        known: dict[str, Any] = {}
+        for piece in chunked(wanted):
+            known |= idempotency.find(connection, person, list(piece))
+        for entry in entries:
+            submission = entry.submission
+            if submission.who.person == person and submission.key in known:
+                row = known[submission.key]
+                entry.result = _same(submission, bytes(row.request), row.answer)
+
+
+def _same(submission: Submission, digest: bytes, answer: str) -> Accepted | AtollError:
+    if digest == submission.digest:
+        return Accepted(answer, replayed=True)
+    return Conflict(
+        "idempotency_key_reused",
+        f"The Idempotency-Key {submission.key!r} was used for another request; use a new key for each.",
+        field="Idempotency-Key",
+    )
+
+
+def _name(connection: Connection, entries: Sequence[_Entry], now: int) -> None:
+    """Give ids to what is accepted, and keep its keys; of several with one key the first is made."""
+    fresh = [entry for entry in entries if entry.result is None]
+    count = sum(len(entry.submission.prepared) for entry in fresh)
+    ids = iter(jobs.allocate_ids(connection, count) if count else ())
+    first: dict[tuple[str, str], _Entry] = {}
+    later: list[tuple[_Entry, _Entry]] = []
+    for entry in fresh:
+        submission = entry.submission
+        entry.ids = [next(ids) for _ in submission.prepared]
+        if submission.key is not None:
+            before = first.setdefault((submission.who.person, submission.key), entry)
+            if before is not entry:
+                later.append((entry, before))
+    if not first:
+        return
+    # the rows are made later, but what they say of their state must be known for the answer
+    for entry in first.values():
+        _rows(entry, now)
+    claims = [
+        Claim(person, key, entry.submission.digest, _answer(entry)) for (person, key), entry in first.items()
+    ]
+    taken = idempotency.claim(connection, claims, now)
+    lost = [entry for pair, entry in first.items() if pair not in taken]
+    _replay(connection, lost)  # another replica was quicker
+    for entry, before in later:
+        answer = before.result.answer if isinstance(before.result, Accepted) else _answer(before)
+        entry.result = _same(entry.submission, before.submission.digest, answer)
+
+
+# ---- files
+
+
+def _check_files(connection: Connection, entries: Sequence[_Entry], now: int) -> None:
+    """Fail what names a file that its person has not sent."""
+    for entry in entries:
+        if entry.result is not None or not any(prepared.files for prepared in entry.submission.prepared):
+            continue
+        person = entry.submission.who.person
+        wanted = sorted({sha256 for prepared in entry.submission.prepared for _, sha256 in prepared.files})
+        owned: set[str] = set()
+        for piece in chunked(wanted):
+            owned |= files.owned(connection, piece, person)
+        for place, sha256 in (pair for prepared in entry.submission.prepared for pair in prepared.files):
+            if sha256 not in owned:
+                entry.result = Invalid(
+                    "file_not_sent",
+                    f"{place}: you have not sent a file with this hash; send it first: PUT /api/v1/files/{sha256}.",
+                    field=place,
+                )
+                break
+        else:
+            for piece in chunked(wanted):
+                files.touch(connection, piece, now)
+
+
+# ---- dependencies
+
+
+def _check_dependencies(connection: Connection, entries: Sequence[_Entry]) -> None:
+    """Judge what the new jobs wait for. The rows are locked: none of them ends before the new job is there."""
+    waiting = [
+        entry for entry in entries
+        if entry.result is None and any(prepared.awaited for prepared in entry.submission.prepared)
+    ]  # fmt: skip
+    if not waiting:
+        return
+    ids = {ref.job for entry in waiting for prepared in entry.submission.prepared for _, ref, _ in prepared.awaited}
+    upstream: dict[int, JobRow] = {}
+    for piece in chunked(sorted(ids)):
+        query = select(table).where(table.c.id.in_(piece)).order_by(table.c.id).with_for_update(read=True)
+        upstream.update((row.id, row) for row in connection.execute(query))
+    for entry in waiting:
+        try:
+            entry.edges = [
+                [edge for item in prepared.awaited for edge in _edges(connection, upstream, entry.submission.who, *item)]
+                for prepared in entry.submission.prepared
+            ]
+        except Invalid as error:
+            entry.result = error
+
+
+def _edges(
+    connection: Connection, upstream: dict[int, JobRow], who: Principal, place: str, ref: Any, kind: str
+) -> list[NewDependency]:
+    row = upstream.get(ref.job)
+    if row is None or row.array_id is not None or not (who.administrator or row.owner == who.person):
+        raise Invalid("no_such_job", f"{place}: there is no job {ref.job}.", field=place)
+    if ref.tasks is None:
+        return [_edge(place, str(row.id), row.id, None, kind, JobState(row.state))]
+    states = _task_states(connection, row, ref, place)
+    return [
+        _edge(place, f"{row.id}[{task}]", row.id, task, kind, state) for task, state in sorted(states.items())
+    ]  # fmt: skip
+
+
+def _task_states(connection: Connection, array: JobRow, ref: Any, place: str) -> dict[int, JobState]:
+    waiting, dropped = ranges_of(array.waiting), ranges_of(array.dropped)
+    rows = {row.task: JobState(row.state) for row in jobs.get_tasks(connection, array.id, ref.tasks)}
+    states: dict[int, JobState] = {}
+    for task in ref.tasks:
+        if task in rows:
+            states[task] = rows[task]
+        elif task in waiting:
+            states[task] = JobState.QUEUED
+        elif task in dropped:
+            states[task] = JobState.CANCELLED
+        else:
+            what = f"job {array.id} has no task {task}" if is_array(array) else f"job {array.id} is no array"
+            raise Invalid("no_such_task", f"{place}: {what}.", field=place)
+    return states
+
+
+def _edge(place: str, name: str, on_job: int, on_task: int | None, kind: str, state: JobState) -> NewDependency:
+    if state not in ENDED:
+        return NewDependency(on_job, on_task, kind)
+    if not jobs.satisfied(kind, state):
+        wanted = {"ok": "succeed", "not_ok": "not succeed"}.get(kind, "end")
+        raise Invalid(
+            "dependency_never",
+            f"{place}: job {name} should {wanted}, but it has ended already: {state}. This job could never start.",
+            field=place,
+        )
+    return NewDependency(on_job, on_task, kind, open=False)
+
+
+# ---- gathering
+
+
+class Submitter:
+    """Takes submissions and commits together whatever came while the last transaction ran."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self._waiting: list[tuple[Submission, asyncio.Future[Accepted]]] = []
+        self._running: asyncio.Task[None] | None = None
+
+    async def submit(self, submission: Submission) -> Accepted:
+        """Make the jobs; returns once they are safe. Raises what is wrong with this submission, and Unavailable."""
+        future: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
+        self._waiting.append((submission, future))
+        if self._running is None:
+            self._running = asyncio.create_task(self._run(), name="submissions")
+        return await future
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[:MOST_TOGETHER], self._waiting[MOST_TOGETHER:]
+                await self._commit([item for item in batch if not item[1].cancelled()])
+        finally:
+            self._running = None
+
+    async def _commit(self, batch: Sequence[tuple[Submission, asyncio.Future[Accepted]]]) -> None:
+        submissions = [submission for submission, _ in batch]
+        now = to_micros(self._platform.clock())
+        try:
+            results: list[Any] = await self._platform.database.write(
+                lambda connection: create(connection, submissions, now)
+            )
+        except Exception as error:  # whatever it is, each of those who wait must hear of it
+            results = [error] * len(batch)
+        for (_, future), result in zip(batch, results, strict=True):
+            if future.done():
+                continue  # whoever sent it went away
+            if isinstance(result, BaseException):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+        self._platform.changed()

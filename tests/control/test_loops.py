@@ -1,0 +1,254 @@
+"""Each loop alone and all together, step by step, against a site that misbehaves on command."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from atoll.core.reasons import ReasonCode
+from atoll.core.states import JobState, Outcome
+from atoll.drivers.fake.behaviour import forgetful, glancing, refusing, unanswering, vanished
+from atoll.store import attempts
+from atoll.store.attempts import AttemptState
+from atoll.store.database import Database
+from atoll.store.leases import StaleLease
+from tests.control.harness import SITE, SlowMotion
+
+
+@pytest.fixture
+async def motion(database_url: str, tmp_path: Path) -> AsyncIterator[SlowMotion]:
+    database = Database.open(database_url)
+    slow = SlowMotion(database, tmp_path)
+    await slow.begin()
+    yield slow
+    database.close()
+
+
+async def test_a_job_goes_from_the_queue_to_its_end(motion: SlowMotion) -> None:
+    [job_id] = await motion.insert({"env": {"FAKE_RUNTIME": "3"}})
+    await motion.round()
+    assert (await motion.job(job_id)).state in (JobState.STARTING, JobState.RUNNING)
+    await motion.settle()
+    row = await motion.job(job_id)
+    assert (row.state, row.exit_code, row.outcome, row.site) == ("succeeded", 0, "succeeded", SITE)
+    assert row.started_at is not None
+    assert row.ended_at - row.started_at == 3_000_000
+
+
+async def test_an_exit_code_and_its_reason_are_kept(motion: SlowMotion) -> None:
+    [job_id] = await motion.insert({"env": {"FAKE_EXIT": "3"}})
+    await motion.settle()
+    row = await motion.job(job_id)
+    assert (row.state, row.exit_code, row.reason) == ("failed", 3, ReasonCode.NONZERO_EXIT)
+    assert row.sentence == "Ended with exit code 3."
+
+
+async def test_a_failure_is_retried_as_often_as_asked_with_a_back_off(motion: SlowMotion) -> None:
+    [job_id] = await motion.insert({"env": {"FAKE_EXIT": "1"}, "retries": 2})
+    await motion.settle()
+    tries = await motion.attempts(job_id)
+    assert [attempt.number for attempt in tries] == [1, 2, 3]
+    assert tries[1].placed_at - tries[0].ended_at >= 1_000_000
+    assert (await motion.job(job_id)).state == "failed"
+
+
+async def test_a_submission_that_landed_unanswered_is_not_repeated(motion: SlowMotion) -> None:
+    motion.engine.behave(unanswering(lands_after=5))
+    [job_id] = await motion.insert({"env": {"FAKE_RUNTIME": "60"}})
+    await motion.round()
+    [attempt] = await motion.attempts(job_id)
+    assert attempt.state == AttemptState.SUBMITTING
+    motion.engine.behave()
+    motion.clock.advance(6)
+    await motion.round()
+    [attempt] = await motion.attempts(job_id)
+    assert attempt.state == AttemptState.RUNNING
+    await motion.settle(rounds=100)
+    assert (await motion.job(job_id)).state == "succeeded"
+    assert len(await motion.attempts(job_id)) == 1
+
+
+async def test_a_submission_that_never_landed_is_repeated_only_after_its_deadline(motion: SlowMotion) -> None:
+    motion.engine.behave(unanswering(lands_after=None))
+    [job_id] = await motion.insert({})
+    await motion.round()
+    motion.engine.behave()
+    motion.clock.advance(motion.work.call_seconds - 1)
+    await motion.round()
+    [attempt] = await motion.attempts(job_id)
+    assert attempt.state == AttemptState.SUBMITTING
+    await motion.settle()
+    assert (await motion.job(job_id)).state == "succeeded"
+    assert len(await motion.attempts(job_id)) == 1
+
+
+async def test_a_site_that_vanishes_fails_no_job(motion: SlowMotion) -> None:
+    [job_id] = await motion.insert({"env": {"FAKE_RUNTIME": "10"}})
+    await motion.round()
+    await motion.round()
+    motion.engine.behave(vanished())
+    for _ in range(5):
+        motion.clock.advance(60)
+        await motion.round()
+    assert (await motion.job(job_id)).state == "running"
+    motion.engine.behave()
+    await motion.settle()
+    assert (await motion.job(job_id)).state == "succeeded"
+
+
+async def test_an_attempt_that_the_engine_forgot_is_lost_after_two_looks_and_never_succeeded(motion: SlowMotion) -> None:
+    [job_id] = await motion.insert({"env": {"FAKE_RUNTIME": "10"}})
+    await motion.round()
+    [attempt] = await motion.attempts(job_id)
+    motion.engine.lose(attempt.id)
+    motion.clock.advance(1)
+    await motion.step("observe")
+    assert (await motion.job(job_id)).state in ("starting", "running")
+    motion.clock.advance(1)
+    await motion.step("observe", "finish")
+    row = await motion.job(job_id)
+    assert (row.state, row.outcome, row.reason) == ("failed", Outcome.LOST, ReasonCode.LOST)
+
+
+async def test_a_lost_job_runs_again_only_where_it_said_so(motion: SlowMotion) -> None:
+    [job_id] = await motion.insert({"env": {"FAKE_RUNTIME": "10"}, "rerun": True})
+    await motion.round()
+    [attempt] = await motion.attempts(job_id)
+    motion.engine.lose(attempt.id)
+    await motion.settle()
+    assert (await motion.job(job_id)).state == "succeeded"
+    assert [found.outcome for found in await motion.attempts(job_id)] == ["lost", "succeeded"]
+
+
+async def test_absence_from_an_incomplete_answer_means_nothing(motion: SlowMotion) -> None:
+    ids = await motion.insert(*[{"env": {"FAKE_RUNTIME": "30"}, "cpu": "500m"}] * 4)
+    await motion.round()
+    motion.engine.behave(glancing())
+    for _ in range(4):
+        motion.clock.advance(1)
+        await motion.step("observe")
+    assert {(await motion.job(job_id)).state for job_id in ids} <= {"starting", "running"}
+
+
+async def test_a_refused_job_says_so_in_the_engines_words(motion: SlowMotion) -> None:
+    motion.engine.behave(refusing("Invalid account."))
+    [job_id] = await motion.insert({})
+    await motion.settle(rounds=3)
+    row = await motion.job(job_id)
+    assert (row.state, row.reason) == ("failed", ReasonCode.REFUSED)
+    assert "Invalid account." in row.sentence
+
+
+async def test_a_passing_refusal_is_tried_again(motion: SlowMotion) -> None:
+    motion.engine.behave(refusing("The queue is full.", for_good=False))
+    [job_id] = await motion.insert({})
+    await motion.round()
+    motion.engine.behave()
+    await motion.settle()
+    assert [found.outcome for found in await motion.attempts(job_id)] == ["refused", "succeeded"]
+
+
+async def test_a_job_that_is_cancelled_while_it_runs_stops(motion: SlowMotion) -> None:
+    [job_id] = await motion.insert({"env": {"FAKE_RUNTIME": "1000"}})
+    await motion.round()
+    await motion.database.write(
+        lambda connection: attempts.ask_to_stop(connection, [job_id], "cancelled", {job_id: 0}, motion.tools.now())
+    )
+    assert (await motion.job(job_id)).state == "stopping"
+    await motion.settle()
+    assert (await motion.job(job_id)).state == "cancelled"
+
+
+async def test_an_evicted_job_comes_back_at_once_and_keeps_its_age(motion: SlowMotion) -> None:
+    [job_id] = await motion.insert({"env": {"FAKE_RUNTIME": "5"}})
+    await motion.round()
+    submitted = (await motion.job(job_id)).submitted_at
+    await motion.database.write(
+        lambda connection: attempts.ask_to_stop(connection, [job_id], "evicted", {job_id: 0}, motion.tools.now())
+    )
+    await motion.settle()
+    assert [found.outcome for found in await motion.attempts(job_id)] == ["evicted", "succeeded"]
+    assert (await motion.job(job_id)).submitted_at == submitted
+
+
+async def test_a_placed_job_is_cancelled_without_asking_the_site(motion: SlowMotion) -> None:
+    [job_id] = await motion.insert({})
+    await motion.step("describe")
+    await motion.dispatch()
+    await motion.database.write(
+        lambda connection: attempts.ask_to_stop(connection, [job_id], "cancelled", {}, motion.tools.now())
+    )
+    motion.engine.behave(vanished())
+    await motion.step("stop", "finish")
+    assert (await motion.job(job_id)).state == "cancelled"
+    assert motion.engine.statuses(motion.tools.instance) == {}
+
+
+async def test_arrays_keep_to_their_width_and_count_their_tasks(motion: SlowMotion) -> None:
+    [job_id] = await motion.insert({"array": "0-9%3", "env": {"FAKE_RUNTIME": "2"}, "cpu": "100m"})
+    for _ in range(30):
+        await motion.round()
+        row = await motion.job(job_id)
+        assert row.active_count <= 3
+        assert row.waiting_count + row.active_count + row.succeeded_count == 10
+        motion.clock.advance(1)
+    assert (row.state, row.succeeded_count, row.exit_code) == ("succeeded", 10, 0)
+
+
+async def test_a_replica_that_takes_over_goes_on_where_the_other_died(motion: SlowMotion) -> None:
+    ids = await motion.insert(*[{"env": {"FAKE_RUNTIME": "3"}}] * 8)
+    for _ in range(4):
+        await motion.round()
+        motion.clock.advance(1)
+        await motion.crash()
+    await motion.settle()
+    assert {(await motion.job(job_id)).state for job_id in ids} == {"succeeded"}
+    assert {len(await motion.attempts(job_id)) for job_id in ids} == {1}
+
+
+async def test_what_a_paused_leader_would_write_is_refused(motion: SlowMotion) -> None:
+    [job_id] = await motion.insert({})
+    await motion.step("describe")
+    stale = motion.lease()
+    old = motion.work
+    await motion.crash()
+    with pytest.raises(StaleLease):
+        await old.tools.guarded(stale, lambda connection: None)
+    await motion.settle()
+    assert (await motion.job(job_id)).state == "succeeded"
+
+
+async def test_a_lease_is_not_relied_on_when_its_time_is_over(motion: SlowMotion) -> None:
+    lease = motion.lease()
+    motion.clock.advance(motion.ttl)
+    with pytest.raises(StaleLease):
+        motion.tools.check(lease)
+
+
+async def test_what_runs_in_our_name_and_is_not_in_the_store_is_reaped(motion: SlowMotion) -> None:
+    [job_id] = await motion.insert({"env": {"FAKE_RUNTIME": "1000"}})
+    await motion.round()
+    [attempt] = await motion.attempts(job_id)
+    await motion.database.write(
+        lambda connection: connection.exec_driver_sql("DELETE FROM attempts").rowcount
+    )
+    for _ in range(3):
+        await motion.step("observe")
+        motion.clock.advance(1)
+    assert attempt.id not in motion.engine.statuses(motion.tools.instance)
+
+
+async def test_an_engine_that_forgets_ended_attempts_loses_them(motion: SlowMotion) -> None:
+    motion.engine.behave(forgetful())
+    [job_id] = await motion.insert({})
+    await motion.settle()
+    assert (await motion.job(job_id)).outcome == Outcome.LOST
+
+
+async def test_ended_attempts_are_forgotten_by_the_site(motion: SlowMotion) -> None:
+    await motion.insert({}, {"env": {"FAKE_EXIT": "1"}})
+    await motion.settle()
+    await motion.step("forget")
+    assert motion.engine.statuses(motion.tools.instance) == {}
