@@ -1,6 +1,8 @@
 """The process driver for the contract and for its own tests: this machine, in a temporary folder."""
 
+import asyncio
 import os
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +39,15 @@ class ProcessHarness(Harness):
         states = (await self.driver.observe()).states
         running = [name for name, status in states.items() if status.phase is not Phase.ENDED]
         await self.driver.stop([StopRequest(name, None, StopReason.ORPHANED, 0) for name in running])
-        hints = 0
-        while any(s.phase is not Phase.ENDED for s in (await self.driver.observe()).states.values()):
-            hints += 1
-            assert hints < 1000
-            await anext(self.process_driver.changes())
+        async with aclosing(self.process_driver.changes()) as changes:
+            while any(each.phase is not Phase.ENDED for each in (await self.driver.observe()).states.values()):
+                async with asyncio.timeout(10):
+                    await anext(changes)
         descendants = supervisor.children(recursive=True)
         assert await self.process_driver.shutdown()
         await self.driver.close()
-        gone, alive = psutil.wait_procs([supervisor, *descendants], timeout=5)
-        assert not alive, alive
+        for process in (supervisor, *descendants):
+            await ended(process)
 
     async def supervisor(self) -> psutil.Process:
         """The supervisor of the site."""
@@ -57,3 +58,10 @@ class ProcessHarness(Harness):
 
     def folder_of(self, attempt_id: str) -> Path:
         return self.site / "attempts" / attempt_id
+
+
+async def ended(process: psutil.Process, within: float = 5.0) -> None:
+    """Wait until a process runs no more; a zombie that its parent has not collected yet counts."""
+    async with asyncio.timeout(within):
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            await asyncio.sleep(0.01)

@@ -50,8 +50,8 @@ def test_slurm_variables_are_there_only_where_asked_for() -> None:
 
 
 def test_a_slurm_script_finds_its_size() -> None:
-    document = {"slurm": True, "nodes": 2, "name": "train", "class": "batch",
-                "env": {"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2", "SLURM_SUBMIT_DIR": "/home/ada"}}  # fmt: skip
+    counts = {"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2", "SLURM_SUBMIT_DIR": "/home/ada"}
+    document = {"slurm": True, "nodes": 2, "name": "train", "class": "batch", "env": counts}
     found = variables(document, project="physics", site="island", request=Resources(8000, 4 * 2**30, 2000))
     expected = {
         "SLURM_JOB_ID": "12",

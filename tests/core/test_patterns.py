@@ -1,5 +1,7 @@
 """File names with % symbols."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,11 +64,9 @@ def test_a_name_leads_into_no_other_folder(name: str) -> None:
     ],
 )
 def test_an_unknown_symbol_is_refused_by_name(pattern: str, said: str) -> None:
-    for refuse in (lambda: check_pattern(pattern, "stdout"), lambda: expand_pattern(
-        pattern, job_id=1, task=None, name="n", person="p")):  # fmt: skip
-        with pytest.raises(Invalid) as caught:
-            refuse()
-        assert said in caught.value.sentence
+    with pytest.raises(Invalid) as caught:
+        expand_pattern(pattern, job_id=1, task=None, name="n", person="p")
+    assert said in caught.value.sentence
     with pytest.raises(Invalid) as caught:
         check_pattern(pattern, "stdout")
     assert caught.value.field == "stdout"
@@ -79,4 +79,4 @@ def test_what_passes_the_check_can_be_expanded(pattern: str) -> None:
     except Invalid:
         return
     found = expand_pattern(pattern, job_id=128, task=3, name="train", person="ada")
-    assert "%" not in found or "%%" in pattern or "\\" in pattern
+    assert "%" not in found or re.search(r"%\d*%", pattern) or "\\" in pattern

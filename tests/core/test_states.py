@@ -27,7 +27,7 @@ policies = st.builds(RetryPolicy, st.integers(0, 5), st.booleans(), st.integers(
 
 def test_every_state_is_in_the_table_and_in_one_group() -> None:
     assert set(TRANSITIONS) == set(JobState)
-    assert WAITING | ACTIVE | ENDED == set(JobState)
+    assert set(JobState) == WAITING | ACTIVE | ENDED
     assert len(WAITING) + len(ACTIVE) + len(ENDED) == len(JobState)
     assert HOLDS_ROOM < ACTIVE
 
@@ -98,7 +98,8 @@ def test_a_cancelled_job_is_cancelled_unless_it_ended_by_itself(policy: RetryPol
 
 
 @pytest.mark.parametrize(
-    ("repeats", "seconds"), [(-1, 1.0), (0, 0.0), (1, 1.0), (2, 2.0), (5, 16.0), (9, 256.0), (10, 300.0), (10**6, 300.0)]
+    ("repeats", "seconds"),
+    [(-1, 1.0), (0, 0.0), (1, 1.0), (2, 2.0), (5, 16.0), (9, 256.0), (10, 300.0), (10**6, 300.0)],
 )
 def test_waits_between_attempts_double_up_to_five_minutes(repeats: int, seconds: float) -> None:
     assert backoff(repeats) == seconds

@@ -174,7 +174,7 @@ async def test_one_that_does_not_react_is_killed_when_the_grace_is_over_and_aski
     attempt = await site.submitted(runtime=100, stop_time=50)
     await site.stop(attempt, grace=10)
     site.clock.advance(6)
-    await site.stop(attempt, grace=10)
+    await site.stop(attempt, StopReason.EVICTED, grace=10)
     assert (await site.status(attempt)).phase is Phase.RUNNING
     site.clock.advance(4)
     status = await site.status(attempt)
@@ -253,7 +253,7 @@ async def test_what_is_too_large_or_makes_no_sense_is_refused_for_good(site: Sit
     answers = await site.driver.submit([site.launch(cpu=3), site.launch(runtime="soon"), site.launch()])
     large, senseless, good = answers
     assert isinstance(large, Refused)
-    assert (large.message, large.permanent) == ("No node has 3 CPU, 1 GiB.", True)
+    assert (large.message, large.permanent) == ("cpu: no node has 3 CPU, 1 GiB.", True)
     assert isinstance(senseless, Refused)
     assert "FAKE_" in senseless.message
     assert isinstance(good, Submitted)
@@ -418,6 +418,7 @@ async def test_a_site_is_made_of_its_file_alone_on_the_real_clock(tmp_path: Path
     assert flavor.total == flavor.node * 3
     assert report.abilities == {Ability.IMAGE}
     assert report.max_walltime == 3600
+    assert report.owner is None  # the platform belongs to nobody
     launch = Site(tmp_path).launch()
     await driver.submit([launch])
     assert (await driver.observe()).states[launch.attempt_id].outcome is Outcome.SUCCEEDED

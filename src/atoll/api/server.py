@@ -235,6 +235,7 @@ async def _serve(
     await asyncio.wait({planned, served, stop}, return_when=asyncio.FIRST_COMPLETED)
     if stop_jobs and stopping.is_set():
         await _stop_jobs(tools, list(works))
+    platform.stopping.set()
     server.should_exit = True
     await served
     planned.cancel()
@@ -291,6 +292,7 @@ def main() -> None:
     from atoll.api.flags import parse
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         config, stop_jobs = parse(sys.argv[1:])
         import uvloop

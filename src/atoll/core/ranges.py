@@ -40,16 +40,12 @@ class Ranges:
             match = _PART.fullmatch(piece.strip())
             shown = piece if len(piece) <= 40 else piece[:37] + "..."
             if match is None:
-                raise Invalid(
-                    "bad_array", f"{shown!r} is not a range: write 0-99, 1,3,7 or 0-99:2.", field=field
-                )
+                raise Invalid("bad_array", f"{shown!r} is not a range: write 0-99, 1,3,7 or 0-99:2.", field=field)
             first = int(match[1])
             last = int(match[2]) if match[2] else first
             step = int(match[3]) if match[3] else 1
             if last < first:
-                raise Invalid(
-                    "bad_array", f"{shown!r} ends before it begins: write {last}-{first}.", field=field
-                )
+                raise Invalid("bad_array", f"{shown!r} ends before it begins: write {last}-{first}.", field=field)
             if step < 1:
                 raise Invalid("bad_array", f"{shown!r} has a step of 0; the smallest is 1.", field=field)
             if last > MAX_TASK:
@@ -110,9 +106,7 @@ class Ranges:
 
     def __str__(self) -> str:
         return ",".join(
-            str(part[0])
-            if len(part) == 1
-            else f"{part[0]}-{part[-1]}" + (f":{part.step}" if part.step != 1 else "")
+            str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" + (f":{part.step}" if part.step != 1 else "")
             for part in self.parts
         )
 
@@ -140,7 +134,7 @@ class Ranges:
                     parts.append(part[first + 1 : last : 2])
                 elif every > 2 and len(piece) > 1:
                     parts += (part[gap + 1 : gap + every] for gap in range(first, last, every))
-                part = part[last + 1 :]  # noqa: PLW2901  (the rest of it)
+                part = part[last + 1 :]
             parts.append(part)
         return Ranges(_joined(parts))
 

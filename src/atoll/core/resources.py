@@ -137,9 +137,7 @@ _SECONDS_SCHEMA = {
     ]
 }
 
-Milli = Annotated[
-    int, BeforeValidator(parse_milli), PlainSerializer(format_milli, str), WithJsonSchema(_AMOUNT_SCHEMA)
-]
+Milli = Annotated[int, BeforeValidator(parse_milli), PlainSerializer(format_milli, str), WithJsonSchema(_AMOUNT_SCHEMA)]
 """Thousandths of a CPU or GPU: 2, "500m"."""
 Bytes = Annotated[int, BeforeValidator(parse_bytes), WithJsonSchema(_BYTES_SCHEMA)]
 """A size in bytes: 1048576, "4G"."""

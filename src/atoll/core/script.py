@@ -13,7 +13,7 @@ from atoll.core.documents import read_yaml
 from atoll.core.errors import Invalid
 from atoll.core.slurm.fields import Surroundings, Translation, translate
 from atoll.core.slurm.notations import parse_begin_time
-from atoll.core.slurm.options import COMMAND_LINE, Given, parse_directive, parse_words, wrong
+from atoll.core.slurm.options import COMMAND_LINE, Given, all_wrong, parse_directive, parse_words, wrong
 from atoll.core.spec import JobSpec, read_spec, suggestion
 
 _OWN_FIELDS = tuple(field.alias or name for name, field in JobSpec.model_fields.items())
@@ -179,9 +179,7 @@ def _read_lines(text: str) -> _Lines:
         if option.name == "wrap":
             problems.append((option.label, "It belongs on the command line; the script itself is what runs."))
     if problems:
-        label, sentence = problems[0]
-        more = f" ({len(problems) - 1} more are wrong.)" if len(problems) > 1 else ""
-        raise Invalid("bad_directive", f"{label}: {sentence}{more}", field=label, errors=tuple(problems))
+        raise all_wrong(problems)
     warnings += _too_late(text, len(head))
     return _Lines(tuple(options), tuple(fields), slurm, tuple(warnings))
 
@@ -254,5 +252,4 @@ def _check(spec: dict[str, Any], origins: Mapping[str, str]) -> None:
             first, _, inner = place.partition(".")
             label = origins.get(first, place)
             named.append((label, f"{inner}: {sentence}" if inner and first in origins else sentence))
-        label, sentence = named[0]
-        raise Invalid("bad_directive", f"{label}: {sentence}", field=label, errors=tuple(named)) from None
+        raise all_wrong(named) from None

@@ -13,8 +13,16 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError,
-    WithJsonSchema, field_validator, model_validator,
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
 )  # fmt: skip
 
 from atoll.core.errors import Invalid
@@ -32,7 +40,7 @@ _SIGNALS = r"^(HUP|INT|QUIT|USR1|USR2|TERM|CONT|ALRM)$"
 
 def _printable(text: str) -> str:
     if match := _CONTROL.search(text):
-        raise ValueError(f"the character {ascii(match[0])} is not allowed; use printable characters only")
+        raise ValueError(f"the character {match[0]!a} is not allowed; use printable characters only")
     if text != text.strip():
         raise ValueError("leading or trailing white space is not allowed")
     return text
@@ -217,9 +225,9 @@ class JobSpec(Document):
     project: Annotated[Name | None, Field(description="Who pays. Default: the person's own project.")] = None
     class_: Annotated[JobClass, Field(alias="class")] = JobClass.BATCH
     command: Annotated[
-        list[Argument] | None,
+        Annotated[list[Argument], Field(min_length=1, max_length=10_000)] | None,
         BeforeValidator(_argv),
-        Field(min_length=1, max_length=10_000, description="The words of the command; or one line, split as sh does."),
+        Field(description="The words of the command; or one line, split as sh does."),
     ] = None
     script: Annotated[
         Argument | None, Field(min_length=1, description="A script to run instead of a command; #! is honoured.")

@@ -4,6 +4,7 @@ import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -25,6 +26,8 @@ MAX_EDGES = 10_000
 """Most jobs and tasks that one job may wait for."""
 SITES_SECONDS = 2.0
 _MOST_VERDICTS = 10_000
+_LAST_BEGIN = 32_503_680_000_000_000
+"""The year 3000."""
 
 
 class SitesView:
@@ -98,7 +101,7 @@ def prepare(
     }  # fmt: skip
     state, reason = JobState.QUEUED, ReasonCode.NONE
     if spec.begin is not None:
-        columns["not_before"] = max(0, to_micros(spec.begin))
+        columns["not_before"] = begin_micros(spec.begin, prefix)
         reason = ReasonCode.BEGIN_TIME
     if hold:
         state, reason = JobState.HELD, ReasonCode.HELD_BY_USER
@@ -113,6 +116,14 @@ def prepare(
             (f"{prefix}files_in.{number}.sha256", item.sha256) for number, item in enumerate(spec.files_in)
         ]
     return prepared
+
+
+def begin_micros(begin: datetime, prefix: str = "") -> int:
+    """A begin time as the store keeps it. Raises Invalid for times that nobody means."""
+    micros = to_micros(begin)
+    if not 0 <= micros < _LAST_BEGIN:
+        raise Invalid("bad_begin", f"{prefix}begin: write a time between 1970 and 2999.", field=f"{prefix}begin")
+    return micros
 
 
 def prepare_one(

@@ -57,7 +57,20 @@ class _Entry:
     submission: Submission
     edges: list[list[NewDependency]] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
+    new: list[NewJob] = field(default_factory=list)
     result: Accepted | AtollError | None = None
+
+    @property
+    def answer(self) -> str:
+        """What is answered once the rows are made."""
+        if self.submission.bulk:
+            return json.dumps({"ids": self.ids}, separators=(",", ":"))
+        columns = self.new[0].columns
+        document = {
+            "id": self.ids[0], "name": columns["name"], "state": columns["state"], "tasks": columns["task_count"],
+            "warnings": list(self.submission.warnings),
+        }  # fmt: skip
+        return json.dumps(document, separators=(",", ":"))
 
 
 def create(connection: Connection, submissions: Sequence[Submission], now: int) -> list[Accepted | AtollError]:
@@ -67,46 +80,44 @@ def create(connection: Connection, submissions: Sequence[Submission], now: int) 
     _replay(connection, entries)
     _check_files(connection, entries, now)
     _check_dependencies(connection, entries)
-    _name(connection, entries, now)
-    accepted = [entry for entry in entries if entry.result is None]
+    _make_rows(connection, entries, now)
+    _claim_keys(connection, entries, now)
     new: list[NewJob] = []
     ids: list[int] = []
-    for entry in accepted:
-        new += _rows(entry, now)
-        ids += entry.ids
-        entry.result = Accepted(_answer(entry))
+    answers: list[Accepted | AtollError] = []
+    for entry in entries:
+        if entry.result is None:
+            new += entry.new
+            ids += entry.ids
+            entry.result = Accepted(entry.answer)
+        answers.append(entry.result)
     if new:
         jobs.insert_many(connection, new, ids)
-    return [entry.result for entry in entries if entry.result is not None]
+    return answers
 
 
-def _rows(entry: _Entry, now: int) -> list[NewJob]:
-    """The rows of a submission; those that wait for others are held."""
-    new = []
-    for place, prepared in enumerate(entry.submission.prepared):
-        columns = prepared.columns
-        edges = entry.edges[place] if entry.edges else []
-        if prepared.siblings:
-            edges = edges + [NewDependency(entry.ids[at], None, kind) for at, kind in prepared.siblings]
-        blockers = sum(edge.open for edge in edges)
-        columns["submitted_at"] = now
-        if blockers:
-            columns["blockers"], columns["state"] = blockers, JobState.HELD.value
-            if not columns["hold"]:
-                columns["reason"] = ReasonCode.DEPENDENCY.value
-        new.append(NewJob(columns, edges))
-    return new
+def _make_rows(connection: Connection, entries: Sequence[_Entry], now: int) -> None:
+    fresh = [entry for entry in entries if entry.result is None]
+    count = sum(len(entry.submission.prepared) for entry in fresh)
+    ids = iter(jobs.allocate_ids(connection, count) if count else ())
+    for entry in fresh:
+        entry.ids = [next(ids) for _ in entry.submission.prepared]
+        entry.new = [_row(entry, place, prepared, now) for place, prepared in enumerate(entry.submission.prepared)]
 
 
-def _answer(entry: _Entry) -> str:
-    if entry.submission.bulk:
-        return json.dumps({"ids": entry.ids}, separators=(",", ":"))
-    columns = entry.submission.prepared[0].columns
-    document = {
-        "id": entry.ids[0], "name": columns["name"], "state": columns["state"], "tasks": columns["task_count"],
-        "warnings": list(entry.submission.warnings),
-    }  # fmt: skip
-    return json.dumps(document, separators=(",", ":"))
+def _row(entry: _Entry, place: int, prepared: Prepared, now: int) -> NewJob:
+    """The row of one job; held where it waits for others. What was prepared stays: transactions may run again."""
+    columns = {**prepared.columns, "submitted_at": now}
+    if not prepared.awaited and not prepared.siblings:
+        return NewJob(columns)
+    edges = entry.edges[place] if entry.edges else []
+    edges = edges + [NewDependency(entry.ids[at], None, kind) for at, kind in prepared.siblings]
+    blockers = sum(edge.open for edge in edges)
+    if blockers:
+        columns |= {"blockers": blockers, "state": JobState.HELD.value}
+        if not columns["hold"]:
+            columns["reason"] = ReasonCode.DEPENDENCY.value
+    return NewJob(columns, edges)
 
 
 # ---- idempotency
@@ -139,34 +150,21 @@ def _same(submission: Submission, digest: bytes, answer: str) -> Accepted | Atol
     )
 
 
-def _name(connection: Connection, entries: Sequence[_Entry], now: int) -> None:
-    """Give ids to what is accepted, and keep its keys; of several with one key the first is made."""
-    fresh = [entry for entry in entries if entry.result is None]
-    count = sum(len(entry.submission.prepared) for entry in fresh)
-    ids = iter(jobs.allocate_ids(connection, count) if count else ())
-    first: dict[tuple[str, str], _Entry] = {}
-    later: list[tuple[_Entry, _Entry]] = []
-    for entry in fresh:
-        submission = entry.submission
-        entry.ids = [next(ids) for _ in submission.prepared]
-        if submission.key is not None:
-            before = first.setdefault((submission.who.person, submission.key), entry)
-            if before is not entry:
-                later.append((entry, before))
-    if not first:
+def _claim_keys(connection: Connection, entries: Sequence[_Entry], now: int) -> None:
+    """Keep the keys of what is accepted with their answers; of several with one key only the first is made."""
+    same: dict[tuple[str, str], list[_Entry]] = {}
+    for entry in entries:
+        if entry.result is None and entry.submission.key is not None:
+            same.setdefault((entry.submission.who.person, entry.submission.key), []).append(entry)
+    if not same:
         return
-    # the rows are made later, but what they say of their state must be known for the answer
-    for entry in first.values():
-        _rows(entry, now)
     claims = [
-        Claim(person, key, entry.submission.digest, _answer(entry)) for (person, key), entry in first.items()
+        Claim(person, key, group[0].submission.digest, group[0].answer) for (person, key), group in same.items()
     ]
     taken = idempotency.claim(connection, claims, now)
-    lost = [entry for pair, entry in first.items() if pair not in taken]
-    _replay(connection, lost)  # another replica was quicker
-    for entry, before in later:
-        answer = before.result.answer if isinstance(before.result, Accepted) else _answer(before)
-        entry.result = _same(entry.submission, before.submission.digest, answer)
+    for pair, group in same.items():
+        # where another replica was quicker, its answer is everybody's
+        _replay(connection, group[1:] if pair in taken else group)
 
 
 # ---- files
@@ -284,6 +282,18 @@ class Submitter:
             self._running = asyncio.create_task(self._run(), name="submissions")
         return await future
 
+    async def submit_alone(self, submission: Submission) -> Accepted:
+        """As `submit`, for one so large that it has a transaction of its own."""
+        [result] = await self._write([submission])
+        self._platform.changed()
+        if isinstance(result, AtollError):
+            raise result
+        return result
+
+    async def _write(self, submissions: Sequence[Submission]) -> list[Accepted | AtollError]:
+        now = to_micros(self._platform.clock())
+        return await self._platform.database.write(lambda connection: create(connection, submissions, now))
+
     async def _run(self) -> None:
         try:
             while self._waiting:
@@ -293,18 +303,15 @@ class Submitter:
             self._running = None
 
     async def _commit(self, batch: Sequence[tuple[Submission, asyncio.Future[Accepted]]]) -> None:
-        submissions = [submission for submission, _ in batch]
-        now = to_micros(self._platform.clock())
+        results: Sequence[Accepted | Exception]
         try:
-            results: list[Any] = await self._platform.database.write(
-                lambda connection: create(connection, submissions, now)
-            )
+            results = await self._write([submission for submission, _ in batch])
         except Exception as error:  # whatever it is, each of those who wait must hear of it
             results = [error] * len(batch)
         for (_, future), result in zip(batch, results, strict=True):
             if future.done():
                 continue  # whoever sent it went away
-            if isinstance(result, BaseException):
+            if isinstance(result, Exception):
                 future.set_exception(result)
             else:
                 future.set_result(result)

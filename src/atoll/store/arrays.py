@@ -15,7 +15,7 @@ from atoll.store.tables import dependencies, jobs
 
 def ranges_of(text: str | None) -> Ranges:
     """The tasks in a column of ranges."""
-    return Ranges.parse(text) if text else Ranges()
+    return Ranges.stored(text or "")
 
 
 def is_array(row: JobRow) -> bool:

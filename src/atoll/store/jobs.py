@@ -175,10 +175,11 @@ class ListFilter:
 def list_page(connection: Connection, wanted: ListFilter, before: int | None, limit: int) -> list[JobRow]:
     """The newest `limit` jobs that `wanted` lets through, with ids below `before`, newest first."""
     query = select(*SUMMARY).order_by(jobs.c.id.desc()).limit(limit)
-    return list(connection.execute(_filtered(query, wanted, before)))
+    return list(connection.execute(filtered(query, wanted, before)))
 
 
-def _filtered(query: Select[Any], wanted: ListFilter, before: int | None) -> Select[Any]:
+def filtered(query: Select[Any], wanted: ListFilter, before: int | None) -> Select[Any]:
+    """`query` with what `wanted` and `before` ask for."""
     query = query.where(jobs.c.array_id.is_(None) if wanted.array_id is None else jobs.c.array_id == wanted.array_id)
     if before is not None:
         query = query.where(jobs.c.id < before)
@@ -408,7 +409,7 @@ def take_tasks(
 
     `array` is the array's locked row. Tasks that do not wait any more are left out. `columns` adds values by task.
     """
-    waiting = Ranges.parse(array.waiting) if array.waiting else Ranges()
+    waiting = Ranges.stored(array.waiting or "")
     taken = waiting.common(tasks)
     if not taken:
         return {}
@@ -467,6 +468,7 @@ def count_by_state(connection: Connection, owner: str | None = None) -> dict[str
 
 __all__ = [
     "SUMMARY", "Ended", "JobRow", "ListFilter", "Move", "NewDependency", "NewJob", "allocate_ids", "chunked",
-    "count_by_state", "get", "get_many", "get_task", "get_tasks", "insert_many", "list_page", "load_unended",
-    "lock_states", "move", "set_reasons", "summarise_arrays", "take_tasks", "unended_dependencies", "follow_up", "satisfied",
+    "count_by_state", "filtered", "follow_up", "get", "get_many", "get_task", "get_tasks", "insert_many", "list_page",
+    "load_unended", "lock_states", "move", "satisfied", "set_reasons", "summarise_arrays", "take_tasks",
+    "unended_dependencies",
 ]  # fmt: skip

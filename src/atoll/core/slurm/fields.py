@@ -10,11 +10,11 @@ from datetime import datetime, tzinfo
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
-from atoll.core.errors import AtollError, Invalid
+from atoll.core.errors import AtollError
 from atoll.core.patterns import check_pattern
 from atoll.core.ranges import ArraySpec
 from atoll.core.slurm import notations
-from atoll.core.slurm.options import Given, Treatment
+from atoll.core.slurm.options import Given, Treatment, all_wrong
 
 T = TypeVar("T")
 
@@ -63,9 +63,7 @@ def translate(given: Iterable[Given], surroundings: Surroundings) -> Translation
     for step in (_refuse, _simple, _tasks, _gpus, _cpus, _memory, _placing, _time, _end, _files, _variables):
         step(work)
     if work.problems:
-        label, sentence = work.problems[0]
-        more = f" ({len(work.problems) - 1} more are wrong.)" if len(work.problems) > 1 else ""
-        raise Invalid("bad_directive", f"{label}: {sentence}{more}", field=label, errors=tuple(work.problems))
+        raise all_wrong(work.problems)
     names = {option.name for option in work.given.values() if option.option.treatment is Treatment.CLIENT}
     return Translation(work.fields, work.origins, frozenset(names), "hold" in work.given, tuple(work.warnings))
 

@@ -17,7 +17,7 @@ _LIMIT = re.compile(
     r"|(?P<hours>\d+):(?P<hminutes>\d+):(?P<hseconds>\d+)"
     r"|(?P<minutes>\d+)(?::(?P<seconds>\d+))?"
 )
-_SIZE = re.compile(r"(\d+)([KkMmGgTt]?)[Bb]?")
+_SIZE = re.compile(r"(\d{1,15})([KkMmGgTt]?)[Bb]?")
 _KIBI = {"K": 10, "": 20, "M": 20, "G": 30, "T": 40}
 _DELTA = re.compile(r"now(?:\s*\+\s*(\d{1,8})\s*(second|minute|hour|day|week)?s?)?", re.IGNORECASE)
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?\s*(am|pm)?", re.IGNORECASE)
@@ -140,7 +140,7 @@ def parse_tres(text: str) -> tuple[int | None, tuple[str | None, int] | None]:
 
 def parse_signal(text: str) -> dict[str, object]:
     """The `signal` field of `USR1`, `B:USR1@120`, `10@60`."""
-    match = re.fullmatch(r"(?:([A-Za-z]{1,2}):)?([A-Za-z0-9]+)(?:@(\d{1,5}))?", text.strip())
+    match = re.fullmatch(r"(?:([A-Za-z]{1,2}):)?([A-Za-z0-9]{1,10})(?:@(\d{1,5}))?", text.strip())
     if match is None or (match[3] and int(match[3]) > 65535):
         raise ValueError(f"{text!r} is no signal; write for example B:USR1@120.")
     flags = (match[1] or "").upper()
@@ -220,10 +220,9 @@ def parse_class(text: str) -> str:
     name = text.strip().lower()
     if name == "normal":
         return JobClass.BATCH.value
-    if name not in list(JobClass):
-        raise ValueError(
-            f"{text!r} is none of Atoll's classes; write {', '.join(JobClass)}.{suggestion(name, [*JobClass])}"
-        )
+    known = [known.value for known in JobClass]
+    if name not in known:
+        raise ValueError(f"{text!r} is none of Atoll's classes; write {', '.join(known)}.{suggestion(name, known)}")
     return name
 
 

@@ -246,7 +246,14 @@ _SHORT = {option.short: option for option in OPTIONS if option.short}
 
 def wrong(label: str, sentence: str) -> Invalid:
     """The error of an option at the place `label`."""
-    return Invalid("bad_directive", f"{label}: {sentence}", field=label, errors=((label, sentence),))
+    return all_wrong([(label, sentence)])
+
+
+def all_wrong(problems: Sequence[tuple[str, str]]) -> Invalid:
+    """The error of several options or lines, as (place, sentence) pairs; the first is told, the others counted."""
+    label, sentence = problems[0]
+    more = f" (And {len(problems) - 1} more.)" if len(problems) > 1 else ""
+    return Invalid("bad_directive", f"{label}: {sentence}{more}", field=label, errors=tuple(problems))
 
 
 def _long_option(name: str, place: str) -> Option:
@@ -273,7 +280,7 @@ def _either(names: Iterable[str]) -> str:
 def _not_an_option(word: str, place: str) -> Invalid:
     if word == ":" or word.lower() in ("hetjob", "packjob"):
         return wrong(f"{place}: {word}", "Jobs of several different parts are not supported; submit a job for each.")
-    if word[0] in "\u2010\u2011\u2012\u2013\u2014\u2212":
+    if word and word[0] in "\u2010\u2011\u2012\u2013\u2014\u2212":
         plain = word.lstrip("\u2010\u2011\u2012\u2013\u2014\u2212-")
         return wrong(f"{place}: {word}", f"The dashes are not plain ones; type them anew: --{plain}.")
     return wrong(f"{place}: {word}", "It is no option; write --NAME=VALUE, and quote a value that has spaces.")

@@ -74,11 +74,11 @@ class Output:
 
     async def test_output_goes_to_a_named_file_too(self, harness: Harness) -> None:
         """Files named by patterns hold the same as the streams; the same name for both joins the streams."""
-        text = "echo out; echo error >&2; cat out-*.log err-*.log"
+        text = "echo out; echo error >&2; cp out-*.log copy; cat copy err-*.log; ls"
         launch = harness.launch(
             {"command": ["sh", "-c", text], "stdout": "out-%A_%a.log", "stderr": "err-%x.log", "name": "n"}, task=3
         )
-        assert await harness.output(launch) == "out\nout\nerror\n"
+        assert await harness.output(launch) == "out\nout\nerror\ncopy\nerr-n.log\n" + f"out-{launch.job_id}_3.log\n"
         both = harness.launch(
             {"command": ["sh", "-c", "echo error >&2; echo out; ls"], "stdout": "%j.log", "stderr": "%j.log"}
         )

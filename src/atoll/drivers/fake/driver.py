@@ -93,6 +93,7 @@ class FakeDriver:
             {"engine": "fake"},
             config.max_walltime,
             engine.max_jobs,
+            None if Ability.OTHER_PERSONS in config.abilities else self.setup.owner or None,
             notes=("This site is only played: nothing runs there.",),
         )
 
@@ -104,6 +105,8 @@ class FakeDriver:
     def _submit(self, launch: Launch, behaviour: Behaviour) -> Answer:
         if behaviour.refuses is not None:
             return Refused(launch.attempt_id, behaviour.refuses, behaviour.refuses_for_good)
+        if (cannot := self._cannot(launch)) is not None:
+            return Refused(launch.attempt_id, cannot)
         try:
             if not behaviour.answers:
                 if behaviour.lands_after is not None:
@@ -114,6 +117,24 @@ class FakeDriver:
             return Refused(launch.attempt_id, error.sentence, permanent=False)
         except Invalid as error:
             return Refused(launch.attempt_id, error.sentence)
+
+    def _cannot(self, launch: Launch) -> str | None:
+        """Why the site, as it is configured, never runs this; None where it does."""
+        abilities, spec, owner = self.config.abilities, launch.spec, self.setup.owner
+        asked = {
+            Ability.IMAGE: ("environment.image", spec.environment and spec.environment.image),
+            Ability.CONDA: ("environment.conda", spec.environment and spec.environment.conda),
+            Ability.VENV: ("environment.venv", spec.environment and spec.environment.venv),
+            Ability.VOLUMES: ("volumes", spec.volumes),
+            Ability.SECRETS: ("secrets", spec.secrets),
+            Ability.MULTINODE: ("nodes", launch.nodes > 1),
+        }
+        for ability, (field, wanted) in asked.items():
+            if wanted and ability not in abilities:
+                return f"{field}: this site has no ability {ability}."
+        if owner and launch.person != owner and Ability.OTHER_PERSONS not in abilities:
+            return f"{launch.person} has no account here; only {owner}'s jobs run."
+        return None
 
     async def observe(self) -> Observation:
         """All attempts of this platform that the engine knows, or what it lets be seen of them."""

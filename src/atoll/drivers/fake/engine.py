@@ -97,9 +97,11 @@ class Played:
         script, launch = self.script, self.launch
         self.started_at = now
         if script.memory is not None and script.memory > launch.request.memory:
-            self.end(now, Outcome.OUT_OF_MEMORY, signal=signals.SIGKILL)
+            message = "It used more memory than it asked for."
+            self.end(now, Outcome.OUT_OF_MEMORY, signal=signals.SIGKILL, message=message)
         elif launch.walltime is not None and script.runtime > launch.walltime:
-            self.end(now + timedelta(seconds=launch.walltime), Outcome.TIMED_OUT, signal=signals.SIGKILL)
+            over, message = now + timedelta(seconds=launch.walltime), "Its walltime was over."
+            self.end(over, Outcome.TIMED_OUT, signal=signals.SIGTERM, message=message)
         else:
             outcome = Outcome.FAILED if script.exit_code else Outcome.SUCCEEDED
             self.end(now + timedelta(seconds=script.runtime), outcome, exit_code=script.exit_code)
@@ -113,9 +115,9 @@ class Played:
         signal: int | None = None,
         message: str = "",
     ) -> None:
-        """Plan the end."""
-        self.ends_at, self.outcome = when, outcome
-        self.exit_code, self.signal, self.message = exit_code, signal, message
+        """Plan the end. A signal brings the exit code that shells give it."""
+        self.ends_at, self.outcome, self.message = when, outcome, message
+        self.exit_code, self.signal = exit_code if signal is None else 128 + signal, signal
 
     def status(self) -> AttemptStatus:
         """What the engine tells of it."""
@@ -205,8 +207,11 @@ class Engine:
     def _check(self, launch: Launch) -> Script:
         if launch.attempt_id in self.starts:  # what the wrapper's claim does at a real site
             raise Invalid("claimed", "This attempt has run here before.", field="attempt_id")
-        if not launch.request.fits(self.node) or launch.nodes > self.nodes:
-            raise Invalid("too_large", f"No node has {launch.request}.", field="request")
+        for resource in ("cpu", "memory", "gpu"):
+            if getattr(launch.request, resource) > getattr(self.node, resource):
+                raise Invalid("too_large", f"{resource}: no node has {launch.request}.", field=resource)
+        if launch.nodes > self.nodes:
+            raise Invalid("too_large", f"nodes: there are {self.nodes}.", field="nodes")
         return Script.of(launch, self.runtime)
 
     def _take(self, launch: Launch, now: datetime) -> str:
@@ -237,12 +242,16 @@ class Engine:
         return sum(not played.ended for played in self._attempts.values())
 
     def stop(self, request: StopRequest) -> None:
-        """Ask an attempt to end: within its own time, or when the grace is over. Unknown ones are ignored."""
+        """Ask an attempt to end: within its own time, or when the grace is over. Unknown ones are ignored.
+
+        Asking again keeps the first reason, and can only make the end come sooner.
+        """
         now = self.settle()
         played = self._attempts.get(request.attempt_id)
-        if played is None or played.ended or played.outcome in (Outcome.CANCELLED, Outcome.EVICTED):
+        if played is None or played.ended:
             return
-        outcome = _STOPPED[request.reason]
+        stopping = played.outcome if played.outcome in _STOPPED.values() else None
+        outcome = stopping or _STOPPED[request.reason]
         if played.started_at is None:
             played.end(now, outcome)
             self._finish(played)
@@ -266,13 +275,13 @@ class Engine:
             self._finish(played)
 
     def read(self, attempt_id: str, stream: str, offset: int, limit: int) -> LogChunk:
-        """A piece of the output. Raises KeyError for an unknown attempt."""
+        """A piece of the output. Raises KeyError for an unknown attempt or stream."""
         self.settle()
         played = self._attempts[attempt_id]
         script = played.script
-        text = (script.output if stream == "stdout" else script.error_output) if played.started_at else ""
-        data = text.encode()
-        begin = max(0, len(data) + offset) if offset < 0 else offset
+        text = {"stdout": script.output, "stderr": script.error_output}[stream]
+        data = text.encode() if played.started_at else b""
+        begin = max(0, len(data) + offset) if offset < 0 else min(offset, len(data))
         return LogChunk(begin, data[begin : begin + limit], len(data))
 
     def lose(self, attempt_id: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from atoll.core.clock import from_micros, system_clock
+from atoll.core.errors import Invalid
 from atoll.core.ids import is_attempt_id
 from atoll.core.resources import format_bytes, format_milli
 from atoll.core.site import Ability, Flavor, SiteReport
@@ -170,7 +171,7 @@ class ProcessDriver:
 
     async def close(self) -> None:
         """Let go of the supervisor, which goes on."""
-        self._link.close()
+        await self._link.close()
 
     # -- Logs, Signals, Watch, Stage -----------------------------------------------------------------------------
 
@@ -233,8 +234,8 @@ class ProcessDriver:
             workdir = self._folders.workdir_of(launch)
             text = render_launch(launch, self._place(launch, account, workdir))
             self._folders.lay_out(launch, account, text)
-        except (Unmapped, ValueError) as error:
-            return Refused(launch.attempt_id, f"{error}.")
+        except (Unmapped, ValueError, Invalid) as error:
+            return Refused(launch.attempt_id, f"{str(error).rstrip('.')}.")
         except OSError as error:
             message = f"The attempt's folder cannot be made in {self._folders.attempts}: {error.strerror}."
             # a full disk is nobody's fault, and may have room again

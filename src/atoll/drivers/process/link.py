@@ -93,12 +93,15 @@ class SupervisorLink:
                 self._watchers.discard(writer)
                 writer.close()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let go of all connections; the supervisor goes on."""
         self.closed = True
+        writers = [*self._watchers, *([self._streams[1]] if self._streams is not None else [])]
         self._let_go()
-        for writer in self._watchers:
+        for writer in writers:
             writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
 
     def _let_go(self) -> None:
         if self._streams is not None:
@@ -120,7 +123,6 @@ class SupervisorLink:
                                 await asyncio.to_thread(self._start)
                         if await self._greet(*streams):
                             return streams
-                        streams[1].close()
             except TimeoutError as error:
                 raise DriverError(
                     f"The supervisor of this machine could not be started within {_START_WITHIN:.0f} s; "
@@ -129,17 +131,22 @@ class SupervisorLink:
 
     async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Whether the supervisor is one that we understand; another is asked to make room, its attempts go on."""
+        understood = False
         try:
             writer.write(b'{"ask":"hello"}\n')
             hello = json.loads(await reader.readuntil(b"\n"))
             if hello.get("protocol") == PROTOCOL and hello.get("settings") == self._settings:
                 self.memory, self.pid = hello["memory"], hello["pid"]
-                return True
-            writer.write(b'{"ask":"leave"}\n')
-            await reader.read()
+                understood = True
+            else:
+                writer.write(b'{"ask":"leave"}\n')
+                await reader.read()
         except (ConnectionError, EOFError, ValueError):
-            return False
-        return False
+            understood = False
+        finally:
+            if not understood:
+                writer.close()
+        return understood
 
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         try:

@@ -12,13 +12,13 @@ from atoll.drivers.wrapper.launch import (
     WRAPPER,
     Place,
     environment_of,
+    output_file,
     quote,
     render_launch,
 )
-from atoll.drivers.wrapper.patterns import expand_pattern, pattern_values
 from atoll.drivers.wrapper.record import Record, parse_end, parse_start, read_record
 
 __all__ = [
-    "FILES", "LAUNCH", "SCRIPT", "STDERR", "STDOUT", "WRAPPER", "Place", "Record", "environment_of", "expand_pattern",
-    "parse_end", "parse_start", "pattern_values", "quote", "read_record", "render_launch",
+    "FILES", "LAUNCH", "SCRIPT", "STDERR", "STDOUT", "WRAPPER", "Place", "Record", "environment_of", "output_file",
+    "parse_end", "parse_start", "quote", "read_record", "render_launch",
 ]  # fmt: skip

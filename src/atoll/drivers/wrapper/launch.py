@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from atoll.core.patterns import expand_pattern
 from atoll.drivers.base import Launch
-from atoll.drivers.wrapper.patterns import expand_pattern, pattern_values
 
 WRAPPER = Path(__file__).with_name("wrapper.sh")
 """The wrapper's own text, to be laid where the site can read it."""
@@ -88,11 +88,24 @@ def environment_of(launch: Launch, place: Place) -> dict[str, str]:
     return {name: value for name, value in variables.items() if name not in place.withheld}
 
 
+def output_file(pattern: str | None, launch: Launch) -> str | None:
+    """The file name that `pattern` stands for in this attempt. Raises Invalid for a symbol that is not known."""
+    if pattern is None:
+        return None
+    return expand_pattern(
+        pattern,
+        job_id=launch.job_id,
+        task=launch.task,
+        name=launch.spec.title,
+        person=launch.person,
+        restarts=launch.number - 1,
+    )
+
+
 def _output_lines(launch: Launch, place: Place) -> list[str]:
     spec = launch.spec
-    values = pattern_values(launch, place.account)
-    out = expand_pattern(spec.stdout, values) if spec.stdout else None
-    error = expand_pattern(spec.stderr, values) if spec.stderr else None
+    out = output_file(spec.stdout, launch)
+    error = output_file(spec.stderr, launch)
     # Both in one file: as in Slurm, one stream.
     together = error is not None and error == out
     lines = []
@@ -111,7 +124,7 @@ def _plain_path(path: str) -> str:
 
 
 def render_launch(launch: Launch, place: Place) -> str:
-    """The text of the file `launch`. Raises ValueError for a file name pattern that is not known."""
+    """The text of the file `launch`. Raises Invalid for a file name pattern that is not known."""
     spec = launch.spec
     variables = environment_of(launch, place)
     own = {name: value for name, value in variables.items() if _SHELLS_OWN.fullmatch(name)}

@@ -95,18 +95,22 @@ class Groups:
         except OSError:
             return []
 
-    def usage(self, path: str) -> tuple[int, int | None]:
-        """How often the kernel killed for memory in the group, and its largest use in bytes where that is known."""
-        kills, peak = 0, None
+    def kills(self, path: str) -> int:
+        """How often the kernel killed for memory in the group."""
         try:
             for line in read_text(f"{path}/{self._event_file}").splitlines():
                 if line.startswith("oom_kill "):
-                    kills = int(line.split()[1])
-            peak = int(read_text(f"{path}/{self._peak_file}"))
+                    return int(line.split()[1])
+        except OSError:
+            return 0
+        return 0
+
+    def peak(self, path: str) -> int | None:
+        """The largest use of memory in the group, in bytes; None where it is not known (memory.peak: Linux 5.19)."""
+        try:
+            return int(read_text(f"{path}/{self._peak_file}"))
         except (OSError, ValueError):
-            # memory.peak came with Linux 5.19
-            return kills, peak
-        return kills, peak
+            return None
 
     def remove(self, path: str) -> bool:
         """Remove a group; False where it still has a dying process, and `sweep` is to remove it later."""

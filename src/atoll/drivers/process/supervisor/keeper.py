@@ -10,7 +10,7 @@ from atoll.drivers.process.supervisor import processes
 from atoll.drivers.process.supervisor.attempt import ENDED, RUNNING, STARTING, Attempt, Journal, Request
 from atoll.drivers.process.supervisor.cgroups import Groups
 from atoll.drivers.process.supervisor.devices import Devices
-from atoll.drivers.process.supervisor.limits import Limits, human_bytes
+from atoll.drivers.process.supervisor.limits import Limits, too_much
 from atoll.drivers.process.supervisor.spawn import CLAIMED_BEFORE, NOT_STARTED, Starter
 from atoll.drivers.wrapper.record import read_record
 
@@ -320,9 +320,8 @@ class Keeper:
         kills = self._settle_memory(attempt)
         if attempt.verdict is not None:
             outcome, message = attempt.verdict, attempt.message
-        elif kills and code != 0:
-            outcome = "out_of_memory"
-            message = f"It used more than the {human_bytes(attempt.request['memory'])} of memory it had asked for."
+        elif kills:
+            outcome, message = "out_of_memory", too_much(attempt)
         elif code is None:
             outcome = otherwise
         else:
@@ -334,7 +333,7 @@ class Keeper:
         if attempt.group is None or self._groups is None:
             return 0
         group, groups = attempt.group, self._groups
-        kills, peak = groups.usage(group)
+        kills, peak = groups.kills(group), groups.peak(group)
         if peak is not None:
             attempt.peak = max(peak, attempt.peak or 0)
         if groups.members(group):

@@ -12,8 +12,8 @@ WARN, DEADLINE, ASK_AGAIN, KILL = "warn", "deadline", "ask again", "kill"
 _ASK_AGAIN_EVERY = 0.02
 _KILL_AGAIN_EVERY = 0.2
 _KILLS_BEFORE_WRAPPER = 5
-_SAMPLE_EVERY = 0.2
-_SAMPLE_SHARE = 50
+_LOOK_EVERY = 0.2
+_LOOK_SHARE = 50
 """At most one part in so many of a core goes into looking at memory."""
 
 
@@ -27,6 +27,11 @@ def human_bytes(size: int) -> str:
     return f"{value:.4g} TiB"
 
 
+def too_much(attempt: Attempt) -> str:
+    """What is said of an attempt that was ended for its memory."""
+    return f"It used more than the {human_bytes(attempt.request['memory'])} of memory that it had asked for."
+
+
 class Limits:
     """The timers of all attempts, and what happens when one goes off."""
 
@@ -34,8 +39,8 @@ class Limits:
         self._groups = groups
         self._timers: list[tuple[float, int, str, Attempt]] = []
         self._count = 0
-        self._sampled: dict[str, Attempt] = {}
-        self._sample_at = 0.0
+        self._watched: dict[str, Attempt] = {}
+        self._look_at = 0.0
         self.decided: list[Attempt] = []
         """Attempts that got a verdict, or were warned, since the keeper last looked."""
 
@@ -47,13 +52,13 @@ class Limits:
             self._at(end, DEADLINE, attempt)
             if attempt.request.get("signal") and not attempt.warned:
                 self._at(max(end - attempt.request["before"], 0.0), WARN, attempt)
-        if attempt.group is None and attempt.request["memory"]:
-            self._sampled[attempt.id] = attempt
-            self._sample_at = min(self._sample_at, time.monotonic() + _SAMPLE_EVERY)
+        if attempt.request["memory"]:
+            self._watched[attempt.id] = attempt
+            self._look_at = min(self._look_at, time.monotonic() + _LOOK_EVERY)
 
     def leave(self, attempt: Attempt) -> None:
         """The attempt has ended. Its timers do nothing any more."""
-        self._sampled.pop(attempt.id, None)
+        self._watched.pop(attempt.id, None)
 
     def _at(self, when: float, what: str, attempt: Attempt) -> None:
         self._count += 1
@@ -64,8 +69,8 @@ class Limits:
         while self._timers and self._timers[0][3].phase != RUNNING:
             heapq.heappop(self._timers)
         times = [self._timers[0][0]] if self._timers else []
-        if self._sampled:
-            times.append(self._sample_at)
+        if self._watched:
+            times.append(self._look_at)
         return min(times, default=None)
 
     def work(self) -> None:
@@ -75,8 +80,8 @@ class Limits:
             _, _, what, attempt = heapq.heappop(self._timers)
             if attempt.phase == RUNNING:
                 self._due(what, attempt, now)
-        if self._sampled and self._sample_at <= now:
-            self._sample()
+        if self._watched and self._look_at <= now:
+            self._look_at_memory()
 
     def _due(self, what: str, attempt: Attempt, now: float) -> None:
         if what == WARN and attempt.verdict is None and not attempt.warned:
@@ -134,17 +139,22 @@ class Limits:
             send([attempt.pid], signal.SIGKILL)
         self._at(time.monotonic() + _KILL_AGAIN_EVERY, KILL, attempt)
 
-    def _sample(self) -> None:
-        """Look at the memory of the attempts that no cgroup holds."""
+    def _look_at_memory(self) -> None:
+        """Look at the memory of attempts that no cgroup holds, and whether the kernel killed in those that one does.
+
+        The whole attempt ends then: what is left of it would wait for the part that is gone.
+        """
         begun = time.thread_time()
-        for attempt in list(self._sampled.values()):
-            limit = attempt.request["memory"]
-            used = memory_of(descendants(attempt.pid), min(limit, attempt.peak or 0))
-            attempt.peak = max(attempt.peak or 0, used)
-            if used > limit and attempt.verdict != "out_of_memory":
-                message = f"It used {human_bytes(used)} of memory; it had asked for {human_bytes(limit)}."
-                attempt.verdict = attempt.verdict or "out_of_memory"
-                self.stop(attempt, "out_of_memory", message, 0)
-                attempt.message = attempt.message or message
+        for attempt in list(self._watched.values()):
+            if attempt.group is not None and self._groups is not None:
+                over = self._groups.kills(attempt.group) > 0
+            else:
+                limit = attempt.request["memory"]
+                used = memory_of(descendants(attempt.pid), min(limit, attempt.peak or 0))
+                attempt.peak = max(attempt.peak or 0, used)
+                over = used > limit
+            if over:
+                del self._watched[attempt.id]
+                self.stop(attempt, "out_of_memory", too_much(attempt), 0)
         spent = time.thread_time() - begun
-        self._sample_at = time.monotonic() + max(_SAMPLE_EVERY, spent * _SAMPLE_SHARE)
+        self._look_at = time.monotonic() + max(_LOOK_EVERY, spent * _LOOK_SHARE)

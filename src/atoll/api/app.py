@@ -1,0 +1,43 @@
+"""The HTTP application, put together from the rooms' routes.
+
+Nothing is answered to whoever has no valid token, but for the few routes in `api.public`.
+"""
+
+from fastapi import APIRouter, Depends, FastAPI
+
+from atoll.api import openapi, public, status
+from atoll.data.routes import router as data_router
+from atoll.faces.http import problems
+from atoll.faces.http.auth import Authenticator, caller
+from atoll.faces.http.body import BodyLimit
+from atoll.faces.http.platform import Platform
+from atoll.jobs.logs_routes import router as logs_router
+from atoll.jobs.prepare import SitesView
+from atoll.jobs.routes import router as jobs_router
+from atoll.jobs.submit import Submitter
+from atoll.people.routes import router as people_router
+from atoll.sites.routes import router as sites_router
+
+PREFIX = "/api/v1"
+_DESCRIPTION = "One front door to the computing of a research institution: jobs, sites, files, tokens."
+
+
+def create_app(platform: Platform) -> FastAPI:
+    """The application that serves `platform`."""
+    app = FastAPI(
+        title="Atoll", version=platform.version, description=_DESCRIPTION, docs_url=None, redoc_url=None,
+        openapi_url=None, redirect_slashes=False, separate_input_output_schemas=False,
+    )  # fmt: skip
+    app.state.platform = platform
+    app.state.authenticator = Authenticator(platform)
+    app.state.sites = SitesView(platform)
+    app.state.submitter = Submitter(platform)
+    problems.install(app)
+    closed = APIRouter(prefix=PREFIX, dependencies=[Depends(caller)])
+    for room in (jobs_router, logs_router, people_router, sites_router, data_router, status.router):
+        closed.include_router(room)
+    app.include_router(closed)
+    app.include_router(public.router)
+    app.add_middleware(BodyLimit, streaming_prefix=f"{PREFIX}/files/")
+    app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]  # the way that FastAPI documents
+    return app

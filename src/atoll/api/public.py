@@ -1,0 +1,100 @@
+"""HTTP: the few routes that need no token. They say nothing about persons and their jobs but how many there are."""
+
+import ipaddress
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+from sqlalchemy import Connection, text
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+
+from atoll.api import first_page, metrics, openapi, reference
+from atoll.core.errors import AtollError, Unavailable
+from atoll.faces.http.auth import Authenticator, Here, require_administrator
+from atoll.faces.http.problems import problems
+from atoll.store import jobs
+from atoll.store import sites as site_store
+
+router = APIRouter(tags=["platform"])
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
+
+
+class Version(BaseModel):
+    """What runs here."""
+
+    version: str
+    api: str
+
+
+def is_local(request: Request) -> bool:
+    """Whether the request came over this machine's loopback, and not by way of a proxy on it."""
+    if request.client is None or any(name in request.headers for name in _FORWARDED):
+        return False
+    try:
+        return ipaddress.ip_address(request.client.host).is_loopback
+    except ValueError:
+        return False
+
+
+@router.get("/api/v1/version", response_model=Version)
+async def version(platform: Here) -> Response:
+    """Which version of Atoll this is, and of its API."""
+    return JSONResponse({"version": platform.version, "api": "v1"})
+
+
+@router.get("/healthz", response_class=PlainTextResponse)
+async def healthz() -> Response:
+    """Whether the process lives."""
+    return PlainTextResponse("ok\n")
+
+
+@router.get(
+    "/readyz", response_class=PlainTextResponse, responses={status: problems()[status] for status in (500, 503)}
+)
+async def readyz(platform: Here) -> Response:
+    """Whether the database answers and the control plane runs."""
+    reason = platform.ready()
+    if reason is not None:
+        raise Unavailable("not_ready", reason, retry_after=5)
+    await platform.database.read(lambda connection: connection.execute(text("SELECT 1")).scalar())
+    return PlainTextResponse("ok\n")
+
+
+@router.get("/metrics", response_class=PlainTextResponse, responses=problems(403))
+async def prometheus(request: Request, platform: Here) -> Response:
+    """Figures for Prometheus; over the loopback, or with an administrator's token."""
+    if not is_local(request):
+        authenticator: Authenticator = request.app.state.authenticator
+        require_administrator(await authenticator.find(request.headers.get("authorization")), "read the metrics")
+    found = await platform.database.read(metrics.read)
+    return Response(metrics.render(found, platform.version), media_type=metrics.MEDIA_TYPE)
+
+
+@router.get("/", response_class=HTMLResponse, include_in_schema=False)
+async def show_first_page(request: Request, platform: Here) -> Response:
+    """That Atoll is up; over the loopback also how many jobs are in each state, and the sites."""
+    counts: dict[str, int] | None = None
+    sites: list[Any] = []
+    trouble = platform.ready()
+    if is_local(request):
+        try:
+            counts, sites = await platform.database.read(_overview)
+        except AtollError as error:
+            trouble = error.sentence
+    return first_page.response(platform.version, counts, sites, trouble)
+
+
+def _overview(connection: Connection) -> tuple[dict[str, int], list[Any]]:
+    return jobs.count_by_state(connection), site_store.load(connection)
+
+
+@router.get("/api/v1/openapi.json", include_in_schema=False)
+async def openapi_document(request: Request) -> Response:
+    """The OpenAPI document."""
+    return JSONResponse(openapi.document(request.app))
+
+
+@router.get("/api/docs", response_class=HTMLResponse, include_in_schema=False)
+async def openapi_pages(request: Request) -> Response:
+    """The OpenAPI document for people."""
+    return reference.response(openapi.document(request.app))

@@ -1,0 +1,1 @@
+"""The command line `atoll`: assembles the rooms' commands, and adds those about the platform itself."""

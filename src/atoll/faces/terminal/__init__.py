@@ -1,0 +1,1 @@
+"""What the rooms' commands share: options, output as tables, JSON, YAML or names, times, progress, errors."""

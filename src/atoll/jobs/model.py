@@ -1,0 +1,163 @@
+"""What the API says of jobs."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from atoll.core.reasons import ReasonCode
+from atoll.core.spec import JobClass
+from atoll.core.states import JobState, Outcome
+
+Moment = Annotated[str, Field(description="RFC 3339 in UTC.", examples=["2026-05-01T12:00:00.000000Z"])]
+
+
+class ReasonDocument(BaseModel):
+    """Why a job waits, or why it ended: a code for programs, a sentence for people."""
+
+    code: ReasonCode
+    sentence: str
+
+
+class TaskCounts(BaseModel):
+    """Where the tasks of an array are."""
+
+    total: int
+    waiting: int
+    active: int
+    succeeded: int
+    failed: int
+    cancelled: int
+
+
+class JobSummary(BaseModel):
+    """A job, an array, or one task of an array."""
+
+    model_config = ConfigDict(populate_by_name=True)
+    id: Annotated[str, Field(description="12, or 12[3] for a task.")]
+    job: int
+    task: int | None
+    name: str
+    owner: str
+    project: str | None
+    class_: Annotated[JobClass, Field(alias="class")]
+    state: JobState
+    reason: ReasonDocument
+    cpu: Annotated[str, Field(description="On each node: 2, 500m.")]
+    memory: Annotated[int, Field(description="Bytes on each node.")]
+    gpu: Annotated[str, Field(description="On each node: 1, 500m.")]
+    nodes: int
+    priority: int
+    submitted_at: Moment
+    started_at: Moment | None
+    ended_at: Moment | None
+    exit_code: int | None
+    outcome: Outcome | None
+    site: str | None
+    attempts: int
+    tasks: Annotated[TaskCounts | None, Field(description="Of an array.")]
+
+
+class Attempt(BaseModel):
+    """One placing of a job at a site."""
+
+    id: str
+    number: int
+    site: str
+    flavor: str
+    state: str
+    placed_at: Moment
+    submitted_at: Moment | None
+    started_at: Moment | None
+    ended_at: Moment | None
+    outcome: Outcome | None
+    exit_code: int | None
+    signal: int | None
+    message: str | None
+    native_id: str | None
+    native_state: str | None
+    max_memory: int | None
+    cpu_seconds: float | None
+
+
+class DependencyDocument(BaseModel):
+    """A job that this one waits, or waited, for."""
+
+    job: str
+    on: Literal["ok", "any", "not_ok"]
+    met: bool
+
+
+class Job(JobSummary):
+    """A job in full."""
+
+    spec: Annotated[dict[str, Any], Field(description="The specification, without what is left at its default.")]
+    attempt_list: list[Attempt]
+    dependencies: list[DependencyDocument]
+    begin: Annotated[Moment | None, Field(description="It does not start before this time.")]
+    outputs: Annotated[int, Field(description="How many files it brought out.")]
+
+
+class JobPage(BaseModel):
+    """A page of jobs, newest first; tasks of an array by number."""
+
+    items: list[JobSummary]
+    next_cursor: str | None
+
+
+class Submitted(BaseModel):
+    """A job that was accepted."""
+
+    id: int
+    name: str
+    state: JobState
+    tasks: Annotated[int, Field(description="How many tasks it has; 1 where it is no array.")]
+    warnings: list[str]
+
+
+class SubmittedMany(BaseModel):
+    """Jobs that were accepted, in the order of the request."""
+
+    ids: list[int]
+
+
+class Changed(BaseModel):
+    """What an action did."""
+
+    changed: Annotated[int, Field(description="How many jobs and tasks it changed.")]
+    job: JobSummary
+
+
+class Why(BaseModel):
+    """Why a job is where it is."""
+
+    job: str
+    state: JobState
+    code: ReasonCode
+    sentence: str
+    position: Annotated[int | None, Field(description="Place among those that wait; 1 is next.")]
+    waiting: Annotated[int | None, Field(description="How many entries wait in all; an array is one.")]
+    facts: list[str]
+
+
+class Output(BaseModel):
+    """A file that a job brought out."""
+
+    path: str
+    sha256: str
+    size: int
+
+
+class Outputs(BaseModel):
+    """The files that a job brought out."""
+
+    items: list[Output]
+
+
+class SignalRequest(BaseModel):
+    """A signal to send."""
+
+    model_config = ConfigDict(extra="forbid")
+    signal: Annotated[
+        Literal["HUP", "INT", "QUIT", "KILL", "USR1", "USR2", "TERM", "CONT", "STOP", "ALRM"],
+        Field(description="Name without SIG."),
+    ]
