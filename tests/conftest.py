@@ -74,6 +74,12 @@ def chaos_size(pytestconfig: pytest.Config) -> ChaosSize:
     return ChaosSize(2_000, 100) if pytestconfig.getoption("--full-size") else ChaosSize(200, 10)
 
 
+@pytest.fixture(scope="session")
+def chaos_pause(pytestconfig: pytest.Config) -> float:
+    """Seconds for which a leader is paused: longer than its lease in CI, a minute in `make chaos`."""
+    return 60.0 if pytestconfig.getoption("--full-size") else 25.0
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Name the engines that this run did without."""
     skips = skips_by_engine(terminalreporter.stats.get("skipped", []))

@@ -1,6 +1,6 @@
 """Reads the scores that the tasks of the array wrote, prints them from worst to best, and names the best.
 
-    python best.py FOLDER
+It is run as `python best.py FOLDER`.
 """
 
 import json

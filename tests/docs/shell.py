@@ -56,7 +56,7 @@ class Shell:
     ) -> None:
         assert self._process is not None
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()
         os.close(self._status)
 
     def run(self, command: Command) -> tuple[int, str]:

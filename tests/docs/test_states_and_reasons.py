@@ -1,4 +1,4 @@
-"""The page on states and reasons says what the code does: every state, change, outcome and reason, in the same words."""
+"""The page on states and reasons says what the code does: every state, change, outcome and reason."""
 
 from __future__ import annotations
 
@@ -45,8 +45,6 @@ def test_every_outcome_of_an_attempt_is_explained() -> None:
 
 def test_every_reason_has_its_sentence_and_what_to_do() -> None:
     table = [row for part in ("While it waits", "On its way", "At its end") for row in rows(section(f"### {part}"))]
-    assert {code: sentence for code, sentence, _ in table} == {
-        str(code): general_sentence(code) for code in ReasonCode
-    }
+    assert {code: sentence for code, sentence, _ in table} == {str(code): general_sentence(code) for code in ReasonCode}
     assert len(table) == len(ReasonCode), "a code stands there twice"
     assert all(what_to_do for _, _, what_to_do in table)

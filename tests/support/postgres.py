@@ -81,14 +81,14 @@ class PostgresServer:
     def create_database(self, name: str | None = None) -> str:
         """Create an empty database, with a name of its own unless one is given; its URL."""
         name = name or f"atoll_{secrets.token_hex(6)}"
-        with self._connect() as connection:
+        with self.connect() as connection:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return self.url(name)
 
     def drop_database(self, url: str) -> None:
         """Drop the database of `url`, and with it whatever connections somebody left open."""
         name = url.rpartition("/")[2]
-        with self._connect() as connection:
+        with self.connect() as connection:
             drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
             connection.execute(drop.format(sql.Identifier(name)))
 
@@ -169,7 +169,8 @@ class PostgresServer:
         assert self._process is not None, "the server does not run"
         return self._process.pid
 
-    def _connect(self, timeout: float = 10) -> psycopg.Connection[tuple[object, ...]]:
+    def connect(self, timeout: float = 10) -> psycopg.Connection[tuple[object, ...]]:
+        """A connection of the superuser, each statement a transaction of its own."""
         return psycopg.connect(
             host="127.0.0.1",
             port=self.port,
@@ -212,7 +213,7 @@ class PostgresServer:
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 return False
-            with contextlib.suppress(psycopg.OperationalError), self._connect(timeout=5):
+            with contextlib.suppress(psycopg.OperationalError), self.connect(timeout=5):
                 return True
             time.sleep(0.02)
         self._end(signal.SIGQUIT)

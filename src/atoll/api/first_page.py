@@ -10,12 +10,12 @@ from atoll.core.states import ENDED, JobState
 from atoll.faces.web.page import page, table
 
 
-def response(
-    version: str, counts: Mapping[str, int] | None, sites: Sequence[Site], trouble: str | None
-) -> Response:
+def response(version: str, counts: Mapping[str, int] | None, sites: Sequence[Site], trouble: str | None) -> Response:
     """The page. `counts` is None for visitors who are not told."""
     parts = [f"<h1>Atoll is up</h1><p>Version {escape(version)}. "]
-    parts.append('<a href="/api/docs">What the API offers</a> · <a href="/api/v1/openapi.json">OpenAPI document</a></p>')
+    parts.append(
+        '<a href="/api/docs">What the API offers</a> · <a href="/api/v1/openapi.json">OpenAPI document</a></p>'
+    )
     if trouble is not None:
         parts.append(f'<p class="warning" role="alert">{escape(trouble)}</p>')
     if counts is not None:

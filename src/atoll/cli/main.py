@@ -64,7 +64,9 @@ def run(words: list[str]) -> int:
     except Exception as error:
         if os.environ.get("ATOLL_DEBUG"):
             raise
-        _tell(f"A fault of Atoll itself ({type(error).__name__}: {error}); please report it. ATOLL_DEBUG=1 shows where.")
+        _tell(
+            f"A fault of Atoll itself ({type(error).__name__}: {error}); please report it. ATOLL_DEBUG=1 shows where."
+        )
         return Internal.exit_code
     return answer if isinstance(answer, int) else 0
 
@@ -74,6 +76,9 @@ def _usage(error: typer.TyperException) -> int:
         sys.stdout.write(error.message + "\n")
         return USAGE
     message = error.format_message().removeprefix("Invalid value: ")
+    if option := getattr(error, "option_name", None):
+        near = list(getattr(error, "possibilities", None) or ())
+        message = f"There is no option {option}." + (f" Did you mean {near[0]}?" if near else "")
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "atoll"
     _tell(f"{message.rstrip('.?')}{'?' if message.endswith('?') else '.'} See: {path} --help")

@@ -2,22 +2,26 @@
 
 import os
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from atoll.core.errors import AtollError, Unavailable
 from atoll.faces.terminal.command import Output, command
-from atoll.faces.terminal.output import Format, emit, say
+from atoll.faces.terminal.output import Format, emit, printable, say
+from atoll.faces.terminal.tables import coloured
 
 if TYPE_CHECKING:
     from atoll.client.synchronous import Client
 
 app = typer.Typer()
+Connect = Callable[[], "Client"]
 SERVER = "atoll.api.server"
 """Run as a module: the command line knows no more of the server than its name and flags."""
-_NEEDED = ("fastapi", "uvicorn", "sqlalchemy", "alembic", "numpy", "structlog", "uvloop")
+NEEDED = ("fastapi", "uvicorn", "sqlalchemy", "alembic", "numpy", "structlog", "uvloop")
 """Some of what the extra `server` brings."""
 
 
@@ -37,7 +41,7 @@ def up(
                                             "too.")] = False,
 ) -> None:  # fmt: skip
     """Start a platform on this machine, in the foreground; Ctrl-C stops it and leaves running jobs running."""
-    missing = [name for name in _NEEDED if find_spec(name) is None]
+    missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise Unavailable(
             "no_server",
@@ -48,20 +52,18 @@ def up(
     flags = [word for name, value in given.items() if value is not None for word in (name, str(value))]
     sys.stdout.flush()
     # in this very process, so that whoever started it stops the platform itself
-    os.execv(sys.executable, [sys.executable, "-m", SERVER, *flags, *(["--stop-jobs"] if stop_jobs else [])])
+    ending = ["--stop-jobs"] if stop_jobs else []
+    os.execv(sys.executable, [sys.executable, "-m", SERVER, *flags, *ending])  # noqa: S606  (no shell, as intended)
 
 
-def version(
-    connect: "typer.Context",
-    output: Output = Format.TABLE,
-) -> None:
+def version(connect: "Connect", output: Output = Format.TABLE) -> None:
     """Print the versions of Atoll, here and of the platform."""
     import atoll
 
     found: dict[str, str | None] = {"client": atoll.__version__, "platform": None, "url": None}
     problem = ""
     try:
-        with connect() as client:  # type: ignore[operator]
+        with connect() as client:
             found |= {"url": client.platform.url, "platform": client.version().version}
     except AtollError as error:
         problem = error.sentence
@@ -71,3 +73,39 @@ def version(
         say(f"platform {found['platform']} at {found['url']}" if found["platform"] else f"no platform: {problem}")
 
     emit(output, found, names=lambda: [found["client"]], table=table)
+
+
+def doctor(
+    connect: "Connect",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR", help="Data folder to look at. Default: ATOLL_DATA, or ./atoll-data.", show_default=False
+        ),
+    ] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Say what this machine can and cannot do; fails where something is broken."""
+    from atoll.cli.doctor import Status, examine
+
+    folder = Path(data or os.environ.get("ATOLL_DATA") or "atoll-data")
+    findings = list(examine(folder, connect, NEEDED))
+
+    def table() -> None:
+        width = max(len(finding.check) for finding in findings)
+        for finding in findings:
+            status = coloured(finding.status, finding.status) + " " * (5 - len(finding.status))
+            say(f"{status} {finding.check:<{width}}  {printable(finding.sentence)}")
+
+    emit(
+        output,
+        [{"check": item.check, "status": item.status.value, "sentence": item.sentence} for item in findings],
+        names=lambda: [item.check for item in findings],
+        table=table,
+    )
+    if any(finding.status is Status.FAIL for finding in findings):
+        raise typer.Exit(Unavailable.exit_code)
+
+
+command(app, "doctor", lazy=True)(doctor)
+command(app, "version", lazy=True)(version)

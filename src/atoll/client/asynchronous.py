@@ -14,7 +14,7 @@ from atoll.client.events import Event, EventParser, Waiter
 from atoll.client.files import CHUNK, Incoming, LocalFile, hash_file, safe_target
 from atoll.client.retry import Attempts
 from atoll.client.wire import Wire, is_event_stream, reply_of, stream_refusal
-from atoll.core.errors import Internal
+from atoll.core.errors import Internal, Unavailable
 from atoll.core.spec import JobSpec
 
 T = TypeVar("T")
@@ -250,6 +250,8 @@ class AsyncClient(Wire):
                         parser = EventParser()
                         async for data in response.aiter_bytes():
                             for event in parser.feed(data):
+                                if event.name == "problem":
+                                    raise calls.error_of_event(event.data)
                                 attempts.came(event.name)
                                 yield event
                                 call.last_event_id = event.id or call.last_event_id
@@ -264,6 +266,8 @@ class AsyncClient(Wire):
                         delay = pause
             except (httpx2.RequestError, ValueError) as error:
                 delay = self._after_failure(None, error, attempts)
+            except Unavailable as error:
+                delay = attempts.delay(error.sentence, error)
             await asyncio.sleep(delay)
 
     async def _download(

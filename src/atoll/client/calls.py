@@ -73,7 +73,7 @@ def error_of(reply: Reply) -> AtollError:
         document = None
     if isinstance(document, dict) and ("detail" in document or "title" in document):
         try:
-            return from_problem({**document, "status": reply.status})
+            return from_problem({"status": reply.status, **document})
         except (KeyError, TypeError):  # a problem, but not one of ours
             return from_problem({"status": reply.status, "detail": str(document.get("detail"))[:500]})
     if reply.status in (502, 503, 504):
@@ -81,6 +81,11 @@ def error_of(reply: Reply) -> AtollError:
     if 400 <= reply.status < 500 and reply.status != 404:
         return from_problem({"status": reply.status, "detail": f"The platform refused it (HTTP {reply.status})."})
     return not_atoll(f"HTTP {reply.status} without an explanation")
+
+
+def error_of_event(data: str) -> AtollError:
+    """The error that broke off a stream of events, as its event `problem` tells it."""
+    return error_of(Reply(500, {}, data.encode()))
 
 
 def not_atoll(what: str) -> AtollError:

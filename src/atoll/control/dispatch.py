@@ -223,7 +223,7 @@ def _waiting(row: JobRow, text: str) -> Waiting:
         placement=demand.placement,
         not_before=row.not_before,
         backing_off=row.reason == ReasonCode.BACKOFF,
-        tasks=Ranges.parse(row.waiting) if row.waiting_count else None,
+        tasks=Ranges.stored(row.waiting) if row.waiting_count else None,
         width=row.width if row.waiting_count else None,
         active=row.active_count,
     )

@@ -44,7 +44,7 @@ async def _answer(platform: Platform, ref: JobRef, who: Principal, changed: int)
 
 async def send_signal(platform: Platform, ref: JobRef, who: Principal, name: str) -> Document:
     """Send a signal to what runs of a job. Raises Conflict where nothing does, Unavailable where its site is silent."""
-    _, attempts = await platform.database.read(lambda connection: running_attempts(connection, ref, who, BITE))
+    attempts = await platform.database.read(lambda connection: running_attempts(connection, ref, who, BITE))
     number = Number[f"SIG{name}"].value
     limit = asyncio.Semaphore(_AT_ONCE)
 

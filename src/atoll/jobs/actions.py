@@ -46,8 +46,9 @@ Action = Callable[[Connection, JobRef, Principal, int], Bite]
 
 
 def _tasks_of(
-    connection: Connection, array: JobRow, tasks: Ranges | None, states: Sequence[JobState], *, uncancelled: bool = False
-) -> list[JobRow]:
+    connection: Connection, array: JobRow, tasks: Ranges | None, states: Sequence[JobState], *,
+    uncancelled: bool = False,
+) -> list[JobRow]:  # fmt: skip
     """At most BITE rows of an array's tasks (all, or those of `tasks`) in some states, by number."""
     query = select(table).where(table.c.array_id == array.id, table.c.state.in_([str(state) for state in states]))
     if uncancelled:
@@ -178,8 +179,11 @@ def _hold_rows(connection: Connection, rows: Sequence[JobRow], now: int) -> int:
     changed = len(jobs.move(connection, moves, now))
     depends = [row.id for row in rows if JobState(row.state) is JobState.HELD and not row.hold]
     for piece in chunked(depends):
-        values = {"hold": True, "reason": ReasonCode.HELD_BY_USER, "sentence": None}
-        connection.execute(update(table).where(table.c.id.in_(piece)).values(values))
+        connection.execute(
+            update(table)
+            .where(table.c.id.in_(piece))
+            .values(hold=True, reason=ReasonCode.HELD_BY_USER.value, sentence=None)
+        )
     return changed + len(depends)
 
 
@@ -220,8 +224,11 @@ def _release_rows(connection: Connection, rows: Sequence[JobRow], now: int) -> i
     held = [row for row in rows if JobState(row.state) is JobState.HELD and row.hold]
     blocked = [row.id for row in held if row.blockers]
     for piece in chunked(blocked):
-        values = {"hold": False, "reason": ReasonCode.DEPENDENCY, "sentence": None}
-        connection.execute(update(table).where(table.c.id.in_(piece)).values(values))
+        connection.execute(
+            update(table)
+            .where(table.c.id.in_(piece))
+            .values(hold=False, reason=ReasonCode.DEPENDENCY.value, sentence=None)
+        )
     moves = [
         Move(row.id, _HELD, JobState.QUEUED, ReasonCode.NONE, values={"hold": False})
         for row in held if not row.blockers
@@ -304,8 +311,8 @@ def _already_stopping(connection: Connection, ids: Sequence[int]) -> set[int]:
 # ---- signals
 
 
-def running_attempts(connection: Connection, ref: JobRef, who: Principal, limit: int) -> tuple[JobRow, list[AttemptRow]]:
-    """The array or job, and the current attempts of what runs of it. Raises NotFound, Conflict where nothing runs."""
+def running_attempts(connection: Connection, ref: JobRef, who: Principal, limit: int) -> list[AttemptRow]:
+    """The current attempts of what runs of a job, an array or some tasks. Raises NotFound, Conflict where nothing runs."""
     whole = find_whole(connection, ref, who)
     _check_tasks(connection, whole, ref.tasks)
     running = [JobState.RUNNING, JobState.STOPPING]
@@ -321,4 +328,4 @@ def running_attempts(connection: Connection, ref: JobRef, who: Principal, limit:
     if len(rows) >= limit:
         raise Conflict("too_many", f"More than {limit} tasks of {ref} run; name fewer of them.", field="id")
     known = attempts.known(connection, [row.attempt_id for row in rows if row.attempt_id])
-    return whole, list(known.values())
+    return list(known.values())

@@ -33,10 +33,10 @@ class JobChanges(Document):
     retries: Annotated[int, Field(ge=0, le=100)] = 0
     rerun: bool = False
     labels: Annotated[
-        dict[Name, Annotated[str, StringConstraints(max_length=255)]], Field(max_length=100)
-    ] = {}
+        dict[Name, Annotated[str, StringConstraints(max_length=255)]], Field(max_length=100, default_factory=dict)
+    ]
     grace: Annotated[Seconds, Field(le=86_400)] = 30
-    constraints: Annotated[list[str], Field(max_length=100)] = []
+    constraints: Annotated[list[str], Field(max_length=100, default_factory=list)]
 
 
 def read_changes(text: bytes) -> dict[str, Any]:

@@ -113,15 +113,11 @@ async def _from_store(platform: Platform, stored: StoredLog, offset: int, limit:
     try:
         start, data = await asyncio.to_thread(platform.logs.read, stored, offset, limit)
     except OSError as error:
-        raise Unavailable(
-            "log_store", f"The log store cannot be read ({error.strerror}).", retry_after=30
-        ) from error
+        raise Unavailable("log_store", f"The log store cannot be read ({error.strerror}).", retry_after=30) from error
     return Piece(start, data, stored.size, complete=True, omitted=stored.omitted)
 
 
-async def _from_site(
-    platform: Platform, row: AttemptRow, stream: Stream, offset: int, limit: int
-) -> Piece | None:
+async def _from_site(platform: Platform, row: AttemptRow, stream: Stream, offset: int, limit: int) -> Piece | None:
     if row.submit_began_at is None:
         return _NOTHING
     driver = platform.driver_for(row.site)

@@ -126,9 +126,7 @@ def begin_micros(begin: datetime, prefix: str = "") -> int:
     return micros
 
 
-def prepare_one(
-    spec: JobSpec, who: Principal, view: SitesView, platform: Platform, *, hold: bool = False
-) -> Prepared:
+def prepare_one(spec: JobSpec, who: Principal, view: SitesView, platform: Platform, *, hold: bool = False) -> Prepared:
     """As `prepare`, for a job whose dependencies are jobs that exist already."""
     prepared = prepare(spec, who, view, platform, hold=hold)
     if spec.dependencies:

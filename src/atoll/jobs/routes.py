@@ -224,5 +224,3 @@ async def change_job(request: Request, job: JobId, who: Caller, platform: Here) 
     await platform.database.write(lambda connection: change(connection, ref, who, changes, view, now))
     platform.changed()
     return JSONResponse(await platform.database.read(lambda connection: service.get(connection, ref, who)))
-
-

@@ -158,9 +158,7 @@ def _claim_keys(connection: Connection, entries: Sequence[_Entry], now: int) -> 
             same.setdefault((entry.submission.who.person, entry.submission.key), []).append(entry)
     if not same:
         return
-    claims = [
-        Claim(person, key, group[0].submission.digest, group[0].answer) for (person, key), group in same.items()
-    ]
+    claims = [Claim(person, key, group[0].submission.digest, group[0].answer) for (person, key), group in same.items()]
     taken = idempotency.claim(connection, claims, now)
     for pair, group in same.items():
         # where another replica was quicker, its answer is everybody's
@@ -210,9 +208,10 @@ def _check_dependencies(connection: Connection, entries: Sequence[_Entry]) -> No
         query = select(table).where(table.c.id.in_(piece)).order_by(table.c.id).with_for_update(read=True)
         upstream.update((row.id, row) for row in connection.execute(query))
     for entry in waiting:
+        who = entry.submission.who
         try:
             entry.edges = [
-                [edge for item in prepared.awaited for edge in _edges(connection, upstream, entry.submission.who, *item)]
+                [edge for item in prepared.awaited for edge in _edges(connection, upstream, who, *item)]
                 for prepared in entry.submission.prepared
             ]
         except Invalid as error:

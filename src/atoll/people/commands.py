@@ -20,7 +20,8 @@ def create(
     client: "Client",
     name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for.", show_default=False)],
     expires: Annotated[
-        str | None, typer.Option("--expires", metavar="AGE", help="How long it is good for: 30d, 12h. Default: for ever.")
+        str | None,
+        typer.Option("--expires", metavar="AGE", help="How long it is good for: 30d, 12h. Default: for ever."),
     ] = None,
     person: Annotated[
         str | None, typer.Option("--person", metavar="PERSON", help="For somebody else; administrators only.")

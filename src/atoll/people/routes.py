@@ -63,5 +63,3 @@ async def revoke_token(request: Request, token_id: TokenId, who: Caller, platfor
     authenticator: Authenticator = request.app.state.authenticator
     await authenticator.forget()
     return Response(status_code=204)
-
-

@@ -12,7 +12,7 @@ from atoll.core.errors import Denied, Invalid, NotFound
 from atoll.store import people
 from atoll.store.people import Principal
 
-TOKEN_FILE = "token"
+TOKEN_FILE = "token"  # noqa: S105 - the name of the file
 _PREFIX = "atl_"
 
 

@@ -67,7 +67,10 @@ def show_sites(
             _print_site(site)
 
     emit(
-        output, one_or_many([site.document() for site in found]), names=lambda: [site.name for site in found], table=table
+        output,
+        one_or_many([site.document() for site in found]),
+        names=lambda: [site.name for site in found],
+        table=table,
     )
 
 

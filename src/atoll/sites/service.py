@@ -5,11 +5,11 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from atoll.core.clock import to_micros
 from atoll.core.errors import NotFound
 from atoll.core.resources import Resources, format_milli
 from atoll.core.site import Flavor, Site
 from atoll.faces.http.times import moment_or_none
-from atoll.core.clock import to_micros
 from atoll.store import figures, sites
 
 Document = dict[str, Any]

@@ -305,7 +305,12 @@ def ask_to_stop(
 ) -> None:
     """Ask that the current attempts of jobs stop; `grace` in seconds by job id. The stop loop does it."""
     rows = lock_states(connection, job_ids)
-    live = {row.attempt_id: row.id for row in rows.values() if JobState(row.state) in HOLDS_ROOM}
+    # an array has no attempt of its own: its tasks are asked one by one
+    live = {
+        row.attempt_id: row.id
+        for row in rows.values()
+        if JobState(row.state) in HOLDS_ROOM and row.attempt_id is not None
+    }
     for piece in chunked(list(live)):
         for attempt_id in piece:
             connection.execute(

@@ -49,7 +49,9 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the stream."""
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        ends = [asyncio.ensure_future(_disconnected(receive)), asyncio.ensure_future(self._stopping.wait())]
+        ends: list[asyncio.Future[Any]] = [
+            asyncio.ensure_future(_disconnected(receive)), asyncio.ensure_future(self._stopping.wait())
+        ]  # fmt: skip
         try:
             await self._send_all(send, ends)
         finally:

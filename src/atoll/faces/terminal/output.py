@@ -58,7 +58,14 @@ def dump(output: Format, document: Any) -> str:
         return json.dumps(document, indent=2, ensure_ascii=False)
     import yaml
 
-    text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, default_flow_style=False)
+    class Dumper(yaml.SafeDumper):
+        """Texts of several lines as blocks, as people write scripts."""
+
+    def text_node(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+    Dumper.add_representer(str, text_node)
+    text: str = yaml.dump(document, Dumper=Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False)
     return text.rstrip("\n").removesuffix("\n...")
 
 

@@ -17,7 +17,9 @@ def parse_moment(text: str, now: datetime, field: str) -> datetime:
         return now - timedelta(seconds=parse_seconds(text))
     except (ValueError, OverflowError):
         raise Invalid(
-            "bad_time", f"{text!r} is no time; write an age as in 2h or 1d, or a time as in 2026-05-01T12:00.", field=field
+            "bad_time",
+            f"{text!r} is no time; write an age as in 2h or 1d, or a time as in 2026-05-01T12:00.",
+            field=field,
         ) from None
 
 

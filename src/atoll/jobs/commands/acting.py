@@ -93,7 +93,9 @@ def send_signal(
         name, jobs = words[-1], words[:-1]  # as people type it who think of the job first
     signal = name.upper().removeprefix("SIG")
     if signal not in _SIGNALS:
-        near = suggestion(signal, list(_SIGNALS)) or f" Write one of {', '.join(_SIGNALS)}, as in: atoll signal USR1 12."
+        near = (
+            suggestion(signal, list(_SIGNALS)) or f" Write one of {', '.join(_SIGNALS)}, as in: atoll signal USR1 12."
+        )
         raise Invalid("bad_signal", f"There is no signal {name!r} to send.{near}", field="signal")
     if not jobs:
         raise Invalid("no_job", f"Name a job: atoll signal {signal} 12.", field="job")

@@ -152,4 +152,3 @@ def exit_code_of(client: "Client", job: "Job") -> int:
         except AtollError:  # purged in between: the next one tells as much
             continue
     return job_exit_code(job)
-

@@ -27,9 +27,9 @@ def ps(
     jobs: Annotated[list[str] | None, typer.Argument(metavar="JOB", help="Only these; of an array its tasks.",
                                                      show_default=False)] = None,
     every: Annotated[bool, typer.Option("--all", "-a", help="Ended jobs too.")] = False,
-    since: Annotated[str | None, typer.Option(metavar="TIME", help="Submitted since: an age as in 2h or 1d, or a time "
-                                              "as in 2026-05-01T12:00. Ended ones too.")] = None,
-    state: Annotated[list[str] | None, typer.Option(metavar="STATE", help="Only in this state; may be repeated.")] = None,
+    since: Annotated[str | None, typer.Option(metavar="TIME", help="Submitted or ended since: an age as in 2h or 1d, "
+                                              "or a time as in 2026-05-01T12:00.")] = None,
+    state: Annotated[list[str] | None, typer.Option(metavar="STATE", help="Only in this state; repeatable.")] = None,
     project: Annotated[str | None, typer.Option(metavar="NAME", help="Only of this project.")] = None,
     owner: Annotated[str | None, typer.Option(metavar="PERSON", help="Only of this person.")] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="Only of this name.")] = None,
@@ -70,11 +70,12 @@ def _states(given: list[str] | None) -> list[str]:
 
     known = [str(state) for state in JobState]
     words = [word.strip().lower() for text in given or [] for word in text.split(",")]
+    every = f" There are {', '.join(known)}."
     for word in words:
         if word not in known:
             raise Invalid(
                 "bad_state",
-                f"--state: There is no state {word!r}.{suggestion(word, known) or ' There are ' + ', '.join(known) + '.'}",
+                f"--state: There is no state {word!r}.{suggestion(word, known) or every}",
                 field="--state",
             )
     return words
@@ -149,8 +150,10 @@ def _print_job(job: "Job") -> None:
     now = times.now()
     state = coloured(str(job.state), str(job.state))
     say(f"Job {job.id}  {printable(job.name)}  {state}")
-    asked = [f"{format_milli(job.cpu)} CPU", format_bytes(job.memory) if job.memory else "",
-             f"{format_milli(job.gpu)} GPU" if job.gpu else "", f"on {job.nodes} nodes" if job.nodes > 1 else ""]  # fmt: skip
+    asked = [f"{format_milli(job.cpu)} CPU"]
+    asked += [format_bytes(job.memory)] if job.memory else []
+    asked += [f"{format_milli(job.gpu)} GPU"] if job.gpu else []
+    asked += [f"on each of {job.nodes} nodes"] if job.nodes > 1 else []
     command_line = job.spec.get("command")
     print_facts([
         ("reason", job.reason.sentence if job.reason else None),
@@ -161,7 +164,7 @@ def _print_job(job: "Job") -> None:
         ("class", job.class_),
         ("command", _shown(command_line) if command_line else None),
         ("script", f"{len(job.spec['script'].splitlines())} lines" if job.spec.get("script") else None),
-        ("asks for", ", ".join(filter(None, asked))),
+        ("asks for", ", ".join(asked)),
         ("tasks", _tasks(job)),
         ("site", job.site),
         ("priority", job.priority or None),

@@ -263,7 +263,7 @@ class JobCommand(TyperCommand):
         }
         if ctx.resilient_parsing:
             return super().parse_args(ctx, args)
-        split = _Splitter(takes | {"--help": False})
+        split = _Splitter(ctx, takes | {"--help": False})
         split.take(args)
         ctx.meta[SBATCH] = split.sbatch
         ctx.meta[IS_COMMAND] = split.is_command
@@ -273,7 +273,8 @@ class JobCommand(TyperCommand):
 class _Splitter:
     """Tells our options from sbatch's, without knowing what either mean."""
 
-    def __init__(self, takes: Mapping[str, bool]) -> None:
+    def __init__(self, context: Any, takes: Mapping[str, bool]) -> None:
+        self._context = context
         self._takes = takes
         """Our options, and whether they take a value."""
         self.own: list[str] = []
@@ -307,10 +308,12 @@ class _Splitter:
         if name == "-o":
             self._check_format(self.own[-1] if word == name else word[2:])
 
-    @staticmethod
-    def _check_format(value: str) -> None:
+    def _wrong(self, sentence: str) -> typer.BadParameter:
+        return typer.BadParameter(sentence, ctx=self._context)
+
+    def _check_format(self, value: str) -> None:
         if value.removeprefix("=").lower() not in tuple(Format):
-            raise typer.BadParameter(
+            raise self._wrong(
                 f"-o is the output format ({', '.join(Format)}), and {value!r} is none; a file for what the job writes "
                 "is given as --stdout FILE."
             )
@@ -321,7 +324,7 @@ class _Splitter:
         from atoll.core.slurm.options import OPTIONS, Takes
 
         if name == "-o":
-            raise typer.BadParameter("-o is no option here; a file for what the job writes is given as --stdout FILE.")
+            raise self._wrong("-o is no option here; a file for what the job writes is given as --stdout FILE.")
         long = {alias: option for option in OPTIONS for alias in (option.name, *option.aliases)}
         if word.startswith("--"):
             begun = {option.name: option for key, option in long.items() if key.startswith(name[2:])}
@@ -336,9 +339,9 @@ class _Splitter:
         if option is None:
             known = [*self._takes, *(f"--{key}" for key in long)]
             near = get_close_matches(name, known, n=1, cutoff=0.6)
-            raise typer.BadParameter(f"There is no option {name}." + (f" Did you mean {near[0]}?" if near else ""))
+            raise self._wrong(f"There is no option {name}." + (f" Did you mean {near[0]}?" if near else ""))
         self.sbatch.append(word)
         if option.takes is Takes.VALUE and not valued:
             if not rest:
-                raise typer.BadParameter(f"The option {name} needs a value.")
+                raise self._wrong(f"The option {name} needs a value.")
             self.sbatch.append(rest.pop(0))

@@ -98,22 +98,54 @@ def _from_documents(name: str, text: str, folder: Path, options: list[str], aske
     request = read_options(options, _surroundings())
     specs: list[JobSpec] = []
     files: list[LocalFile] = list(asked.files)
-    try:
-        for prefix, document in _documents(text):
+    for place, document in _documents(name, text):
+        try:
             ready, found = take_sources(document, folder)
-            specs.append(read_spec(asked.over(merge(ready, request.spec)), prefix))
-            files += found
-    except Invalid as error:
-        raise _at(name, error) from None
+            specs.append(read_spec(asked.over(merge(ready, request.spec))))
+        except Invalid as error:
+            raise _at(place.shown(error.field), error) from None
+        files += found
     if not specs:
         raise Invalid("no_jobs", f"{name} holds no job; write at least: command: echo hello.", field="jobs")
     return Order(tuple(specs), tuple(files), request.hold or asked.hold, request.client, request.warnings)
 
 
-def _at(name: str, error: Invalid) -> Invalid:
-    """The same error, naming the file that it is in."""
-    shown = "standard input" if name == "-" else name
+def _at(place: str, error: Invalid) -> Invalid:
+    """The same error, saying where it is."""
+    shown = "standard input" + place[1:] if place == "-" or place.startswith("- ") else place
     return Invalid(error.code, f"{shown}: {error.sentence}", field=error.field, errors=error.errors)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where in a file a job is written."""
+
+    name: str
+    text: str
+    path: tuple[str | int, ...] = ()
+
+    def shown(self, field: str | None) -> str:
+        """The file with the line of `field`, of the nearest thing around it where it is not written."""
+        import yaml
+
+        node = yaml.compose(self.text, Loader=yaml.SafeLoader)
+        line = node.start_mark.line if node is not None else 0
+        for step in (*self.path, *(field or "").split(".")):
+            found = _step(node, str(step))
+            if found is None:
+                break
+            line, node = found
+        within = "".join(f"[{step}]" if isinstance(step, int) else step for step in self.path)
+        return f"{self.name} line {line + 1}{', ' + within if within else ''}"
+
+
+def _step(node: Any, step: str) -> tuple[int, Any] | None:
+    """The line and the value of an entry of a YAML mapping or list."""
+    if isinstance(node.value, list) and step.isdecimal() and int(step) < len(node.value):
+        found = node.value[int(step)]
+        return (found.start_mark.line, found) if not isinstance(found, tuple) else None
+    pairs = [pair for pair in node.value if isinstance(pair, tuple)] if isinstance(node.value, list) else []
+    return next(((key.start_mark.line, value) for key, value in pairs if key.value == step), None)
 
 
 def _read_file(given: str, words: list[str]) -> tuple[str, str]:
@@ -134,7 +166,9 @@ def _read_file(given: str, words: list[str]) -> tuple[str, str]:
     except OSError as error:
         raise Invalid("unreadable", f"{given} cannot be read: {error.strerror}.", field="file") from None
     if len(data) > LARGEST_FILE:
-        raise Invalid("too_large", f"{given} is larger than {LARGEST_FILE >> 20} MiB; send data with --in.", field="file")
+        raise Invalid(
+            "too_large", f"{given} is larger than {LARGEST_FILE >> 20} MiB; send data with --in.", field="file"
+        )
     try:
         return given, data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -160,38 +194,35 @@ def _is_script(name: str, text: str) -> bool:
     return not (first.startswith(("---", "{", "[")) or (colon and key.strip().replace("_", "").isalnum()))
 
 
-def _documents(text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The job documents of a file, each with the beginning of its field names in errors."""
+def _documents(name: str, text: str) -> Iterator[tuple[_Place, Mapping[str, Any]]]:
+    """The job documents of a file, and where each is written. Raises Invalid."""
     from atoll.core.documents import read_yaml
 
-    parts = list(_parts(text))
-    for place, part in enumerate(parts):
-        whole = read_yaml(part)
+    for part in _parts(text):
+        try:
+            whole = read_yaml(part)
+        except Invalid as error:
+            raise _at(name, error) from None
         if whole is None:
             continue
-        prefix = f"document {place + 1}: " if len(parts) > 1 else ""
-        if isinstance(whole, list):
-            whole = {"jobs": whole}
-        if not isinstance(whole, dict):
-            raise Invalid("invalid_job", f"{prefix}A job is written as fields and values, as in: command: echo hello.")
-        if "jobs" not in whole:
-            yield prefix, whole
-            continue
-        if others := [key for key in whole if key != "jobs"]:
-            raise Invalid(
-                "invalid_job", f"{prefix}{others[0]}: Beside 'jobs' nothing else may stand; put it into each job.",
-                field=str(others[0]),
-            )  # fmt: skip
-        yield from _listed_jobs(whole["jobs"], prefix)
-
-
-def _listed_jobs(jobs: Any, prefix: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    if not isinstance(jobs, list):
-        raise Invalid("invalid_job", f"{prefix}jobs: Write a list of jobs, each beginning with '- '.", field="jobs")
-    for place, job in enumerate(jobs):
-        if not isinstance(job, dict):
-            raise Invalid("invalid_job", f"{prefix}jobs.{place}: A job is written as fields and values.", field="jobs")
-        yield f"{prefix}jobs.{place}.", job
+        place = _Place(name, part)
+        if isinstance(whole, dict) and "jobs" in whole:
+            if others := [str(key) for key in whole if key != "jobs"]:
+                sentence = f"{others[0]}: Beside 'jobs' nothing else may stand; put it into each job."
+                raise _at(place.shown(others[0]), Invalid("invalid_job", sentence, field=others[0]))
+            if not isinstance(whole["jobs"], list):
+                sentence = "jobs: Write a list of jobs, each beginning with '- '."
+                raise _at(place.shown("jobs"), Invalid("invalid_job", sentence, field="jobs"))
+            jobs = [(_Place(name, part, ("jobs", at)), job) for at, job in enumerate(whole["jobs"])]
+        elif isinstance(whole, list):
+            jobs = [(_Place(name, part, (at,)), job) for at, job in enumerate(whole)]
+        else:
+            jobs = [(place, whole)]
+        for where, job in jobs:
+            if not isinstance(job, dict):
+                sentence = "A job is written as fields and values, as in: command: echo hello."
+                raise _at(where.shown(None), Invalid("invalid_job", sentence))
+            yield where, job
 
 
 def _parts(text: str) -> Iterator[str]:

@@ -46,7 +46,7 @@ def submit(
     words: Words = None,
     key: Annotated[str | None, typer.Option("--idempotency-key", metavar="KEY", help="The same key submits once, "
                                             "however often it is sent.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check it, print the specification, submit nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and print it, submit nothing.")] = False,
     wait: Annotated[bool, typer.Option("--wait", "-W", help="Wait, and end with its exit code.")] = False,
     follow: Annotated[bool, typer.Option("--follow", help="Follow its output, and end with its exit code.")] = False,
     output: Output = Format.TABLE,

@@ -38,7 +38,7 @@ def logs(
     task: Annotated[str | None, typer.Option(metavar="N", help="Only these tasks of an array: 3, or 3,7-9.")] = None,
     attempt: Annotated[int | None, typer.Option(min=1, metavar="N", help="This attempt. Default: the last.")] = None,
     stdout: Annotated[bool, typer.Option("--stdout", help="Only the output.")] = False,
-    stderr: Annotated[bool, typer.Option("--stderr", help="Only the error output; it goes to the output here.")] = False,
+    stderr: Annotated[bool, typer.Option("--stderr", help="Only the error output, to the output.")] = False,
     since: Annotated[str | None, typer.Option(metavar="TIME", help="All attempts that ran since: an age as in 2h, or a "
                                               "time. Each is shown whole, as lines carry no times.")] = None,
     tail: Annotated[int | None, typer.Option("--tail", "-n", min=0, metavar="N", help="Only the last N lines.")] = None,
@@ -163,14 +163,18 @@ def fetch(
     folder = into or Path("job-" + str(ref).replace("[", "_").rstrip("]"))
     found = [item for item in client.outputs(ref) if _wanted(item, patterns)]
     if not found:
-        hint(f"job {ref} has no {'such ' if patterns else ''}outputs; name files to keep with: atoll submit --out PATTERN")
+        hint(
+            f"job {ref} has no {'such ' if patterns else ''}outputs; name what to keep with: atoll submit --out PATTERN"
+        )
     needed: list[JobOutput] = []
     for item in found:
         target = safe_target(folder, item.path)
         if target.is_file() and hash_file(target)[0] == item.sha256:
             continue
         if target.exists() and not force:
-            raise Conflict("file_exists", f"{target} is there with other content; use --force or --into.", field=item.path)
+            raise Conflict(
+                "file_exists", f"{target} is there with other content; use --force or --into.", field=item.path
+            )
         needed.append(item)
     folder.mkdir(parents=True, exist_ok=True)
     with bytes_bar("fetching files", sum(item.size for item in needed)) as progress:

@@ -5,6 +5,9 @@ import os
 from atoll.drivers.process.supervisor.processes import read_text
 
 _ROOT = "/sys/fs/cgroup"
+_MOST_SPARE = 64
+_CLEAN = 1 << 20
+"""Bytes still charged to a group, counters of the kernel's included, below which it is as good as new."""
 
 
 def _write(path: str, text: str) -> None:
@@ -25,7 +28,10 @@ class Groups:
         self._peak_file = "memory.max_usage_in_bytes" if kind == "v1" else "memory.peak"
         self._event_file = "memory.oom_control" if kind == "v1" else "memory.events"
         self._swap_file: str | None = "memory.memsw.limit_in_bytes" if kind == "v1" else "memory.swap.max"
+        self._usage_file = "memory.usage_in_bytes" if kind == "v1" else None
         self._leftover: list[str] = []
+        self._spare: dict[str, int] = {}
+        """Empty groups that can be used again, with their limits: making and removing one costs as much as a process."""
 
     @classmethod
     def find(cls, name: str, root: str = _ROOT) -> "Groups | None":
@@ -69,7 +75,16 @@ class Groups:
         _write(f"{self.base}/cgroup.subtree_control", "+memory")
 
     def make(self, name: str, limit: int) -> str:
-        """Make the group `name` with `limit` bytes, no swap beyond; returns its path. Raises OSError."""
+        """A group with `limit` bytes, no swap beyond: a spare one, or a new one called `name`; returns its path.
+
+        Raises OSError.
+        """
+        if self._spare:
+            path, had = self._spare.popitem()
+            if had == limit:
+                return path
+            # a limit is never above the one with swap, so they are lowered and raised by way of making it anew
+            self.remove(path)
         path = f"{self.base}/{name}"
         try:
             os.mkdir(path)  # noqa: PTH102
@@ -112,6 +127,25 @@ class Groups:
         except (OSError, ValueError):
             return None
 
+    def done(self, path: str, limit: int) -> bool:
+        """An attempt has left its group: keep that for the next one if it is as good as new, else remove it."""
+        if self._usage_file is not None and len(self._spare) < _MOST_SPARE and not self.kills(path):
+            try:
+                if int(read_text(f"{path}/{self._usage_file}")) < _CLEAN and not self.members(path):
+                    _write(f"{path}/{self._peak_file}", "0")
+                    self._spare[path] = limit
+                    return True
+            except (OSError, ValueError):
+                return self.remove(path)
+        return self.remove(path)
+
+    def clear(self, used: set[str]) -> None:
+        """Remove the groups that an earlier supervisor left, except those that are `used`."""
+        for name in os.listdir(self.base):  # noqa: PTH208
+            path = f"{self.base}/{name}"
+            if path not in used and os.path.isdir(path):  # noqa: PTH112
+                self.remove(path)
+
     def remove(self, path: str) -> bool:
         """Remove a group; False where it still has a dying process, and `sweep` is to remove it later."""
         try:
@@ -132,6 +166,8 @@ class Groups:
 
     def close(self) -> None:
         """Remove the common group of the site, if nothing is left in it."""
+        for path in self._spare:
+            self.remove(path)
         self.sweep()
         try:
             os.rmdir(self.base)  # noqa: PTH106

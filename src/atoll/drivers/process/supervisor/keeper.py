@@ -153,6 +153,8 @@ class Keeper:
                 self._search_for(attempt)
             else:
                 self._waiting.append(attempt)
+        if self._groups is not None:
+            self._groups.clear({each.group for each in found.values() if each.group is not None and each.phase != ENDED})
 
     def _search_for(self, attempt: Attempt) -> None:
         """Somebody claimed the attempt and we do not know who: look for its wrapper, now and a few times more."""
@@ -338,7 +340,7 @@ class Keeper:
             attempt.peak = max(peak, attempt.peak or 0)
         if groups.members(group):
             processes.kill_all(lambda: groups.members(group))
-        if not groups.remove(group):
+        if not groups.done(group, attempt.request["memory"]):
             self._swept_at = self._swept_at or time.monotonic() + _RETRY_EVERY
         return kills
 

@@ -14,7 +14,6 @@ import select
 import signal
 import sys
 import time
-import traceback
 from typing import Any
 
 from atoll.drivers.process.supervisor import processes
@@ -182,6 +181,8 @@ def main(words: list[str]) -> None:
         os.close(tell)
         supervisor.run()
     except BaseException:
+        import traceback  # large, and only needed here
+
         traceback.print_exc(file=sys.stderr)
         sys.stderr.flush()
         os._exit(1)
