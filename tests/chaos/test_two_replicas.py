@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.support.ledger import ENDED, Ledger, all_jobs, assert_each_ran_once, submit_surely
 from tests.support.platform import RunningPlatform
 from tests.support.postgres import PostgresServer
+from tests.support.wire import Wire
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
@@ -64,35 +64,46 @@ def test_a_leader_that_was_paused_for_a_minute_does_no_harm(
     first, second = replicas
     ledger = Ledger(tmp_path / "ledger")
     numbers: dict[int, int] = {}
-
-    def submit(replica: RunningPlatform, batch: range) -> None:
-        ids = _submit(replica, [ledger.spec(number, 0.3) for number in batch], f"batch-{batch[0]}")
-        numbers.update(zip(ids, batch, strict=True))
-
-    submit(first, range(60))
+    numbers.update(_submit_numbers(first, ledger, range(60)))
     time.sleep(0.5)  # the pause is to fall into the middle of the work
     first.pause()
-    submit(second, range(60, 90))
+    numbers.update(_submit_numbers(second, ledger, range(60, 90)))
     _wait_until(lambda: sum(ledger.counts().values()) >= 90, chaos_pause)
     time.sleep(max(0.0, chaos_pause - 20))  # a pause has to last
     first.resume()
-    submit(first, range(90, 120))
+    numbers.update(_submit_numbers(first, ledger, range(90, 120)))
     _assert_all_ran(second, ledger, numbers)
     _assert_all_ran(first, ledger, numbers)
 
 
 def test_a_leader_that_is_cut_off_from_the_database_does_no_harm(
-    replicas: tuple[RunningPlatform, RunningPlatform], postgres_server: PostgresServer, tmp_path: Path
+    postgres_server: PostgresServer, tmp_path: Path, chaos_pause: float
 ) -> None:
-    first, second = replicas
+    url = postgres_server.create_database()
     ledger = Ledger(tmp_path / "ledger")
     numbers: dict[int, int] = {}
-    for start in range(0, 60, 20):
-        batch = range(start, start + 20)
-        ids = _submit(second, [ledger.spec(number, 0.1) for number in batch], f"batch-{start}")
-        numbers.update(zip(ids, batch, strict=True))
-        _cut_connections(postgres_server, first)
-    _assert_all_ran(second, ledger, numbers)
+    with Wire(postgres_server.port) as wire:
+        first = RunningPlatform(tmp_path / "data", database=url.replace(f":{postgres_server.port}/", f":{wire.port}/"))
+        second = RunningPlatform(tmp_path / "data", database=url)
+        with first:
+            _submit(first, [{"command": ["true"], "memory": "16M"}], "warm-up")
+            _wait_until(lambda: not _left(first, None), 60)
+            with second:
+                numbers.update(_submit_numbers(second, ledger, range(60)))
+                time.sleep(0.5)  # the cut is to fall into the middle of the work
+                with wire.cut():
+                    numbers.update(_submit_numbers(second, ledger, range(60, 90)))
+                    _wait_until(lambda: sum(ledger.counts().values()) >= 90, 60, second.tail)
+                    time.sleep(max(0.0, chaos_pause - 20))  # a cut has to last
+                numbers.update(_submit_numbers(first, ledger, range(90, 120)))
+                _assert_all_ran(second, ledger, numbers)
+                first.kill()
+    postgres_server.drop_database(url)
+
+
+def _submit_numbers(replica: RunningPlatform, ledger: Ledger, batch: range) -> dict[int, int]:
+    ids = _submit(replica, [ledger.spec(number, 0.3) for number in batch], f"batch-{batch[0]}")
+    return dict(zip(ids, batch, strict=True))
 
 
 def test_a_database_that_stands_still_for_a_while_costs_only_the_while(
@@ -104,20 +115,6 @@ def test_a_database_that_stands_still_for_a_while_costs_only_the_while(
     with postgres_server.paused():
         time.sleep(15)  # longer than a lease: both replicas must stop relying on theirs
     _assert_all_ran(second, ledger, dict(zip(ids, range(40), strict=True)))
-
-
-def _cut_connections(server: PostgresServer, replica: RunningPlatform) -> None:
-    """Have the server drop every connection of one replica."""
-    assert replica.process is not None
-    ports = [
-        connection.laddr.port
-        for connection in psutil.Process(replica.process.pid).net_connections(kind="tcp")
-        if connection.raddr and connection.raddr.port == server.port
-    ]
-    with server.connect() as connection:
-        connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE client_port = ANY(%s)", [ports]
-        )
 
 
 def _submit(replica: RunningPlatform, specs: list[dict[str, object]], key: str) -> list[int]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -60,8 +61,13 @@ class ProcessHarness(Harness):
         return self.site / "attempts" / attempt_id
 
 
-async def ended(process: psutil.Process, within: float = 5.0) -> None:
+async def ended(process: psutil.Process) -> None:
     """Wait until a process runs no more; a zombie that its parent has not collected yet counts."""
+    await until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+
+
+async def until(condition: Callable[[], object], within: float = 10.0) -> None:
+    """Wait for what only looking again tells."""
     async with asyncio.timeout(within):
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)

@@ -18,24 +18,26 @@ COMMAND_SECONDS = 120.0
 
 
 class Shell:
-    """A shell in a folder that looks like a clone of the repository, with `atoll` and `python` on its PATH.
+    """A shell in `folder`/clone, which looks like a clone of the repository; `atoll` and `python` are on its PATH.
 
-    Variables and the folder stay from command to command. `url` stands for the address that the pages name.
+    Variables and the current folder stay from command to command.
     """
 
     def __init__(self, folder: Path, platform: RunningPlatform) -> None:
         self._folder = folder
+        self._clone = folder / "clone"
         self._platform = platform
         self._process: subprocess.Popen[str] | None = None
         self._status = -1
         self._count = 0
 
     def __enter__(self) -> Self:
-        clone, programs = self._folder / "clone", self._folder / "programs"
-        clone.mkdir()
+        programs = self._folder / "programs"
         programs.mkdir()
-        for name in ("examples", ".venv"):
-            (clone / name).symlink_to(ROOT / name if name != ".venv" else sys.prefix)
+        self._clone.mkdir(exist_ok=True)
+        for name in ("examples", "requirements"):
+            (self._clone / name).symlink_to(ROOT / name)
+        (self._clone / ".venv").symlink_to(sys.prefix)
         for name, words in (("atoll", "-m atoll "), ("python", ""), ("python3", "")):
             program = programs / name
             program.write_text(f'#!/bin/sh\nexec {sys.executable} {words}"$@"\n')
@@ -46,7 +48,7 @@ class Shell:
         self._process = subprocess.Popen(
             ["bash", "--noprofile", "--norc"],
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
-            cwd=clone, env={**environment, "STATUS": str(theirs)}, pass_fds=[theirs], start_new_session=True,
+            cwd=self._clone, env={**environment, "STATUS": str(theirs)}, pass_fds=[theirs], start_new_session=True,
         )  # fmt: skip
         os.close(theirs)
         return self
@@ -83,7 +85,7 @@ class Shell:
         """Run one command, and fail where the page promises something else."""
         where = f"{page} line {command.line}:\n{command.text}"
         if command.writes is not None:
-            (self._folder / "clone" / command.writes).write_text(command.text)
+            (self._clone / command.writes).write_text(command.text)
             return
         try:
             code, printed = self.run(command)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -31,8 +32,16 @@ def submit(platform: RunningPlatform, file: str) -> list[str]:
 
 
 def job(platform: RunningPlatform, name: str) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(platform.command("show", "-o", "json", name).stdout)
+    answer = platform.request("GET", f"/api/v1/jobs/{quote(name)}")
+    answer.raise_for_status()
+    document: dict[str, Any] = answer.json()
     return document
+
+
+def output(platform: RunningPlatform, name: str) -> str:
+    answer = platform.request("GET", f"/api/v1/jobs/{quote(name)}/logs?stream=stdout")
+    answer.raise_for_status()
+    return answer.text
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +67,7 @@ def test_every_task_of_the_array_writes_its_score(platform: RunningPlatform, sea
     assert found["tasks"] == {
         "total": TASKS, "waiting": 0, "active": 0, "succeeded": TASKS, "failed": 0, "cancelled": 0,
     }  # fmt: skip
-    lines = [platform.command("logs", f"{array}[{task}]").stdout for task in range(TASKS)]
+    lines = [output(platform, f"{array}[{task}]") for task in range(TASKS)]
     assert all("of the digits are told right" in line for line in lines), lines
     assert len(set(lines)) > 1, "all tasks tried the same values"
 
@@ -82,7 +91,7 @@ def test_the_best_is_reported_after_all_tasks_have_ended(platform: RunningPlatfo
     report = job(platform, best)
     assert report["state"] == "succeeded"
     assert report["started_at"] > max(job(platform, f"{array}[{task}]")["ended_at"] for task in range(TASKS))
-    lines = platform.command("logs", best).stdout.splitlines()
+    lines = output(platform, best).splitlines()
     assert len(lines) == TASKS + 1
     assert lines[-1] == "best: C=100 gamma=0.0003 with 97.33%"
 

@@ -40,15 +40,17 @@ class Ledger:
 def submit_surely(send: Callable[[], httpx2.Response], seconds: float = 120.0) -> httpx2.Response:
     """Send until an answer comes; the request must carry an idempotency key."""
     deadline = time.monotonic() + seconds
+    last: object = None
     while True:
         try:
             answer = send()
             if answer.status_code < 500:
                 return answer
-        except (httpx2.TransportError, OSError, ValueError):
-            pass  # the platform is down for a moment: that is what the test is about
+            last = answer.text
+        except (httpx2.TransportError, OSError, ValueError) as error:
+            last = error  # the platform is down for a moment: that is what the test is about
         if time.monotonic() > deadline:
-            raise AssertionError("the platform did not answer")
+            raise AssertionError(f"the platform did not answer; at last: {last}")
         time.sleep(0.05)
 
 

@@ -3,7 +3,7 @@
 Nothing is answered to whoever has no valid token, but for the few routes in `api.public`.
 """
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import Depends, FastAPI
 
 from atoll.api import openapi, public, status
 from atoll.data.routes import router as data_router
@@ -11,6 +11,7 @@ from atoll.faces.http import problems
 from atoll.faces.http.auth import Authenticator, caller
 from atoll.faces.http.body import BodyLimit
 from atoll.faces.http.platform import Platform
+from atoll.jobs.fast import FastSubmissions
 from atoll.jobs.logs_routes import router as logs_router
 from atoll.jobs.prepare import SitesView
 from atoll.jobs.routes import router as jobs_router
@@ -33,11 +34,10 @@ def create_app(platform: Platform) -> FastAPI:
     app.state.sites = SitesView(platform)
     app.state.submitter = Submitter(platform)
     problems.install(app)
-    closed = APIRouter(prefix=PREFIX, dependencies=[Depends(caller)])
     for room in (jobs_router, logs_router, people_router, sites_router, data_router, status.router):
-        closed.include_router(room)
-    app.include_router(closed)
+        app.include_router(room, prefix=PREFIX, dependencies=[Depends(caller)])
     app.include_router(public.router)
+    app.add_middleware(FastSubmissions, path=f"{PREFIX}/jobs", state=app.state)
     app.add_middleware(BodyLimit, streaming_prefix=f"{PREFIX}/files/")
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]  # the way that FastAPI documents
     return app

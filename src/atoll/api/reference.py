@@ -20,9 +20,7 @@ def response(document: dict[str, Any]) -> Response:
         "<code>Authorization: Bearer TOKEN</code>.</p>"
     ]
     for path, methods in document["paths"].items():
-        for method in _METHODS:
-            if method in methods:
-                parts.append(_operation(path, method, methods[method]))
+        parts += [_operation(path, method, methods[method]) for method in _METHODS if method in methods]
     parts += _bodies(document)
     return page(title, "".join(parts))
 

@@ -50,6 +50,10 @@ def run(words: list[str]) -> int:
         answer: Any = typer.main.get_command(app).main(words, prog_name="atoll", standalone_mode=False)
     except typer.Exit as end:
         return end.exit_code
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # Typer makes an exit code of its own of it
+            raise end.__context__ from None
+        raise
     except typer.Abort:
         return INTERRUPTED
     except typer.TyperException as error:
@@ -87,7 +91,7 @@ def _usage(error: typer.TyperException) -> int:
 
 def _told(error: AtollError) -> int:
     sentence = error.sentence
-    if error.field and error.field not in sentence:
+    if error.field and error.field != "id" and error.field not in sentence:
         sentence = f"{error.field}: {sentence}"
     more = getattr(error, "errors", ())[1:]
     _tell(sentence)

@@ -312,7 +312,7 @@ def _already_stopping(connection: Connection, ids: Sequence[int]) -> set[int]:
 
 
 def running_attempts(connection: Connection, ref: JobRef, who: Principal, limit: int) -> list[AttemptRow]:
-    """The current attempts of what runs of a job, an array or some tasks. Raises NotFound, Conflict where nothing runs."""
+    """The current attempts of what runs of a job or of tasks. Raises NotFound, and Conflict where nothing runs."""
     whole = find_whole(connection, ref, who)
     _check_tasks(connection, whole, ref.tasks)
     running = [JobState.RUNNING, JobState.STOPPING]

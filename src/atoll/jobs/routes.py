@@ -17,6 +17,7 @@ from atoll.core.states import ENDED, JobState
 from atoll.faces.http.auth import Caller, Here
 from atoll.faces.http.body import idempotency_key, json_body, read_json
 from atoll.faces.http.paging import Cursor, Limit, read_cursor, write_cursor
+from atoll.faces.http.platform import Platform
 from atoll.faces.http.problems import problems
 from atoll.jobs import actions, model, service
 from atoll.jobs.acting import act, send_signal
@@ -26,6 +27,7 @@ from atoll.jobs.prepare import SitesView, prepare_all, prepare_one
 from atoll.jobs.submit import Accepted, Submission, Submitter
 from atoll.jobs.why import why
 from atoll.store.jobs import ListFilter
+from atoll.store.people import Principal
 
 router = APIRouter(tags=["jobs"])
 _LARGE_BODY = 64 * 1024
@@ -82,8 +84,13 @@ def _created(accepted: Accepted, location: str | None) -> Response:
 )  # fmt: skip
 async def submit(request: Request, who: Caller, platform: Here, hold: bool = False) -> Response:
     """Submit a job, or an array."""
-    view: SitesView = request.app.state.sites
-    submitter: Submitter = request.app.state.submitter
+    return await answer_submission(request, who, platform, request.app.state.sites, request.app.state.submitter, hold)
+
+
+async def answer_submission(
+    request: Request, who: Principal, platform: Platform, view: SitesView, submitter: Submitter, hold: bool
+) -> Response:
+    """Take one job; what `submit` and `FastSubmissions` share."""
     text = await json_body(request)
     key = idempotency_key(request)
     await view.refresh()

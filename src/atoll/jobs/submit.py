@@ -106,10 +106,11 @@ def _make_rows(connection: Connection, entries: Sequence[_Entry], now: int) -> N
 
 
 def _row(entry: _Entry, place: int, prepared: Prepared, now: int) -> NewJob:
-    """The row of one job; held where it waits for others. What was prepared stays: transactions may run again."""
-    columns = {**prepared.columns, "submitted_at": now}
+    """The row of one job; held where it waits for others."""
+    prepared.columns["submitted_at"] = now
     if not prepared.awaited and not prepared.siblings:
-        return NewJob(columns)
+        return NewJob(prepared.columns)
+    columns = dict(prepared.columns)  # what was prepared stays: a transaction may run again
     edges = entry.edges[place] if entry.edges else []
     edges = edges + [NewDependency(entry.ids[at], None, kind) for at, kind in prepared.siblings]
     blockers = sum(edge.open for edge in edges)

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _RETRYABLE = {"40001", "40P01"}
 """PostgreSQL's serialization failure and deadlock: the same transaction may succeed when it is run again."""
+_LOCK_NOT_AVAILABLE = "55P03"
 _TRIES = 5
 _GATHER = 512
 """Most pieces of work that one transaction takes together."""
@@ -34,6 +35,9 @@ BUSY_SECONDS = 10.0
 """How long a writer waits for another's lock before it says so."""
 _IDLE_IN_TRANSACTION_MILLISECONDS = 5_000
 """After this PostgreSQL ends a transaction whose owner fell silent, so that a paused replica holds up nobody."""
+_LOCK_MILLISECONDS = 4_000
+_STALLED_SECONDS = 10
+"""Age from which a transaction that others wait for counts as stalled: ours take a second at the most."""
 
 
 def parse_url(text_url: str) -> URL:
@@ -150,7 +154,11 @@ class Database:
             try:
                 results = self._transaction([work for work, _ in batch])
             except (DBAPIError, OSError, _Vanished) as error:
-                if tries_left and getattr(getattr(error, "orig", None), "sqlstate", None) in _RETRYABLE:
+                state = getattr(getattr(error, "orig", None), "sqlstate", None)
+                if tries_left and state == _LOCK_NOT_AVAILABLE:
+                    self._end_stalled()
+                    continue
+                if tries_left and state in _RETRYABLE:
                     continue
                 failure = _unavailable(error, self.url)
                 failure.__cause__ = error
@@ -190,6 +198,27 @@ class Database:
                     results.append(error)
             connection.commit()
         return results
+
+    def _end_stalled(self) -> None:
+        """End transactions of other replicas that hold locks and have not moved for long.
+
+        PostgreSQL's own time-out for idle transactions does not see one that was cut off in the middle of a
+        pipelined statement: to the server it is active, waiting for the client.
+        """
+        statement = text(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND usename = current_user AND application_name = 'atoll' AND pid <> pg_backend_pid() "
+            "AND xact_start < clock_timestamp() - make_interval(secs => :age) "
+            "AND (wait_event = 'ClientRead' OR state LIKE 'idle in transaction%')"
+        )
+        try:
+            with self._engine.connect() as connection:
+                ended = len(connection.execute(statement, {"age": _STALLED_SECONDS}).all())
+        except DBAPIError as error:
+            log.warning("stalled transactions could not be ended: %s", error.orig)
+            return
+        if ended:
+            log.warning("ended %d transactions of other replicas that held locks and did not move", ended)
 
     def _check_file(self) -> None:
         """A SQLite file that was removed or replaced under us would take writes that nobody ever sees again."""
@@ -245,7 +274,8 @@ def _postgresql_engine(url: URL) -> Engine:
             "keepalives_count": 3,
             "tcp_user_timeout": 10_000,
             "options": f"-c idle_in_transaction_session_timeout={_IDLE_IN_TRANSACTION_MILLISECONDS}"
-            " -c lock_timeout=10000 -c statement_timeout=60000 -c synchronous_commit=on",
+            f" -c lock_timeout={_LOCK_MILLISECONDS} -c statement_timeout=60000 -c synchronous_commit=on"
+            " -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3",
         },
     )
 

@@ -46,8 +46,9 @@ def claim(connection: Connection, claims: Sequence[Claim], now: int) -> set[tupl
             dialect.insert(idempotency)
             .values(person=item.person, key=item.key, request=item.request, answer=item.answer, created_at=now)
             .on_conflict_do_nothing()
+            .returning(idempotency.c.key)
         )
-        if connection.execute(statement).rowcount == 1:
+        if connection.execute(statement).first() is not None:
             taken.add((item.person, item.key))
     return taken
 

@@ -156,7 +156,7 @@ class Ends:
         """The same where the job did not end by itself."""
         await self._leaves_nothing(
             harness,
-            f"(cd / && env -i setsid sh -c 'trap \"\" TERM; {TICKS}' sh \"$T\" >/dev/null 2>&1 </dev/null &) ; "
+            f'(cd / && env -i setsid sh -c \'trap "" TERM; {TICKS}\' sh "$T" >/dev/null 2>&1 </dev/null &) ; '
             "trap '' TERM; while :; do sleep 0.1; done",
             stop=True,
         )

@@ -138,7 +138,7 @@ class Texts:
         """A script runs by its #! line, without one by the shell, and gets its arguments."""
         python_lines = "import sys\nprint('python', sys.argv[1:])\n"
         scripts = {
-            "bash": "#!/bin/bash\nwords=(\"$@\"); echo \"bash ${#words[@]} ${words[1]}\"\n",
+            "bash": '#!/bin/bash\nwords=("$@"); echo "bash ${#words[@]} ${words[1]}"\n',
             "python": f"#!{harness.python} -u\n{python_lines}",
             "env": f"#!/usr/bin/env python3\n{python_lines}",
             "none": 'echo "sh $# $2"\n',
@@ -182,7 +182,10 @@ class Texts:
 
         await harness.need(Ability.VENV)
         key = "venv"
-        make = f'{shlex.quote(harness.python)} -m venv --without-pip "$ATOLL_CHECKPOINT_DIR/v" && cd "$ATOLL_CHECKPOINT_DIR/v" && pwd'
+        make = (
+            f'{shlex.quote(harness.python)} -m venv --without-pip "$ATOLL_CHECKPOINT_DIR/v" && '
+            'cd "$ATOLL_CHECKPOINT_DIR/v" && pwd'
+        )
         folder = (await harness.output(harness.script(make, checkpoint_key=key))).strip()
         show = {"command": ["python", "-c", "import sys; print(sys.prefix)"], "environment": {"venv": folder}}
         assert (await harness.output(harness.launch(show))).strip() == folder

@@ -186,7 +186,8 @@ class Harness(ABC):
 
     async def read(self, launch: Launch, stream: str = "stdout") -> bytes:
         """All output of an attempt, piece by piece."""
-        pieces, offset = [], 0
+        pieces: list[bytes] = []
+        offset = 0
         while True:
             chunk = await self.logs.read_log(launch.attempt_id, stream, offset, 1 << 20)
             assert chunk.offset == offset or not chunk.data
@@ -204,7 +205,7 @@ class Harness(ABC):
     async def wait_for_output(self, launch: Launch, text: bytes) -> None:
         """Wait until the output of a running attempt holds `text`; only reading again tells."""
         async with asyncio.timeout(self.patience):
-            while text not in await self.read(launch):
+            while text not in await self.read(launch):  # noqa: ASYNC110  # nothing else tells
                 await asyncio.sleep(0.05)
 
     async def stop(self, launch: Launch, reason: StopReason, grace: float) -> None:

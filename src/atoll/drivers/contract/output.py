@@ -25,9 +25,7 @@ class Output:
 
     async def test_ten_megabytes_of_binary_output_arrive(self, harness: Harness) -> None:
         """Large output of all byte values is the same when it is read."""
-        write = (
-            "import random,sys; data=random.Random(7).randbytes(10*1024*1024); sys.stdout.buffer.write(data)"
-        )
+        write = "import random,sys; data=random.Random(7).randbytes(10*1024*1024); sys.stdout.buffer.write(data)"
         launch = harness.launch({"command": [harness.python, "-c", write]})
         status = await harness.run(launch)
         assert status.exit_code == 0

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from atoll.core.errors import Invalid
 from atoll.core.resources import Bytes, Milli
 from atoll.core.spec import Document, Name, explain_validation
 
@@ -27,9 +26,9 @@ AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 class ProcessConfig(Document):
     """Each field takes the place of what is found on this machine."""
 
-    cpus: Annotated[Milli | None, Field(description="CPUs that jobs may take. Default: those this process may use.")] = (
-        None
-    )
+    cpus: Annotated[
+        Milli | None, Field(description="CPUs that jobs may take. Default: those this process may use.")
+    ] = None
     memory: Annotated[Bytes | None, Field(description="Memory that jobs may take. Default: the machine's.")] = None
     gpus: Annotated[int | None, Field(ge=0, le=1024, description="GPUs that jobs may take. Default: all by NVML.")] = (
         None
@@ -40,10 +39,10 @@ class ProcessConfig(Document):
     ] = None
     accounts: Annotated[
         dict[Annotated[str, Field(min_length=1, max_length=255)], AccountName],
-        Field(description="Unix account of each person other than the owner; needs root."),
-    ] = {}
+        Field(default_factory=dict, description="Unix account of each person other than the owner; needs root."),
+    ]
     path: Annotated[str | None, Field(description="PATH of jobs.")] = None
-    environment: Annotated[dict[Variable, str], Field(description="Variables that all jobs get.")] = {}
+    environment: Annotated[dict[Variable, str], Field(default_factory=dict, description="Variables that all jobs get.")]
     conda: Annotated[AbsolutePath | None, Field(description="The conda program. Default: the one on the PATH.")] = None
     memory_by: Annotated[
         Literal["auto", "sampling"],

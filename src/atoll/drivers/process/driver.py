@@ -6,7 +6,7 @@ import os
 import shutil
 import signal as signals
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class ProcessDriver:
     def __init__(self, setup: DriverSetup) -> None:
         self._setup = setup
         self._config = read_config(setup.config)
-        self._folder = Path(os.path.realpath(self._config.folder or setup.folder))  # noqa: PTH118
+        self._folder = Path(os.path.realpath(self._config.folder or setup.folder))
         self._folders = SiteFolders(self._folder, shared=self._others)
         self._machine = discover(self._config)
         settings = {
@@ -186,7 +186,7 @@ class ProcessDriver:
         if not (await self._ask("signal", id=attempt_id, signal=int(signal)))["sent"]:
             raise KeyError(attempt_id)
 
-    def changes(self) -> AsyncIterator[None]:
+    def changes(self) -> AsyncGenerator[None, None]:
         """Yields after an attempt started or ended, at most once until the next observe."""
         return self._link.changes()
 
@@ -368,4 +368,3 @@ def _status(state: list[Any]) -> AttemptStatus:
         max_memory=peak,
         cpu_seconds=cpu,
     )
-

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ class SupervisorLink:
             raise DriverError(f"The supervisor of this machine could not do that: {answer['error']}.")
         return answer
 
-    async def changes(self) -> AsyncIterator[None]:
+    async def changes(self) -> AsyncGenerator[None, None]:
         """Yields when something may have changed, also when the connection had to be made anew."""
         while not self.closed:
             try:
@@ -177,9 +177,7 @@ class SupervisorLink:
                 timeout=_START_WITHIN,
             )
             if done.returncode != 0:
-                raise DriverError(
-                    f"The supervisor of this machine does not start: {self._complaint(done.stderr)}"
-                )
+                raise DriverError(f"The supervisor of this machine does not start: {self._complaint(done.stderr)}")
 
     def _complaint(self, said: bytes) -> str:
         lines = said.decode("utf-8", "replace").splitlines()

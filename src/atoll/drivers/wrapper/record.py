@@ -83,7 +83,5 @@ def read_record(folder: str) -> Record:
     if (found := read_plain(f"{folder}/{START}")) and (start := parse_start(found[0])):
         record = record._replace(claimed=True, started_at=found[1], pid=start[0], native_id=start[1])
     if (found := read_plain(f"{folder}/{END}")) and (end := parse_end(found[0])):
-        record = record._replace(
-            claimed=True, ended_at=found[1], exit_code=end[0], signal=end[1], cpu_seconds=end[2]
-        )
+        record = record._replace(claimed=True, ended_at=found[1], exit_code=end[0], signal=end[1], cpu_seconds=end[2])
     return record

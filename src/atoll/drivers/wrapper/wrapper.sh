@@ -19,7 +19,8 @@ if [ "${3:-}" != claimed ] && ! PATH=/usr/bin:/bin mkdir claim 2>/dev/null; then
     echo "atoll: the attempt cannot be claimed: no folder can be made in $1" >&2
     exit 125
 fi
-printf '%s %s\n' "$$" "${2:-$$}" >start
+# Without this record nobody could tell later whether the command ran: so it does not.
+printf '%s %s\n' "$$" "${2:-$$}" >start || exit 125
 
 # A signal for the whole group must not keep the end from being written; the command gets the defaults back.
 atoll_asked=
@@ -41,7 +42,7 @@ atoll_fail() {
 # The file $2 gets the output $1 too: as a second name of the same file, or else, by atoll_finish, as a copy.
 atoll_link() {
     PATH=/usr/bin:/bin ln -f -- "$atoll_folder/$1" "$2" 2>/dev/null && return 0
-    : 2>/dev/null >"$2" || atoll_fail "the file $2 for $1 cannot be written" || return 1
+    true 2>/dev/null >"$2" || atoll_fail "the file $2 for $1 cannot be written" || return 1
     return 2
 }
 
@@ -87,6 +88,8 @@ else
     atoll_code=$?
 fi
 
+# ksh93 tells a signal as 256 + n
+[ "$atoll_code" -le 256 ] || atoll_code=$((atoll_code - 128))
 atoll_end="exit $atoll_code"
 if [ "$atoll_code" -gt 128 ] && [ "$atoll_code" -le 192 ]; then
     # 128+n is a signal or a plain exit code. An ash tells them apart by its words, but is silent on INT and PIPE;

@@ -89,8 +89,7 @@ class _BearerToken(SecurityBase):
 
     async def __call__(self, request: Request) -> Principal:
         authenticator: Authenticator = request.app.state.authenticator
-        principal = await authenticator.find(request.headers.get("authorization"))
-        return principal
+        return await authenticator.find(request.headers.get("authorization"))
 
 
 caller = _BearerToken()

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from atoll.core.errors import AtollError, Denied, Invalid, NotFound, TooLarge, Unavailable
@@ -101,11 +101,24 @@ def from_validation(errors: Iterable[Mapping[str, Any]]) -> Invalid:
     return Invalid("invalid_request", f"{field}: {message}", field=field, errors=tuple(found))
 
 
+def answer(error: Exception) -> Response | None:
+    """What is answered where `error` was raised; None where it is none of the errors that are expected."""
+    if isinstance(error, AtollError):
+        if error.status >= 500 and not isinstance(error, Unavailable):
+            log.error("internal error: %s", error, exc_info=error)
+        return problem_response(error)
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=400)  # nobody will read it
+    return None
+
+
+def fault() -> Response:
+    """What is answered where Atoll made a mistake: what is inside is nobody else's business."""
+    return problem_response(AtollError("internal", "Atoll made a mistake; its operator finds the details in the log."))
+
+
 async def _on_error(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, AtollError)
-    if error.status >= 500 and not isinstance(error, Unavailable):
-        log.error("internal error: %s", error, exc_info=error)
-    return problem_response(error)
+    return answer(error) or fault()
 
 
 async def _on_validation(_request: Request, error: Exception) -> Response:
@@ -132,13 +145,13 @@ async def _on_http(request: Request, error: Exception) -> Response:
 
 
 async def _on_fault(_request: Request, _error: Exception) -> Response:
-    # the error itself is logged by the server; what is inside is nobody else's business
-    return problem_response(AtollError("internal", "Atoll made a mistake; its operator finds the details in the log."))
+    return fault()  # the error itself is logged by the server
 
 
 def install(app: FastAPI) -> None:
     """Make every error of `app` a problem document."""
     app.add_exception_handler(AtollError, _on_error)
+    app.add_exception_handler(ClientDisconnect, _on_error)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(Exception, _on_fault)

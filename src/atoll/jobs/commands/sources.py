@@ -191,7 +191,7 @@ def _is_script(name: str, text: str) -> bool:
         return True
     first = next((line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")), "")
     key, colon, _ = first.partition(":")
-    return not (first.startswith(("---", "{", "[")) or (colon and key.strip().replace("_", "").isalnum()))
+    return not (first.startswith(("---", "- ", "{", "[")) or (colon and key.strip().replace("_", "").isalnum()))
 
 
 def _documents(name: str, text: str) -> Iterator[tuple[_Place, Mapping[str, Any]]]:

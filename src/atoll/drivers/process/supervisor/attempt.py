@@ -60,7 +60,7 @@ class Attempt:
 
     def state(self) -> dict[str, Any]:
         """What differs from a fresh attempt."""
-        return {name: value for name in _KEPT if (value := getattr(self, name)) not in (None, "", 0, [])}
+        return {name: value for name in _KEPT if (value := getattr(self, name)) not in (None, "", [])}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Set what `state` gave."""

@@ -29,9 +29,11 @@ class Groups:
         self._event_file = "memory.oom_control" if kind == "v1" else "memory.events"
         self._swap_file: str | None = "memory.memsw.limit_in_bytes" if kind == "v1" else "memory.swap.max"
         self._usage_file = "memory.usage_in_bytes" if kind == "v1" else None
+        # names of its own for each supervisor: an earlier one's may still be about to be removed
+        self._mark, self._made = os.urandom(4).hex(), 0
         self._leftover: list[str] = []
         self._spare: dict[str, int] = {}
-        """Empty groups that can be used again, with their limits: making and removing one costs as much as a process."""
+        """Empty groups to be used again, with their limits: making and removing one costs as much as a process."""
 
     @classmethod
     def find(cls, name: str, root: str = _ROOT) -> "Groups | None":
@@ -54,7 +56,7 @@ class Groups:
                 groups._prepare_v2(own)
             else:
                 os.makedirs(base, exist_ok=True)  # noqa: PTH103
-            probe = groups.make("probe", 1 << 30)
+            probe = groups.make(1 << 30)
             groups.remove(probe)
         except (OSError, ValueError):
             return None
@@ -74,23 +76,17 @@ class Groups:
         os.makedirs(self.base, exist_ok=True)  # noqa: PTH103
         _write(f"{self.base}/cgroup.subtree_control", "+memory")
 
-    def make(self, name: str, limit: int) -> str:
-        """A group with `limit` bytes, no swap beyond: a spare one, or a new one called `name`; returns its path.
-
-        Raises OSError.
-        """
+    def make(self, limit: int) -> str:
+        """A group with `limit` bytes, no swap beyond: a spare one, or a new one; returns its path. Raises OSError."""
         if self._spare:
             path, had = self._spare.popitem()
             if had == limit:
                 return path
             # a limit is never above the one with swap, so they are lowered and raised by way of making it anew
             self.remove(path)
-        path = f"{self.base}/{name}"
-        try:
-            os.mkdir(path)  # noqa: PTH102
-        except FileExistsError:
-            # left by an attempt that was about to start when the supervisor ended
-            pass
+        self._made += 1
+        path = f"{self.base}/{self._mark}-{self._made}"
+        os.mkdir(path)  # noqa: PTH102
         _write(f"{path}/{self._limit_file}", str(limit))
         if self._swap_file is not None:
             try:
@@ -143,7 +139,7 @@ class Groups:
         """Remove the groups that an earlier supervisor left, except those that are `used`."""
         for name in os.listdir(self.base):  # noqa: PTH208
             path = f"{self.base}/{name}"
-            if path not in used and os.path.isdir(path):  # noqa: PTH112
+            if path not in used and path not in self._spare and os.path.isdir(path):  # noqa: PTH112
                 self.remove(path)
 
     def remove(self, path: str) -> bool:

@@ -11,13 +11,13 @@ from atoll.drivers.process.supervisor.attempt import ENDED, RUNNING, STARTING, A
 from atoll.drivers.process.supervisor.cgroups import Groups
 from atoll.drivers.process.supervisor.devices import Devices
 from atoll.drivers.process.supervisor.limits import Limits, too_much
-from atoll.drivers.process.supervisor.spawn import CLAIMED_BEFORE, NOT_STARTED, Starter
-from atoll.drivers.wrapper.record import read_record
+from atoll.drivers.process.supervisor.spawn import CLAIMED_BEFORE, NO_RECORD, NOT_STARTED, Starter
+from atoll.drivers.wrapper.record import CLAIM, read_record
 
 _STARTS_AT_ONCE = 16
 """Attempts started between two looks at those that ended."""
 _RETRY_EVERY = 1.0
-_SEARCHES = 20
+_SEARCHES = 50
 _SEARCH_EVERY = 0.1
 _SPARE_LINES = 5000
 
@@ -154,7 +154,9 @@ class Keeper:
             else:
                 self._waiting.append(attempt)
         if self._groups is not None:
-            self._groups.clear({each.group for each in found.values() if each.group is not None and each.phase != ENDED})
+            self._groups.clear(
+                {each.group for each in found.values() if each.group is not None and each.phase != ENDED}
+            )
 
     def _search_for(self, attempt: Attempt) -> None:
         """Somebody claimed the attempt and we do not know who: look for its wrapper, now and a few times more."""
@@ -169,16 +171,21 @@ class Keeper:
                 wrappers[words[2]] = pid
         for attempt, left in list(self._searched.values()):
             folder = self._starter.folder_of(attempt)
-            pid = wrappers.get(folder)
-            if pid is not None and (born := processes.born(pid)) is not None:
+            found = wrappers.get(folder)
+            if found is not None and (born := processes.born(found)) is not None:
                 del self._searched[attempt.id]
-                attempt.phase, attempt.pid, attempt.born = RUNNING, pid, born
+                attempt.phase, attempt.pid, attempt.born = RUNNING, found, born
                 attempt.started, attempt.began = time.time(), time.monotonic()
                 self._set(attempt, "phase", "pid", "born", "started", "began")
-                self._adopt(attempt, pid, born)
-            elif left == 0 or read_record(folder).ended:
+                self._adopt(attempt, found, born)
+            elif (record := read_record(folder)).ended or (left == 0 and record.started_at is not None):
                 del self._searched[attempt.id]
-                self._end_unseen(attempt, "lost", "It was claimed, and nobody knows by whom.")
+                self._end_unseen(attempt, "lost", "Its wrapper is gone and left no record of an end.")
+            elif left == 0:
+                # whoever claimed it ended before the wrapper's first line, so its command never ran
+                del self._searched[attempt.id]
+                os.rmdir(f"{folder}/{CLAIM}")  # noqa: PTH106
+                self._waiting.append(attempt)
             else:
                 self._searched[attempt.id] = (attempt, left - 1)
         self._search_at = time.monotonic() + _SEARCH_EVERY if self._searched else None
@@ -250,7 +257,7 @@ class Keeper:
             attempt = self._waiting.popleft()
             if self._groups is not None and attempt.request["memory"]:
                 try:
-                    attempt.group = self._groups.make(attempt.id, attempt.request["memory"])
+                    attempt.group = self._groups.make(attempt.request["memory"])
                 except OSError:
                     attempt.group = None  # its memory is sampled instead
             try:
@@ -295,20 +302,21 @@ class Keeper:
 
     def _child_ended(self, attempt: Attempt, status: int, cpu: float) -> None:
         code = os.waitstatus_to_exitcode(status)
-        if code in (CLAIMED_BEFORE, NOT_STARTED):
-            reason = self._starter.complaints().get(attempt.id, "")
-            record = read_record(self._starter.folder_of(attempt))
-            if code == CLAIMED_BEFORE and not record.ended:
-                self.limits.leave(attempt)
-                attempt.phase, attempt.pid = STARTING, 0
-                self._search_for(attempt)
-                return
-            if code == NOT_STARTED and not record.ended:
-                message = f"This machine could not start it: {reason or 'no reason was given'}."
-                self._end(attempt, attempt.verdict or "node_failed", None, None, message)
-                return
-        attempt.cpu = round(cpu, 6)
-        self._conclude(attempt, code, "failed", "")
+        started = code not in (CLAIMED_BEFORE, NOT_STARTED, NO_RECORD)
+        record = read_record(self._starter.folder_of(attempt)) if not started else None
+        if record is None or record.ended or (code == NO_RECORD and record.started_at is not None):
+            attempt.cpu = round(cpu, 6)
+            self._conclude(attempt, code, "failed", "")
+        elif code == CLAIMED_BEFORE:
+            self._settle_memory(attempt)
+            self.limits.leave(attempt)
+            attempt.phase, attempt.pid, attempt.group = STARTING, 0, None
+            self._search_for(attempt)
+        else:
+            self._settle_memory(attempt)
+            reason = self._starter.reason(attempt) if code == NOT_STARTED else "its folder cannot be written"
+            message = f"This machine could not start it: {reason}."
+            self._end(attempt, attempt.verdict or "node_failed", None, None, message)
 
     def _conclude(self, attempt: Attempt, status: int | None, otherwise: str, message: str) -> None:
         """Decide how an attempt ended: from the wrapper's record, else from `status`, its own end as our child."""

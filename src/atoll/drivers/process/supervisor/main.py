@@ -35,7 +35,7 @@ class Supervisor:
 
     def __init__(self, folder: str, settings: dict[str, Any], file_limit: tuple[int, int]) -> None:
         self._settings = settings
-        self._state = os.stat(".")
+        self._state = os.stat(".")  # noqa: PTH116  # no pathlib in the supervisor
         groups = Groups.find(settings["name"]) if settings["cgroups"] else None
         self._groups = groups
         starter = Starter(folder, groups, file_limit)
@@ -96,7 +96,7 @@ class Supervisor:
         if now - self._idle_since > _LEAVE_WHEN_IDLE_FOR:
             self._leaving = True
         try:
-            here = os.stat(self._settings["state"])
+            here = os.stat(self._settings["state"])  # noqa: PTH116
         except OSError:
             here = None
         if here is None or (here.st_dev, here.st_ino) != (self._state.st_dev, self._state.st_ino):

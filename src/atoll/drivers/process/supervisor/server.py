@@ -40,7 +40,7 @@ class Server:
         self._answer = answer
         self.clients: dict[int, Client] = {}
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        if os.path.lexists(path):  # noqa: PTH110  # no pathlib in the supervisor
+        if os.path.lexists(path):  # no pathlib in the supervisor
             os.unlink(path)  # noqa: PTH108  # a dead supervisor's: we hold the lock
         self._listener.bind(path)
         os.chmod(path, 0o600)  # noqa: PTH101

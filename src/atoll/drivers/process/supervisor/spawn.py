@@ -13,6 +13,8 @@ CLAIMED_BEFORE = 117
 """Exit status of a child that found its attempt claimed."""
 NOT_STARTED = 118
 """Exit status of a child that could not start its attempt; it wrote the reason to the pipe."""
+NO_RECORD = 125
+"""Exit status of a wrapper that could not write its start; its command did not run."""
 _SHELL = "/bin/sh"
 
 
@@ -26,6 +28,7 @@ class Starter:
         self._file_limit = file_limit
         self._own = os.getuid()
         self._complaints, self._complain = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._reasons: dict[str, str] = {}
 
     def folder_of(self, attempt: Attempt) -> str:
         """The attempt's own folder."""
@@ -81,11 +84,13 @@ class Starter:
         os.setresgid(request["gid"], request["gid"], request["gid"])
         os.setresuid(request["uid"], request["uid"], request["uid"])
 
-    def complaints(self) -> dict[str, str]:
-        """Why attempts could not be started, by their ids; each is told once."""
+    def reason(self, attempt: Attempt) -> str:
+        """Why an attempt could not be started; told once."""
         try:
             text = os.read(self._complaints, 1 << 16).decode("utf-8", "replace")
         except BlockingIOError:
-            return {}
-        pairs = (line.split("\0") for line in text.split("\0\n") if line)
-        return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
+            text = ""
+        for line in text.split("\0\n"):
+            name, _, reason = line.partition("\0")
+            self._reasons[name] = reason
+        return self._reasons.pop(attempt.id, "no reason was given")

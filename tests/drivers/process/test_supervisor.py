@@ -1,0 +1,299 @@
+"""The supervisor: killed and restarted it loses nothing, and it is one, small, and closed to others."""
+
+import asyncio
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from atoll.core.states import Outcome
+from atoll.drivers.base import DriverError, Phase, StopReason
+from atoll.drivers.process import boot
+from tests.contract.process_harness import ProcessHarness, ended, until
+
+
+async def kill_supervisor(harness: ProcessHarness) -> psutil.Process:
+    """SIGKILL, and nobody restarts it until the driver asks again."""
+    supervisor = await harness.supervisor()
+    supervisor.kill()
+    await ended(supervisor)
+    return supervisor
+
+
+async def test_ends_are_right_after_the_supervisor_was_killed(either: ProcessHarness) -> None:
+    """Ended before, ended while none was there, ended after: each exit code is that of the wrapper's record."""
+    before, during = either.script("exit 21"), either.script("sleep 0.5; exit 22")
+    after, by_signal = either.script("sleep 2; exit 23"), either.script("sleep 0.5; kill -9 $$")
+    await either.submit(before, during, after, by_signal)
+    await either.wait([before])
+    await either.wait([during, after, by_signal], Phase.RUNNING)
+    old = await kill_supervisor(either)
+    await asyncio.sleep(1.0)  # two of them end meanwhile
+    statuses = await either.wait([before, during, after, by_signal])
+    assert [status.exit_code for status in statuses] == [21, 22, 23, 137]
+    assert statuses[3].signal == 9
+    assert {status.outcome for status in statuses} == {Outcome.FAILED}
+    assert (await either.supervisor()).pid != old.pid
+
+
+async def test_walltime_counts_from_the_start_although_the_supervisor_was_killed(either: ProcessHarness) -> None:
+    launch = either.launch({"command": ["sleep", "60"], "grace": 0}, walltime=2)
+    begun = time.monotonic()
+    await either.submit(launch)
+    await either.wait([launch], Phase.RUNNING)
+    await asyncio.sleep(1.0)
+    await kill_supervisor(either)
+    (status,) = await either.wait([launch])
+    assert status.outcome is Outcome.TIMED_OUT
+    assert time.monotonic() - begun < 3 + either.slack
+
+
+async def test_grace_and_verdict_outlive_the_supervisor(either: ProcessHarness) -> None:
+    """A stop that was under way goes on: the kill comes when it was due, and the outcome is the reason's."""
+    launch = either.script("trap '' TERM; echo up; while :; do sleep 0.1; done")
+    await either.submit(launch)
+    await either.wait_for_output(launch, b"up")
+    begun = time.monotonic()
+    await either.stop(launch, StopReason.EVICTED, grace=2)
+    await kill_supervisor(either)
+    (status,) = await either.wait([launch])
+    assert status.outcome is Outcome.EVICTED
+    assert 1.8 < time.monotonic() - begun < 2 + either.slack
+
+
+async def test_memory_is_held_after_the_supervisor_was_killed(either: ProcessHarness) -> None:
+    take = "import time; time.sleep(1.5); x=[]\nfor _ in range(60): x.append(b'x' * (16 << 20)); time.sleep(0.02)"
+    launch = either.launch({"command": [either.python, "-c", take + "\ntime.sleep(30)"]})
+    await either.submit(launch)
+    await either.wait([launch], Phase.RUNNING)
+    await kill_supervisor(either)
+    (status,) = await either.wait([launch])
+    assert status.outcome is Outcome.OUT_OF_MEMORY
+
+
+@pytest.mark.parametrize("how", ["ends", "is stopped"])
+async def test_daemon_ends_although_the_supervisor_was_killed(either: ProcessHarness, how: str) -> None:
+    """Its wrapper is still its reaper: forked twice, in a session of its own, with no environment, it ends."""
+    ticks = 'trap "" TERM; while :; do echo tick >>"$1"; sleep 0.05; done'
+    text = (
+        f"(cd / && env -i setsid sh -c '{ticks}' sh \"$ATOLL_CHECKPOINT_DIR/ticks\" >/dev/null 2>&1 </dev/null &) ; "
+        f"sleep {1.0 if how == 'ends' else 60}"
+    )
+    launch = either.script(text, checkpoint_key="ticks")
+    await either.submit(launch)
+    await either.wait([launch], Phase.RUNNING)
+    file = either.site / "checkpoints/ticks/ticks"
+    await until(file.exists)
+    await kill_supervisor(either)
+    if how == "is stopped":
+        await either.stop(launch, StopReason.CANCELLED, grace=1)
+    await either.wait([launch])
+    size = file.stat().st_size
+    await asyncio.sleep(0.3)
+    assert file.stat().st_size == size
+
+
+async def test_daemon_ends_although_no_supervisor_is_there(harness: ProcessHarness) -> None:
+    """The wrapper alone ends what its command left behind."""
+    text = (
+        "(cd / && env -i setsid sh -c 'while :; do echo tick >>\"$1\"; sleep 0.05; done' sh "
+        '"$ATOLL_CHECKPOINT_DIR/ticks" >/dev/null 2>&1 </dev/null &) ; sleep 1'
+    )
+    launch = harness.script(text, checkpoint_key="ticks")
+    await harness.submit(launch)
+    await harness.wait([launch], Phase.RUNNING)
+    await kill_supervisor(harness)
+    end, file = harness.folder_of(launch.attempt_id) / "end", harness.site / "checkpoints/ticks/ticks"
+    await until(end.exists)
+    await asyncio.sleep(0.3)
+    size = file.stat().st_size
+    await asyncio.sleep(0.3)
+    assert file.stat().st_size == size
+
+
+async def test_nothing_is_lost_or_run_twice_when_the_supervisor_is_killed_at_random(harness: ProcessHarness) -> None:
+    """Thirty kills while two hundred attempts are handed over and run: each ran exactly once, with its exit code."""
+    pause = random.Random(20).uniform
+    launches = [
+        harness.script(f'echo {number} >>"$ATOLL_CHECKPOINT_DIR/runs"; exit {number % 7}', checkpoint_key="all")
+        for number in range(200)
+    ]
+    await harness.supervisor()
+
+    async def submit(batch: list[int]) -> None:
+        while True:
+            try:
+                await harness.submit(*(launches[number] for number in batch))
+                return
+            except DriverError:
+                continue  # killed twice while it was asked; whoever drives this asks again
+
+    async def kill() -> None:
+        for _ in range(30):
+            await asyncio.sleep(pause(0.0, 0.15))
+            pid = harness.process_driver.supervisor_pid
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue  # the last one has not been asked for again yet
+
+    killer = asyncio.create_task(kill())
+    for first in range(0, 200, 20):
+        await submit(list(range(first, first + 20)))
+    while not killer.done():
+        try:
+            await harness.driver.observe()
+        except DriverError:
+            continue
+    await killer
+    statuses = await harness.wait(launches, patience=60)
+    wrong = [
+        (number, status)
+        for number, status in enumerate(statuses)
+        if status.exit_code != number % 7 or status.outcome is Outcome.LOST
+    ]
+    assert not wrong, wrong[:3]
+    runs = (harness.site / "checkpoints/all/runs").read_text().split()
+    assert sorted(map(int, runs)) == list(range(200))
+
+
+async def test_second_supervisor_ends_at_once(harness: ProcessHarness) -> None:
+    """The lock lets one in; whoever starts another is served by the first."""
+    first = await harness.supervisor()
+    settings = {"name": "x", "gpus": [], "cgroups": False, "state": str(harness.site / "supervisor")}
+    words = [sys.executable, "-I", "-S", boot.__file__, str(harness.site), json.dumps(settings)]
+    done = await asyncio.to_thread(subprocess.run, words, timeout=10, check=False)
+    assert done.returncode == 0
+    assert (await harness.supervisor()) == first
+    others = [each for each in psutil.process_iter(["cmdline"]) if str(harness.site) in (each.info["cmdline"] or [])]
+    assert others == [first]
+
+
+async def test_supervisor_is_small_and_imports_nothing_large(harness: ProcessHarness) -> None:
+    supervisor = await harness.supervisor()
+    assert supervisor.memory_info().rss < 20 << 20
+    mapped = {Path(entry.path).name for entry in supervisor.memory_maps()}
+    assert not [name for name in mapped if "pydantic" in name or "numpy" in name or "_asyncio" in name]
+
+
+async def test_supervisor_costs_nothing_while_nothing_happens(harness: ProcessHarness) -> None:
+    supervisor = await harness.supervisor()
+    await harness.run(harness.script(":"))
+    before = sum(supervisor.cpu_times()[:2])
+    await asyncio.sleep(2.0)
+    assert sum(supervisor.cpu_times()[:2]) - before <= 0.02
+
+
+async def test_supervisor_collects_every_child(harness: ProcessHarness) -> None:
+    """No zombies: neither wrappers nor what jobs left behind."""
+    supervisor = await harness.supervisor()
+    launches = [harness.script("(sleep 60 &); (setsid sleep 60 &)") for _ in range(20)]
+    await harness.submit(*launches)
+    await harness.wait(launches)
+    await until(lambda: not supervisor.children(recursive=True))
+
+
+async def test_supervisor_with_running_attempts_does_not_shut_down(harness: ProcessHarness) -> None:
+    launch = harness.script("sleep 60")
+    await harness.submit(launch)
+    await harness.wait([launch], Phase.RUNNING)
+    assert not await harness.process_driver.shutdown()
+    status = await harness.status(launch)
+    assert status is not None
+    assert status.phase is Phase.RUNNING
+
+
+async def test_supervisor_survives_interrupts_and_the_end_of_its_driver(harness: ProcessHarness) -> None:
+    supervisor = await harness.supervisor()
+    assert os.getsid(supervisor.pid) != os.getsid(0)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        supervisor.send_signal(number)
+    await harness.restart()
+    assert await harness.supervisor() == supervisor
+
+
+async def test_supervisor_and_jobs_end_when_the_folder_vanishes(tmp_path: Path) -> None:
+    harness = ProcessHarness(tmp_path)
+    await harness.start()
+    launch = harness.script("(setsid sleep 60 &); sleep 60")
+    await harness.submit(launch)
+    await harness.wait([launch], Phase.RUNNING)
+    supervisor = await harness.supervisor()
+    await harness.driver.close()
+    jobs = supervisor.children(recursive=True)
+    assert jobs
+    await asyncio.to_thread(shutil.rmtree, harness.site)
+    for process in (supervisor, *jobs):
+        await ended(process)
+
+
+async def test_socket_is_closed_to_other_accounts(harness: ProcessHarness) -> None:
+    await harness.supervisor()
+    state = harness.site / "supervisor"
+    assert state.stat().st_mode & 0o777 == 0o700
+    assert (state / "socket").stat().st_mode & 0o777 == 0o600
+
+
+async def test_supervisor_answers_nonsense_with_an_error_and_goes_on(harness: ProcessHarness) -> None:
+    supervisor = await harness.supervisor()
+    for line in (
+        b"nonsense\n",
+        b"[]\n",
+        b"{}\n",
+        b'{"ask":"dance"}\n',
+        b'{"ask":"stop"}\n',
+        b'{"ask":"submit","attempts":3}\n',
+    ):
+        reader, writer = await asyncio.open_unix_connection(harness.site / "supervisor" / "socket")
+        writer.write(line)
+        assert "error" in json.loads(await reader.readline())
+        writer.close()
+        await writer.wait_closed()
+    assert await harness.supervisor() == supervisor
+
+
+async def test_supervisor_of_another_version_makes_room_and_its_attempts_go_on(
+    harness: ProcessHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch = harness.script("sleep 1.5; exit 5")
+    await harness.submit(launch)
+    await harness.wait([launch], Phase.RUNNING)
+    old = await harness.supervisor()
+    harness.config["gpus"] = 1  # settings that the old one was not started with
+    await harness.restart()
+    (status,) = await harness.wait([launch])
+    assert status.exit_code == 5
+    assert await harness.supervisor() != old
+
+
+async def test_wrapper_that_is_killed_fails_its_attempt(harness: ProcessHarness) -> None:
+    """A job that kills its wrapper gains nothing: the attempt failed, and its processes end."""
+    launch = harness.script("setsid sleep 60 & kill -9 $PPID; sleep 60")
+    await harness.submit(launch)
+    (status,) = await harness.wait([launch])
+    assert (status.outcome, status.signal) == (Outcome.FAILED, 9)
+    supervisor = await harness.supervisor()
+    await until(lambda: not supervisor.children(recursive=True))
+
+
+async def test_observing_a_thousand_attempts_takes_less_than_20_ms(harness: ProcessHarness) -> None:
+    launches = [harness.launch({"command": ["true"]}) for _ in range(1000)]
+    await harness.submit(*launches)
+    await harness.wait(launches, patience=100)
+    times = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        states = (await harness.driver.observe()).states
+        times.append(time.perf_counter() - begun)
+        assert len(states) == 1000
+    assert min(times) < 0.02
+    await harness.driver.forget([launch.attempt_id for launch in launches])
+    assert not list((harness.site / "attempts").iterdir())
