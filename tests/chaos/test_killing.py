@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,11 +33,8 @@ def test_every_job_runs_exactly_once_whatever_moment_the_control_plane_is_killed
             if batches and chance.random() < max(0.5, len(batches) / max(1, chaos_size.kills)):
                 batch = batches.pop(0)
                 body = {"jobs": [ledger.spec(number, chance.choice((0, 0, 0.2))) for number in batch]}
-                answer = submit_surely(
-                    lambda body=body, batch=batch: platform.request(
-                        "POST", "/api/v1/jobs/bulk", json=body, headers={"Idempotency-Key": f"batch-{batch[0]}"}
-                    )
-                )
+                key = {"Idempotency-Key": f"batch-{batch[0]}"}
+                answer = submit_surely(partial(platform.request, "POST", "/api/v1/jobs/bulk", json=body, headers=key))
                 assert answer.status_code in (200, 201), answer.text
                 numbers.update(zip(answer.json()["ids"], batch, strict=True))
             if kills < chaos_size.kills:

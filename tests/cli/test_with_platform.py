@@ -213,7 +213,7 @@ def test_site_and_token_commands(there: Atoll, monkeypatch: pytest.MonkeyPatch, 
         (["logs", "12[3-1]"], Invalid.exit_code),
         (["site", "show", "nowhere"], NotFound.exit_code),
         (["submit", "--mem", "100000T", "--", "true"], Invalid.exit_code),
-        (["submit", "--after", "999999", "--", "true"], NotFound.exit_code),
+        (["submit", "--after", "999999", "--", "true"], Invalid.exit_code),
         (["submit", "--site", "nowhere", "--", "true"], Invalid.exit_code),
     ],
 )

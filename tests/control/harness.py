@@ -1,8 +1,9 @@
-"""A control plane in slow motion: one site that is played, a clock that is turned by hand, and loops run step by step."""
+"""A control plane in slow motion: one site that is played, a clock turned by hand, loops that run step by step."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ class SlowMotion:
         await self.begin()
         # the database's clock cannot be turned: take the dead one's leases as if they had run out
         for name in (dispatch.LEASE, self.work.lease_name):
-            await self.database.write(lambda connection, name=name: _expire(connection, name))
+            await self.database.write(partial(_expire, name=name))
         await self.tools.keeper.renew()
         assert keeper.holder != self.tools.keeper.holder
 

@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order: no job is lost, none runs twice, no room is given twice, no state is forbidden."""
+"""Whatever happens in whatever order: no job is lost or runs twice, no room is given twice, no state is forbidden."""
 
 from __future__ import annotations
 
@@ -92,9 +92,7 @@ class Platform(RuleBasedStateMachine):
         if rows:
             chosen = pick.choice(rows).id
             now = self.motion.tools.now()
-            self.runner.run(
-                self.database.write(lambda c: attempts.ask_to_stop(c, [chosen], reason, {chosen: 1}, now))
-            )
+            self.runner.run(self.database.write(lambda c: attempts.ask_to_stop(c, [chosen], reason, {chosen: 1}, now)))
 
     @rule(pick=st.randoms(use_true_random=False))
     def lose(self, pick: Any) -> None:
@@ -143,6 +141,9 @@ class Platform(RuleBasedStateMachine):
 
 TestAnyOrder = Platform.TestCase
 TestAnyOrder.settings = settings(
-    max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck),
+    max_examples=30,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )

@@ -98,7 +98,7 @@ async def test_a_site_that_vanishes_fails_no_job(motion: SlowMotion) -> None:
     assert (await motion.job(job_id)).state == "succeeded"
 
 
-async def test_an_attempt_that_the_engine_forgot_is_lost_after_two_looks_and_never_succeeded(motion: SlowMotion) -> None:
+async def test_an_attempt_that_the_engine_forgot_is_lost_after_two_looks_not_succeeded(motion: SlowMotion) -> None:
     [job_id] = await motion.insert({"env": {"FAKE_RUNTIME": "10"}})
     await motion.round()
     [attempt] = await motion.attempts(job_id)
@@ -188,6 +188,7 @@ async def test_a_placed_job_is_cancelled_without_asking_the_site(motion: SlowMot
 
 async def test_arrays_keep_to_their_width_and_count_their_tasks(motion: SlowMotion) -> None:
     [job_id] = await motion.insert({"array": "0-9%3", "env": {"FAKE_RUNTIME": "2"}, "cpu": "100m"})
+    row = await motion.job(job_id)
     for _ in range(30):
         await motion.round()
         row = await motion.job(job_id)
@@ -231,9 +232,7 @@ async def test_what_runs_in_our_name_and_is_not_in_the_store_is_reaped(motion: S
     [job_id] = await motion.insert({"env": {"FAKE_RUNTIME": "1000"}})
     await motion.round()
     [attempt] = await motion.attempts(job_id)
-    await motion.database.write(
-        lambda connection: connection.exec_driver_sql("DELETE FROM attempts").rowcount
-    )
+    await motion.database.write(lambda connection: connection.exec_driver_sql("DELETE FROM attempts").rowcount)
     for _ in range(3):
         await motion.step("observe")
         motion.clock.advance(1)

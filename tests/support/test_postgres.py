@@ -56,9 +56,7 @@ def test_a_paused_server_answers_again_when_resumed(server: PostgresServer) -> N
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
-def test_what_was_committed_is_there_after_the_server_went_and_came_back(
-    server: PostgresServer, end: str
-) -> None:
+def test_what_was_committed_is_there_after_the_server_went_and_came_back(server: PostgresServer, end: str) -> None:
     url = psycopg_url(server.create_database())
     with psycopg.connect(url) as connection:
         connection.execute("create table island as select 'Aldabra' as name")

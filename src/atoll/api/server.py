@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points, version
 from pathlib import Path
@@ -76,7 +76,7 @@ def prepare(config: PlatformConfig) -> _Folders:
 
 
 @contextlib.contextmanager
-def _only_one(folders: _Folders, config: PlatformConfig) -> AsyncIterator[None]:
+def _only_one(folders: _Folders, config: PlatformConfig) -> Iterator[None]:
     """Hold the data folder's lock, unless the state is in PostgreSQL, which several replicas share."""
     if not config.database_url.startswith("sqlite"):
         yield
@@ -164,8 +164,8 @@ def _claim_local_site(connection: Connection, name: str, folder: Path, asked: di
         if not same and (leases.is_held(connection, f"site:{name}") or attempts.any_live(connection, name)):
             raise Conflict(
                 "site_taken",
-                f"The site {name!r} is the folder {before.get('folder')} on {before.get('host')}. Use that data folder, "
-                "or give this machine's site a name of its own (local: {name: ...} in the configuration).",
+                f"The site {name!r} is the folder {before.get('folder')} on {before.get('host')}. "
+                "Use that data folder, or give this machine's site a name of its own (local: {name: ...} in the configuration).",
                 field="local.name",
             )
     sites.put(connection, name, "process", {}, {**asked, **place})

@@ -72,7 +72,9 @@ class LeaseKeeper:
                     log.warning("leases could not be renewed: %s", error.sentence)
                 self._poke.clear()
                 try:
-                    await asyncio.wait_for(self._poke.wait(), self._ttl / 3)
+                    # not wait_for: in Python 3.11 that loses a cancellation which comes together with a poke
+                    async with asyncio.timeout(self._ttl / 3):
+                        await self._poke.wait()
                 except TimeoutError:
                     continue
         finally:

@@ -32,7 +32,8 @@ class Pump:
         """Wait until there are events after `cursor`, or for `seconds`; returns the newest event's id."""
         async with self._changed:
             try:
-                await asyncio.wait_for(self._changed.wait_for(lambda: self.cursor > cursor), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._changed.wait_for(lambda: self.cursor > cursor)
             except TimeoutError:
                 return self.cursor
             return self.cursor
@@ -52,7 +53,9 @@ class Pump:
                     self.cursor = newest
                     self._changed.notify_all()
             try:
-                await asyncio.wait_for(self._poked.wait(), self._interval)
+                # not wait_for: in Python 3.11 that loses a cancellation which comes together with a poke
+                async with asyncio.timeout(self._interval):
+                    await self._poked.wait()
                 # one look serves all the writes that come close together
                 await asyncio.sleep(self._gap)
             except TimeoutError:

@@ -37,6 +37,7 @@ class ManualClock:
         self.now = start
 
     def __call__(self) -> datetime:
+        """The time that it shows."""
         return self.now
 
     def advance(self, seconds: float) -> datetime:

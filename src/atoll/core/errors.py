@@ -63,6 +63,7 @@ class Invalid(AtollError):
         self.errors = errors
 
     def problem(self) -> dict[str, Any]:
+        """The problem document, with every wrong field."""
         document = super().problem()
         if self.errors:
             document["errors"] = [{"field": field, "detail": detail} for field, detail in self.errors]
@@ -101,9 +102,7 @@ class Conflict(AtollError):
 
 
 class _Later(AtollError):
-    def __init__(
-        self, code: str, sentence: str, *, field: str | None = None, retry_after: float | None = None
-    ) -> None:
+    def __init__(self, code: str, sentence: str, *, field: str | None = None, retry_after: float | None = None) -> None:
         super().__init__(code, sentence, field=field)
         self.retry_after = retry_after
 

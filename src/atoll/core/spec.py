@@ -419,9 +419,7 @@ _HINTS = {
 """What would be right, by the pattern that was not met."""
 
 
-def explain_validation(
-    error: ValidationError, known: Mapping[str, list[str]], what: str, prefix: str = ""
-) -> Invalid:
+def explain_validation(error: ValidationError, known: Mapping[str, list[str]], what: str, prefix: str = "") -> Invalid:
     """Turn pydantic's error into Atoll's: each wrong field with one sentence, unknown ones with a suggestion.
 
     `known` gives the fields that may stand at a place: "" for the document itself, "ports" for its ports.

@@ -233,4 +233,5 @@ class DriverSetup:
 class DriverFactory(Protocol):
     """What the entry point group `atoll.drivers` names: makes a driver. Raises Invalid for a wrong config."""
 
-    def __call__(self, setup: DriverSetup) -> Driver: ...
+    def __call__(self, setup: DriverSetup) -> Driver:
+        """The driver; it does not talk to its engine yet."""

@@ -108,14 +108,14 @@ class Database:
 
     def write_soon(self, work: Work[Result]) -> "Future[Result]":
         """As `write`, for callers outside the event loop."""
-        if self._closed:
-            raise Unavailable("stopping", "The platform is stopping; try again in a moment.", retry_after=5)
+        self._refuse_closed()
         future: Future[Result] = Future()
         self._pending.put((work, future))
         return future
 
     async def read(self, work: Work[Result]) -> Result:
         """Run `work`, which only reads, on a consistent view. Raises Unavailable."""
+        self._refuse_closed()
         return await asyncio.get_running_loop().run_in_executor(self._readers, self.read_now, work)
 
     def read_now(self, work: Work[Result]) -> Result:
@@ -126,6 +126,10 @@ class Database:
                 return work(connection)
         except (DBAPIError, OSError, _Vanished) as error:
             raise _unavailable(error, self.url) from error
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise Unavailable("stopping", "The platform is stopping; try again in a moment.", retry_after=5)
 
     def close(self) -> None:
         """Finish what was handed in, then let go of all connections."""

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, delete, func, insert, select, text
 
 from atoll.store.tables import events
 
-_ORDER_LOCK = 0x4F5554424F58  # "OUTBOX"
+ORDER_LOCK = 0x4F5554424F58  # "OUTBOX"
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Event:
 def lock_order(connection: Connection) -> None:
     """Make sure that no other transaction draws an event id before this one is over."""
     if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ORDER_LOCK})
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ORDER_LOCK})
 
 
 def append(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:

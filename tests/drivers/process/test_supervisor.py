@@ -17,6 +17,8 @@ import pytest
 from atoll.core.states import Outcome
 from atoll.drivers.base import DriverError, Phase, StopReason
 from atoll.drivers.process import boot
+from atoll.drivers.process.config import group_name
+from atoll.drivers.process.supervisor.cgroups import Groups
 from tests.contract.process_harness import ProcessHarness, ended, until
 
 
@@ -230,9 +232,13 @@ async def test_supervisor_and_jobs_end_when_the_folder_vanishes(tmp_path: Path) 
     await harness.driver.close()
     jobs = supervisor.children(recursive=True)
     assert jobs
+    groups = Groups.find(group_name(harness.site))
     await asyncio.to_thread(shutil.rmtree, harness.site)
     for process in (supervisor, *jobs):
         await ended(process)
+    if groups is not None:
+        assert not [entry for entry in os.listdir(groups.base) if entry[0] in "0123456789abcdef" and "-" in entry]
+        groups.close()
 
 
 async def test_socket_is_closed_to_other_accounts(harness: ProcessHarness) -> None:

@@ -16,7 +16,7 @@ from atoll.drivers.process.supervisor.main import PROTOCOL
 _BOOT = Path(__file__).with_name("boot.py")
 _LIMIT = 512 << 20
 _START_WITHIN = 15.0
-_ANSWER_WITHIN = 60.0
+_ANSWER_WITHIN = 20.0
 _TRY_EVERY = 0.05
 
 
@@ -163,8 +163,11 @@ class SupervisorLink:
 
     def _start(self) -> None:
         """Start the supervisor and wait until it listens."""
-        self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._state.chmod(0o700)
+        try:
+            self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._state.chmod(0o700)
+        except OSError as error:
+            raise DriverError(f"The supervisor's folder {self._state} cannot be made: {error.strerror}.") from error
         words = [sys.executable, "-I", "-S", str(_BOOT), str(self._folder), json.dumps(self._settings)]
         with suppress(subprocess.TimeoutExpired):
             done = subprocess.run(

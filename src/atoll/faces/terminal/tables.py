@@ -1,8 +1,10 @@
 """Tables and lists of facts: coloured and cut to the width on a terminal, plain and whole elsewhere."""
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from shutil import get_terminal_size
 from typing import Generic, TypeVar
 
 from atoll.core.states import JobState
@@ -30,6 +32,10 @@ STATE_COLOURS: dict[str, str] = {
 """Colour of a state or of a site's health."""
 
 
+_LEAST_WIDTH = 16
+"""Characters that a column is never cut below."""
+
+
 @dataclass(frozen=True)
 class Column(Generic[T]):
     """A column: its heading, and what stands in it for a row."""
@@ -46,17 +52,32 @@ class Column(Generic[T]):
 def print_table(columns: Sequence[Column[T]], rows: Iterable[T]) -> None:
     """Print rows under headings; nothing but the headings where there are none."""
     cells = [[_text(column.value(row)) for column in columns] for row in rows]
+    widths = [max([len(column.heading), *(len(row[place]) for row in cells)]) for place, column in enumerate(columns)]
     if sys.stdout.isatty():
-        _print_rich(columns, cells)
-        return
-    widths = [max(len(column.heading), *(len(row[at]) for row in cells)) if cells else len(column.heading)
-              for at, column in enumerate(columns)]  # fmt: skip
-    for row in [[column.heading for column in columns], *cells]:
-        padded = [
-            text.rjust(width) if column.right else text.ljust(width)
-            for text, width, column in zip(row, widths, columns, strict=True)
-        ]
-        say("  ".join(padded).rstrip())
+        _fit(columns, widths, get_terminal_size().columns)
+    say(_line(columns, widths, [column.heading for column in columns], plain=True))
+    for row in cells:
+        say(_line(columns, widths, row, plain=False))
+
+
+def _fit(columns: Sequence[Column[T]], widths: list[int], room: int) -> None:
+    """Narrow the columns that may be cut until a line fits into `room`, as far as they stay readable."""
+    excess = sum(widths) + 2 * (len(widths) - 1) - room
+    for place, column in enumerate(columns):
+        if column.fill and excess > 0:
+            cut = min(excess, max(0, widths[place] - _LEAST_WIDTH))
+            widths[place] -= cut
+            excess -= cut
+
+
+def _line(columns: Sequence[Column[T]], widths: Sequence[int], row: Sequence[str], *, plain: bool) -> str:
+    parts = []
+    for column, width, text in zip(columns, widths, row, strict=True):
+        shown = text if len(text) <= width else text[: width - 1] + "\u2026"
+        space = " " * (width - len(shown))
+        shown = coloured(shown, text) if column.colour and not plain else shown
+        parts.append(space + shown if column.right else shown + space)
+    return "  ".join(parts).rstrip()
 
 
 def print_facts(facts: Iterable[tuple[str, object]]) -> None:
@@ -69,8 +90,6 @@ def print_facts(facts: Iterable[tuple[str, object]]) -> None:
 
 def coloured(text: str, state: str) -> str:
     """`text` in the colour of `state`, where the output is a terminal."""
-    import os
-
     codes = {"green": "32", "yellow": "33", "red": "31", "cyan": "36", "magenta": "35", "dim": "2"}
     code = codes.get(STATE_COLOURS.get(state, ""))
     if code is None or not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
@@ -80,28 +99,3 @@ def coloured(text: str, state: str) -> str:
 
 def _text(value: object) -> str:
     return "" if value is None else printable(value)
-
-
-def _print_rich(columns: Sequence[Column[T]], cells: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(
-            column.heading,
-            justify="right" if column.right else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            min_width=None if column.fill else max([len(column.heading), *(0 for _ in cells)]),
-            ratio=1 if column.fill else None,
-        )
-    for row in cells:
-        table.add_row(
-            *(
-                Text(text, style=STATE_COLOURS.get(text, "") if column.colour else "")
-                for text, column in zip(row, columns, strict=True)
-            )
-        )
-    Console(file=sys.stdout, highlight=False, soft_wrap=False).print(table)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from atoll.client.synchronous import Client
     from atoll.core.ids import JobRef
 
-_SIGNALS = ("HUP", "INT", "QUIT", "KILL", "USR1", "USR2", "TERM", "CONT", "STOP", "ALRM", "WINCH")
+_SIGNALS = ("HUP", "INT", "QUIT", "KILL", "USR1", "USR2", "TERM", "CONT", "STOP", "ALRM")
 
 
 def register(app: typer.Typer) -> None:
@@ -86,17 +86,13 @@ def send_signal(
     output: Output = Format.TABLE,
 ) -> None:
     """Send a signal to the processes of running jobs: atoll signal USR1 12."""
-    from atoll.core.spec import suggestion
-
     name, jobs = words[0], words[1:]
     if jobs and name[:1].isdigit() and not jobs[-1][:1].isdigit():
         name, jobs = words[-1], words[:-1]  # as people type it who think of the job first
     signal = name.upper().removeprefix("SIG")
     if signal not in _SIGNALS:
-        near = (
-            suggestion(signal, list(_SIGNALS)) or f" Write one of {', '.join(_SIGNALS)}, as in: atoll signal USR1 12."
-        )
-        raise Invalid("bad_signal", f"There is no signal {name!r} to send.{near}", field="signal")
+        known = f"Write one of {', '.join(_SIGNALS)}, as in: atoll signal USR1 12."
+        raise Invalid("bad_signal", f"There is no signal {name!r} to send. {known}", field="signal")
     if not jobs:
         raise Invalid("no_job", f"Name a job: atoll signal {signal} 12.", field="job")
     answers: list[tuple[JobRef, Changed]] = []

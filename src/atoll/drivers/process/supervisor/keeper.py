@@ -1,6 +1,7 @@
 """Knows every attempt of the site: takes it on, starts it, and finds its end. The supervisor's loop calls it."""
 
 import os
+import resource
 import select
 import time
 from collections import deque
@@ -20,6 +21,7 @@ _RETRY_EVERY = 1.0
 _SEARCHES = 50
 _SEARCH_EVERY = 0.1
 _SPARE_LINES = 5000
+_OWN_FILES = 200
 
 
 class Keeper:
@@ -133,12 +135,18 @@ class Keeper:
         wrappers = [each.pid for each in self.attempts.values() if each.phase == RUNNING]
         self._waiting.clear()
         processes.kill_all(lambda: wrappers + [pid for wrapper in wrappers for pid in processes.descendants(wrapper)])
+        for pid in self._by_pid:
+            os.waitpid(pid, 0)
+        self._kill_strays()
+        if self._groups is not None:
+            self._groups.clear(set())
 
     # -- after a restart -----------------------------------------------------------------------------------------
 
     def recover(self) -> None:
         """Take up what an earlier supervisor left: its journal, the processes, and what the wrappers wrote."""
         found, same_boot = self._journal.read()
+        self._make_room_for(len(found))
         self._journal.rewrite(found.values())
         for attempt in found.values():
             self._know(attempt)
@@ -157,6 +165,13 @@ class Keeper:
             self._groups.clear(
                 {each.group for each in found.values() if each.group is not None and each.phase != ENDED}
             )
+
+    def _make_room_for(self, count: int) -> None:
+        """An attempt that another supervisor started takes a descriptor."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if count + _OWN_FILES > soft != resource.RLIM_INFINITY:
+            self._starter.file_limit = (soft, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
     def _search_for(self, attempt: Attempt) -> None:
         """Somebody claimed the attempt and we do not know who: look for its wrapper, now and a few times more."""

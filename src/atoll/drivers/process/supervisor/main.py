@@ -9,7 +9,6 @@ import fcntl
 import gc
 import json
 import os
-import resource
 import select
 import signal
 import sys
@@ -33,12 +32,12 @@ _LEAVE_WHEN_IDLE_FOR = 60.0
 class Supervisor:
     """The loop, and the answers to questions."""
 
-    def __init__(self, folder: str, settings: dict[str, Any], file_limit: tuple[int, int]) -> None:
+    def __init__(self, folder: str, settings: dict[str, Any]) -> None:
         self._settings = settings
         self._state = os.stat(".")  # noqa: PTH116  # no pathlib in the supervisor
         groups = Groups.find(settings["name"]) if settings["cgroups"] else None
         self._groups = groups
-        starter = Starter(folder, groups, file_limit)
+        starter = Starter(folder, groups)
         journal = Journal("journal", processes.boot_id())
         self._keeper = Keeper(journal, starter, groups, Devices(settings["gpus"]))
         self._poll = self._keeper.poll
@@ -48,7 +47,7 @@ class Supervisor:
         self._wake, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._poll.register(self._wake, select.EPOLLIN)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.signal(signal.SIGCHLD, _pass_over)
         signal.signal(signal.SIGTERM, self._asked_to_leave)
         self._keeper.recover()
         self._server = Server("socket", self._poll, self._answer)
@@ -133,6 +132,10 @@ class Supervisor:
                 return {"error": f"there is no question {other!r}"}
 
 
+def _pass_over(number: int, frame: object) -> None:
+    """Handle a signal by doing nothing. Unlike an ignored one it is back at its default in what we start."""
+
+
 def _become_daemon() -> int:
     """Two forks into a session of its own; returns where to write that the supervisor is ready.
 
@@ -152,9 +155,11 @@ def _become_daemon() -> int:
 
 def _redirect() -> None:
     nothing = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for descriptor in (0, 1, 2):
+        os.dup2(nothing, descriptor)
+    # not descriptor 2, which attempts inherit
     log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    for target, source in ((0, nothing), (1, nothing), (2, log)):
-        os.dup2(source, target)
+    sys.stderr = os.fdopen(log, "w")
 
 
 def main(words: list[str]) -> None:
@@ -170,13 +175,12 @@ def main(words: list[str]) -> None:
         os.write(tell, b"1")  # another one is there, or coming up: that one serves
         os._exit(0)
     _redirect()
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    for number in (signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, _pass_over)
+    os.umask(0o022)
     try:
         processes.become_reaper()
-        supervisor = Supervisor(folder, settings, (soft, hard))
+        supervisor = Supervisor(folder, settings)
         os.write(tell, b"1")
         os.close(tell)
         supervisor.run()

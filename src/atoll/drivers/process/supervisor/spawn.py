@@ -1,8 +1,11 @@
-"""Starts one attempt: between fork and exec. Nothing here may raise into the supervisor's loop."""
+"""Starts one attempt: between fork and exec. Nothing here may raise into the supervisor's loop.
+
+The supervisor ignores no signal and keeps the usual umask, so that nothing of that is to be undone in the child:
+handlers end with exec by themselves.
+"""
 
 import os
 import resource
-import signal
 from typing import NoReturn
 
 from atoll.drivers.process.supervisor.attempt import Attempt
@@ -21,11 +24,12 @@ _SHELL = "/bin/sh"
 class Starter:
     """Forks the wrapper of an attempt; the same settings for all attempts of the site."""
 
-    def __init__(self, folder: str, groups: Groups | None, file_limit: tuple[int, int]) -> None:
+    def __init__(self, folder: str, groups: Groups | None) -> None:
         self.wrapper = f"{folder}/wrapper.sh"
         self.attempts = f"{folder}/attempts"
         self.groups = groups
-        self._file_limit = file_limit
+        self.file_limit: tuple[int, int] | None = None
+        """What attempts may open, where the supervisor itself has raised its own limit."""
         self._own = os.getuid()
         self._complaints, self._complain = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._reasons: dict[str, str] = {}
@@ -54,20 +58,17 @@ class Starter:
         """In the child: turn into the wrapper."""
         status = NOT_STARTED
         try:
-            signal.set_wakeup_fd(-1)
-            for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT):
-                signal.signal(number, signal.SIG_DFL)
+            # few words: each touches pages that the fork shares, and the copies cost more than the calls
             os.setsid()
             become_reaper()
-            os.dup2(1, 2)  # the supervisor's own error output is its log
-            os.umask(0o022)
-            resource.setrlimit(resource.RLIMIT_NOFILE, self._file_limit)
+            if self.file_limit is not None:
+                resource.setrlimit(resource.RLIMIT_NOFILE, self.file_limit)
             if attempt.group is not None and self.groups is not None:
                 self.groups.enter(attempt.group)
-            self._become_account(attempt)
+            if attempt.request["uid"] != self._own:
+                self._become_account(attempt)
             folder = self.folder_of(attempt)
-            os.chdir(folder)
-            os.mkdir("claim")  # noqa: PTH102  # the wrapper's claim; made here it costs no process
+            os.mkdir(f"{folder}/claim")  # noqa: PTH102  # the wrapper's claim; made here it costs no process
             os.execve(_SHELL, ["sh", self.wrapper, folder, attempt.id, "claimed"], environment)  # noqa: S606
         except FileExistsError:
             status = CLAIMED_BEFORE
@@ -78,8 +79,6 @@ class Starter:
 
     def _become_account(self, attempt: Attempt) -> None:
         request = attempt.request
-        if request["uid"] == self._own:
-            return
         os.setgroups(request["groups"])
         os.setresgid(request["gid"], request["gid"], request["gid"])
         os.setresuid(request["uid"], request["uid"], request["uid"])
