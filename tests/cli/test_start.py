@@ -12,7 +12,7 @@ import pytest
 
 from atoll.cli.group import SECTIONS
 from atoll.core.errors import Internal, Unavailable
-from atoll.faces.terminal.exits import INTERRUPTED, USAGE
+from atoll.faces.terminal.exits import INTERRUPTED, READER_GONE, USAGE
 from tests.cli.conftest import Atoll
 
 ATOLL = [sys.executable, "-m", "atoll"]
@@ -108,20 +108,23 @@ def test_a_fault_of_ours_is_one_line_that_asks_for_a_report(atoll: Atoll, monkey
     assert "Traceback" not in done.err
 
 
-def test_a_reader_that_goes_away_ends_it_quietly() -> None:
-    done = subprocess.run(
-        f"{sys.executable} -m atoll submit --help | true; exit ${{PIPESTATUS[0]}}",
-        shell=True, executable="/bin/bash", capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode in (0, 141)
+@pytest.mark.parametrize("words", [["--help"], ["submit", "--dry-run", "--", "true"]])
+def test_a_reader_that_goes_away_ends_it_quietly(words: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([*ATOLL, *words], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert done.returncode == READER_GONE
     assert done.stderr == ""
 
 
-def test_a_closed_output_ends_it_quietly() -> None:
+@pytest.mark.parametrize("words", [["--help"], ["submit", "--dry-run", "--", "true"], ["--version"]])
+def test_a_full_disk_is_told_in_one_line(words: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run([*ATOLL, "--help"], stdout=full, stderr=subprocess.PIPE, text=True)
-    assert done.returncode not in (0, 1)
-    assert "Traceback" not in done.stderr
+        done = subprocess.run([*ATOLL, *words], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == Internal.exit_code
+    assert done.stderr.count("\n") == 1
+    assert "No space left" in done.stderr
 
 
 def test_ctrl_c_ends_it_with_130(tmp_path: Path) -> None:
@@ -163,3 +166,20 @@ def test_completion_can_be_installed(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0
     assert "_ATOLL_COMPLETE" in done.stdout
+
+
+def test_up_without_the_servers_parts_says_how_to_install_them(atoll: Atoll, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atoll.cli.platform.NEEDED", ("sys", "not_installed_here"))
+    done = atoll("up", "--data", "here")
+    assert done.code == Unavailable.exit_code
+    assert "pip install 'atoll[server]'" in done.err
+
+
+def test_up_becomes_the_server_with_the_flags_that_were_given(atoll: Atoll, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda program, words: started.append([program, *words]))
+    atoll("up", "--data", "here", "--port", "0", "--host", "::1", "--config", "c.yaml", "--stop-jobs")
+    assert started == [
+        [sys.executable, sys.executable, "-m", "atoll.api.server", "--data", "here", "--port", "0", "--host", "::1",
+         "--config", "c.yaml", "--stop-jobs"]
+    ]  # fmt: skip

@@ -76,10 +76,11 @@ def prepare(config: PlatformConfig) -> _Folders:
 
 
 @contextlib.contextmanager
-def _only_one(folders: _Folders, config: PlatformConfig) -> Iterator[None]:
-    """Hold the data folder's lock, unless the state is in PostgreSQL, which several replicas share."""
+def _data_folder(config: PlatformConfig) -> Iterator[_Folders]:
+    """The data folder under its lock, unless the state is in PostgreSQL, which several replicas share."""
+    folders = prepare(config)
     if not config.database_url.startswith("sqlite"):
-        yield
+        yield folders
         return
     with (folders.state / "lock").open("a+") as file:
         try:
@@ -94,7 +95,7 @@ def _only_one(folders: _Folders, config: PlatformConfig) -> Iterator[None]:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        yield
+        yield folders
 
 
 def _owner_of(file: IO[str]) -> str:
@@ -134,7 +135,7 @@ def make_driver(driver: str, setup: DriverSetup) -> Driver:
 
 def _local_config(config: PlatformConfig) -> dict[str, object]:
     local = config.local
-    asked = {"cpus": local.cpus, "memory": local.memory, "gpus": local.gpus}
+    asked = {"cpus": local.cpus, "memory": local.memory, "gpus": local.gpus, "accounts": local.accounts or None}
     return {name: value for name, value in asked.items() if value is not None}
 
 
@@ -165,7 +166,8 @@ def _claim_local_site(connection: Connection, name: str, folder: Path, asked: di
             raise Conflict(
                 "site_taken",
                 f"The site {name!r} is the folder {before.get('folder')} on {before.get('host')}. "
-                "Use that data folder, or give this machine's site a name of its own (local: {name: ...} in the configuration).",
+                "Use that data folder, or give this machine's site a name of its own "
+                "(local: {name: ...} in the configuration).",
                 field="local.name",
             )
     sites.put(connection, name, "process", {}, {**asked, **place})
@@ -173,8 +175,7 @@ def _claim_local_site(connection: Connection, name: str, folder: Path, asked: di
 
 async def serve(config: PlatformConfig, *, stop_jobs: bool = False) -> None:
     """Run a replica until SIGINT or SIGTERM. Raises AtollError where it cannot start."""
-    folders = prepare(config)
-    with _only_one(folders, config), _bind(config) as listener:
+    with _bind(config) as listener, _data_folder(config) as folders:
         database = await asyncio.to_thread(Database.open, config.database_url)
         try:
             await _serve(config, folders, database, listener, stop_jobs)
@@ -187,10 +188,13 @@ async def _serve(
 ) -> None:
     owner = getpass.getuser()
     instance = await database.write(settings.instance_id)
+    if database.dialect == "sqlite":
+        # the data folder's lock says that nobody else is here: the leases of one that died need not run out
+        await database.write(leases.expire_all)
     pump = Pump(database)
     tools = Tools(
         database, system_clock, LeaseKeeper(database, time.monotonic), pump,
-        FileStore(folders.data / "files"), LogStore(folders.data / "logs"), instance,
+        FileStore(config.store_folder / "files"), LogStore(config.store_folder / "logs"), instance,
     )  # fmt: skip
     works = await _local_site(tools, config, folders, owner)
     keep = config.keep_days

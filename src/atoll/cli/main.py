@@ -3,13 +3,13 @@
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from atoll.cli.group import CommandGroup
 from atoll.core.errors import AtollError, Internal
-from atoll.faces.terminal.exits import INTERRUPTED, USAGE
+from atoll.faces.terminal.exits import INTERRUPTED, READER_GONE, USAGE
 from atoll.faces.terminal.output import printable
 
 app = typer.Typer(
@@ -20,11 +20,24 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        import atoll
+
+        sys.stdout.write(f"atoll {atoll.__version__}\n")
+        raise typer.Exit
+
+
 @app.callback()
-def _atoll() -> None:
+def _atoll(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
     """Jobs on all the computing of an institution, through one queue."""
 
 
@@ -36,12 +49,21 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.stdout.flush()
     except BrokenPipeError:
         # who read our output has gone; nobody is left to be told
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
+        _drop_output()
+        code = READER_GONE
+    except OSError as error:
+        _drop_output()
+        _tell(f"The output cannot be written: {error.strerror or error}.")
+        code = Internal.exit_code
     except KeyboardInterrupt:
         _tell("interrupted")
         code = INTERRUPTED
     sys.exit(code)
+
+
+def _drop_output() -> None:
+    """Let what is still to be written go nowhere, so that Python's own flush at the end has nothing to complain of."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run(words: list[str]) -> int:

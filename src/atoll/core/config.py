@@ -30,6 +30,10 @@ class LocalSite(Document):
     ] = None
     memory: Annotated[Bytes | None, Field(description="Memory to give to jobs. Default: what the machine has.")] = None
     gpus: Annotated[int | None, Field(ge=0, le=1024, description="GPUs to give to jobs. Default: all.")] = None
+    accounts: Annotated[
+        dict[str, Name],
+        Field(default_factory=dict, description="Unix account of each person whose jobs run here too; needs root."),
+    ]
 
 
 class KeepDays(Document):
@@ -58,14 +62,22 @@ class PlatformConfig(Document):
     log_limit: Annotated[Bytes, Field(ge=4096, description="Bytes kept of each output stream: head and tail.")] = (
         2 * 1024**2
     )
+    store: Annotated[
+        str | None, Field(description="Folder for logs and files, which replicas share. Default: the data folder.")
+    ] = None
     file_limit: Annotated[Bytes, Field(gt=0, description="Largest file that may be sent.")] = 10 * 1024**3
-    local: LocalSite = LocalSite()
+    local: Annotated[LocalSite, Field(default_factory=LocalSite)]
     keep_days: KeepDays = KeepDays()
 
     @property
     def data_folder(self) -> Path:
         """The data folder, absolute."""
         return Path(self.data).expanduser().absolute()
+
+    @property
+    def store_folder(self) -> Path:
+        """The folder for logs and files, absolute."""
+        return Path(self.store).expanduser().absolute() if self.store else self.data_folder
 
     @property
     def database_url(self) -> str:
@@ -78,7 +90,7 @@ def _names(model: type[BaseModel]) -> list[str]:
 
 
 _KNOWN = {"": _names(PlatformConfig), "local": _names(LocalSite), "keep_days": _names(KeepDays)}
-_FROM_ENVIRONMENT = ("host", "port", "database", "memory_per_cpu", "log_limit", "file_limit")
+_FROM_ENVIRONMENT = ("host", "port", "database", "store", "memory_per_cpu", "log_limit", "file_limit")
 """Settings that a variable ATOLL_NAME gives."""
 
 

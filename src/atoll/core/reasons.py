@@ -103,7 +103,9 @@ def reason_of_end(outcome: Outcome, exit_code: int | None, signal: int | None, m
         sentence = f"Ended with exit code {exit_code}." if exit_code is not None else "Failed."
     else:
         code = _ENDS[outcome]
-    if message:
+    if message and code in (ReasonCode.OUT_OF_MEMORY, ReasonCode.TIME_LIMIT):
+        sentence = message.strip()[:500]
+    elif message:
         sentence = f"{sentence or _SENTENCES[code]} {message.strip()[:500]}"
     return Reason.of(code, sentence)
 

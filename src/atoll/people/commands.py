@@ -68,14 +68,23 @@ def revoke(
     client: "Client",
     tokens: Annotated[list[str], typer.Argument(metavar="TOKEN", help="Its id, from: atoll token ls.",
                                                 show_default=False)],
+    output: Output = Format.TABLE,
 ) -> None:  # fmt: skip
     """Make tokens useless, at once and for good."""
+    revoked: list[str] = []
 
     def act(token: str) -> None:
         client.revoke_token(token)
-        say(f"Revoked token {token}.")
+        revoked.append(token)
 
-    for_each(tokens, act)
+    def table() -> None:
+        for token in revoked:
+            say(f"Revoked token {token}.")
+
+    try:
+        for_each(tokens, act)
+    finally:
+        emit(output, [{"id": token} for token in revoked], names=lambda: revoked, table=table)
 
 
 command(app, "create")(create)

@@ -10,13 +10,14 @@ from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection, Integer, Row, Select, bindparam, func, insert, select, text, update
+from sqlalchemy import Sequence as Sequence_
 
 from atoll.core.errors import Internal
 from atoll.core.ranges import Ranges
 from atoll.core.reasons import ReasonCode
 from atoll.core.states import ENDED, JobState, may
 from atoll.store import events
-from atoll.store.tables import counters, dependencies, job_ids, jobs
+from atoll.store.tables import FIRST_TASK_ROW, counters, dependencies, job_ids, jobs, task_ids
 
 _MANY = 50
 _CHUNK = 500
@@ -64,19 +65,24 @@ _DEFAULTS: dict[str, Any] = {
 
 def allocate_ids(connection: Connection, count: int) -> list[int]:
     """`count` job ids that nobody has, rising."""
+    return _allocate(connection, job_ids, count, 1)
+
+
+def _allocate(connection: Connection, sequence: Sequence_, count: int, first: int) -> list[int]:
+    """The next `count` numbers of `sequence`, which began at `first`."""
     if connection.dialect.name == "postgresql":
-        query = text("SELECT nextval('job_ids') FROM generate_series(1, :count)")
-        return sorted(connection.execute(query, {"count": count}).scalars())
+        query = select(sequence.next_value()).select_from(func.generate_series(1, count))
+        return sorted(connection.execute(query).scalars())
     statement = (
         update(counters)
-        .where(counters.c.name == job_ids.name)
+        .where(counters.c.name == sequence.name)
         .values(value=counters.c.value + count)
         .returning(counters.c.value)
     )
     last = connection.execute(statement).scalar()
     if last is None:
-        connection.execute(insert(counters).values(name=job_ids.name, value=count))
-        last = count
+        last = first + count - 1
+        connection.execute(insert(counters).values(name=sequence.name, value=last))
     return list(range(last - count + 1, last + 1))
 
 
@@ -419,7 +425,7 @@ def take_tasks(
     rest = waiting.without(taken)
     values = {"waiting": str(rest) or None}
     connection.execute(update(jobs).where(jobs.c.id == array.id).values(values))
-    ids = allocate_ids(connection, len(taken))
+    ids = _allocate(connection, task_ids, len(taken), FIRST_TASK_ROW)
     copied = ("owner", "project", "name", "class_", "priority", "cpu", "memory", "gpu", "nodes", "submitted_at")
     common = {key: getattr(array, key) for key in copied}
     rows = [

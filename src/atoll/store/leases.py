@@ -74,6 +74,11 @@ def forget(connection: Connection, name: str) -> None:
     connection.execute(delete(leases).where(leases.c.name == name))
 
 
+def expire_all(connection: Connection) -> None:
+    """End all leases: for one who knows that it is alone."""
+    connection.execute(update(leases).values(expires_at=0))
+
+
 def is_held(connection: Connection, name: str) -> bool:
     """Whether anybody holds the lease now."""
     query = select(leases.c.name).where(leases.c.name == name, leases.c.expires_at > database_now(connection))

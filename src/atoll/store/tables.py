@@ -23,6 +23,10 @@ metadata = MetaData()
 job_ids = Sequence("job_ids", metadata=metadata)
 """Where PostgreSQL takes job ids from; SQLite has the row `job_ids` of `counters`."""
 
+FIRST_TASK_ROW = 2**40
+task_ids = Sequence("task_ids", metadata=metadata, start=FIRST_TASK_ROW)
+"""Ids of the rows of array tasks: apart from job ids, so that those rise by one from job to job."""
+
 counters = Table(
     "counters",
     metadata,

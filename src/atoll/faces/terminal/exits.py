@@ -19,6 +19,8 @@ OUT_OF_MEMORY = 137
 """A job was ended because it used too much memory; what a shell says of SIGKILL."""
 INTERRUPTED = 130
 """The command was interrupted by Ctrl-C."""
+READER_GONE = 141
+"""Who read the output went away; what a shell says of SIGPIPE."""
 SIGNALLED = 128
 """This much and the number of the signal that ended a job."""
 

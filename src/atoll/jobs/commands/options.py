@@ -263,7 +263,7 @@ class JobCommand(TyperCommand):
         }
         if ctx.resilient_parsing:
             return super().parse_args(ctx, args)
-        split = _Splitter(ctx, takes | {"--help": False})
+        split = _Splitter(ctx, takes | {"--help": False, "-h": False})
         split.take(args)
         ctx.meta[SBATCH] = split.sbatch
         ctx.meta[IS_COMMAND] = split.is_command

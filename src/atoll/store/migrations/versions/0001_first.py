@@ -11,6 +11,7 @@ def upgrade() -> None:
     """Create all tables."""
     if op.get_bind().dialect.name == "postgresql":
         op.execute(sa.schema.CreateSequence(sa.Sequence("job_ids")))
+        op.execute(sa.schema.CreateSequence(sa.Sequence("task_ids", start=2**40)))
     op.create_table(
         "attempts",
         sa.Column("id", sa.String(length=32), nullable=False),
