@@ -149,7 +149,7 @@ async def test_a_held_job_waits_until_it_is_released(served: Served) -> None:
     assert await _changed(served, "hold", job) == 1
     assert await _changed(served, "hold", job) == 0
     assert (await _show(served, job))["reason"]["code"] == "JobHeldUser"
-    assert await served.do(lambda connection: place(connection, job))
+    await served.do(lambda connection: place(connection, job))  # a decision that was made before
     assert await _state(served, job) == "held"
     assert await _changed(served, "release", job) == 1
     assert await _changed(served, "release", job) == 0

@@ -140,6 +140,10 @@ class Keeper:
         self._kill_strays()
         if self._groups is not None:
             self._groups.clear(set())
+            # a killed process leaves its group a moment after it is gone; no event tells when
+            patience = time.monotonic() + 2.0
+            while self._groups.sweep() and time.monotonic() < patience:
+                time.sleep(0.01)
 
     # -- after a restart -----------------------------------------------------------------------------------------
 
