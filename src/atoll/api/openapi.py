@@ -13,7 +13,26 @@ from atoll.jobs.model import SignalRequest
 from atoll.people.model import TokenRequest
 
 _BODIES: tuple[type[BaseModel], ...] = (JobSpec, JobChanges, SignalRequest, TokenRequest, Problem)
+_LINKS = (
+    (("/api/v1/jobs", "post"), "id", "$response.body#/id"),
+    (("/api/v1/tokens", "post"), "token_id", "$response.body#/id"),
+    (("/api/v1/files/{sha256}", "put"), "sha256", "$response.body#/sha256"),
+)
+"""What the answers to a creation are good for: (path, method), the parameter that takes a part of it, which part."""
 _TEMPLATE = "#/components/schemas/{model}"
+
+
+def _link(paths: dict[str, Any], path: str, method: str, parameter: str, found: str) -> None:
+    """Say in the document that an answer has what other operations take as `parameter`."""
+    links = {
+        operation["operationId"]: {"operationId": operation["operationId"], "parameters": {parameter: found}}
+        for place, methods in paths.items()
+        for other, operation in methods.items()
+        if f"{{{parameter}}}" in place and (place, other) != (path, method)
+    }
+    for status, answer in paths[path][method]["responses"].items():
+        if status in ("200", "201"):
+            answer["links"] = links
 
 
 def document(app: FastAPI) -> dict[str, Any]:
@@ -30,5 +49,7 @@ def document(app: FastAPI) -> dict[str, Any]:
             schemas[model.__name__] = schema
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
+        for answered, parameter, found in _LINKS:
+            _link(made["paths"], *answered, parameter, found)
         app.openapi_schema = made
     return app.openapi_schema

@@ -35,7 +35,7 @@ _LARGE_BODY = 64 * 1024
 _REFERENCE = r"^[0-9]{1,18}(\[[0-9,:\-]+\])?$"
 JobId = Annotated[
     str,
-    Path(alias="id", pattern=_REFERENCE, max_length=20_000, description="12, or a task 12[3]; actions: 12[3,7-9]."),
+    Path(alias="id", pattern=_REFERENCE, max_length=8_000, description="12, or a task 12[3]; actions: 12[3,7-9]."),
 ]
 
 

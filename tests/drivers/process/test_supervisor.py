@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -233,7 +232,7 @@ async def test_supervisor_and_jobs_end_when_the_folder_vanishes(tmp_path: Path) 
     jobs = supervisor.children(recursive=True)
     assert jobs
     groups = Groups.find(group_name(harness.site))  # where none may be made, None
-    await asyncio.to_thread(shutil.rmtree, harness.site)
+    await asyncio.to_thread(harness.site.rename, tmp_path / "elsewhere")
     for process in (supervisor, *jobs):
         await ended(process)
     assert groups is None or not await asyncio.to_thread(os.path.isdir, groups.base)

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from atoll.client.synchronous import Client
 
 
+_TOLD_BY_OUTPUT = frozenset({"Completed", "NonZeroExitCode"})
+"""Ends of which a job itself says what there is to say."""
+
+
 class Follower:
     """Prints what a job writes as it is written; can be interrupted and go on where it was.
 
@@ -85,7 +89,15 @@ def write(data: bytes, *, error: bool = False) -> None:
 def follow_to_end(client: "Client", job: "Reference") -> int:
     """Follow a job's output to its end. Returns the exit code to end with; Ctrl-C only stops following."""
     Follower(client, job).follow()
-    return job_exit_code(client.wait(job))
+    return end_of_followed(client, job)
+
+
+def end_of_followed(client: "Client", job: "Reference") -> int:
+    """The exit code of a job that was followed, with one line where its output does not tell why it ended."""
+    ended = client.wait(job)
+    if ended.reason is not None and ended.reason.code not in _TOLD_BY_OUTPUT:
+        hint(f"job {ended.id} {ended.state}: {printable(ended.reason.sentence)}")
+    return job_exit_code(ended)
 
 
 def follow_asking(client: "Client", job: "Reference") -> None:

@@ -134,7 +134,6 @@ def _upload(client: "Client", order: "Order") -> None:
 
 def run(connect: "Connect", context: typer.Context, words: Words = None, **asked: Any) -> None:
     """Submit a job, follow its output and end with its exit code; Ctrl-C asks whether to cancel it."""
-    from atoll.faces.terminal.exits import job_exit_code
 
     order = _order(context, words, asked)
     if len(order.specs) > 1 or order.specs[0].array is not None:
@@ -146,4 +145,4 @@ def run(connect: "Connect", context: typer.Context, words: Words = None, **asked
         submitted = client.submit(order.specs[0])
         _warn(order, submitted.warnings)
         following.follow_asking(client, submitted.id)
-        raise typer.Exit(job_exit_code(client.wait(submitted.id)))
+        raise typer.Exit(following.end_of_followed(client, submitted.id))
