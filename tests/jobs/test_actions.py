@@ -85,9 +85,7 @@ async def test_cancelling_twice_changes_nothing(served: Served) -> None:
 async def test_a_job_cancelled_while_it_finishes_does_not_come_back(served: Served) -> None:
     job = await served.submit(retries=3)
     [attempt] = await served.do(lambda connection: run(connection, job))
-    await served.do(
-        lambda connection: attempts.ended(connection, [attempts.End(attempt, Outcome.EVICTED)], 1)
-    )
+    await served.do(lambda connection: attempts.ended(connection, [attempts.End(attempt, Outcome.EVICTED)], 1))
     assert await _changed(served, "cancel", job) == 1
     await served.do(lambda connection: finish(connection, [attempt], retries=3))
     assert await _state(served, job) == "cancelled"
@@ -349,4 +347,4 @@ async def test_a_signal_to_what_does_not_run_is_a_conflict(served: Served) -> No
     await served.do(lambda connection: run(connection, job))
     assert (await _act(served, "signal", job, signal="USR1")).status_code == 503  # no driver here
     assert (await _act(served, "signal", job, signal="NONE")).status_code == 422
-    assert JobState.RUNNING == await _state(served, job)
+    assert await _state(served, job) == JobState.RUNNING

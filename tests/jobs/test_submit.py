@@ -27,9 +27,8 @@ async def _post(served: Served, body: Json, person: str = "anna", path: str = JO
 
 
 async def _count(served: Served) -> int:
-    return int(
-        await served.database.read(lambda connection: connection.execute(select(func.count()).select_from(table)).scalar())
-    )
+    query = select(func.count()).select_from(table)
+    return await served.database.read(lambda connection: connection.execute(query).scalar_one())
 
 
 async def _row(served: Served, job_id: int) -> Any:
@@ -235,7 +234,8 @@ async def test_jobs_submitted_together_may_wait_for_each_other_by_name(served: S
 @pytest.mark.parametrize(
     ("jobs_", "field", "hint"),
     [
-        ([{"name": "a", "command": ["x"], "dependencies": ["b"]}, {"name": "b", "command": ["x"], "dependencies": ["a"]}],
+        ([{"name": "a", "command": ["x"], "dependencies": ["b"]},
+          {"name": "b", "command": ["x"], "dependencies": ["a"]}],
          "jobs.0.dependencies", "a -> b -> a"),
         ([{"name": "a", "command": ["x"], "dependencies": ["a"]}], "jobs.0.dependencies", "a -> a"),
         ([{"command": ["x"]}, {"command": ["x"], "cpu": "many"}], "jobs.1.cpu", "no amount"),
@@ -323,6 +323,8 @@ async def test_what_is_wrong_with_one_of_many_at_the_same_time_fails_that_one_al
     async with served.client() as client:
         answers = await asyncio.gather(*(client.post(JOBS, json=body) for body in bodies))
     assert [answer.status_code for answer in answers] == [422 if number % 4 == 0 else 201 for number in range(40)]
-    names = {answer.json()["id"]: body["name"] for answer, body in zip(answers, bodies, strict=True) if answer.is_success}
+    names = {
+        answer.json()["id"]: body["name"] for answer, body in zip(answers, bodies, strict=True) if answer.is_success
+    }
     rows = await served.database.read(lambda connection: jobs.get_many(connection, list(names)))
     assert {job_id: row.name for job_id, row in rows.items()} == names

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -25,15 +27,19 @@ def _move(connection: Connection, job_id: int, after: JobState) -> set[int]:
 
 def test_every_pair_of_states_is_allowed_or_refused_as_the_table_says(database: Database) -> None:
     for before, after in PAIRS:
-        [job_id] = do(database, lambda connection, before=before: add(connection, new_job(state=before.value)))
+        [job_id] = do(database, partial(_add_in, before=before))
+        wanted = partial(_move, job_id=job_id, after=after)
         if after in TRANSITIONS[before]:
-            moved = do(database, lambda connection, job_id=job_id, after=after: _move(connection, job_id, after))
-            assert moved == {job_id}
-            assert database.read_now(lambda connection, job_id=job_id: state(connection, job_id)) is after
+            assert do(database, wanted) == {job_id}
+            assert database.read_now(partial(state, job_id=job_id)) is after
         else:
             with pytest.raises(Internal, match=f"may not go from {before} to {after}"):
-                do(database, lambda connection, job_id=job_id, after=after: _move(connection, job_id, after))
-            assert database.read_now(lambda connection, job_id=job_id: state(connection, job_id)) is before
+                do(database, wanted)
+            assert database.read_now(partial(state, job_id=job_id)) is before
+
+
+def _add_in(connection: Connection, before: JobState) -> list[int]:
+    return add(connection, new_job(state=before.value))
 
 
 def test_a_move_whose_moment_has_passed_does_nothing(database: Database) -> None:
@@ -48,7 +54,9 @@ def test_a_move_whose_moment_has_passed_does_nothing(database: Database) -> None
 def test_each_move_writes_one_event_with_the_state_and_the_reason(database: Database) -> None:
     [job_id] = do(database, lambda connection: add(connection, new_job()))
     do(database, lambda connection: end(connection, run(connection, job_id)))
-    found = [event for event in database.read_now(lambda connection: events.after(connection, 0)) if event.kind == "job"]
+    found = [
+        event for event in database.read_now(lambda connection: events.after(connection, 0)) if event.kind == "job"
+    ]
     states = ["queued", "placed", "starting", "running", "finishing", "succeeded"]
     assert [event.state for event in found] == states
     assert {event.owner for event in found} == {"anna"}
@@ -170,9 +178,7 @@ def test_a_task_that_never_starts_because_its_array_is_cancelled_counts_as_cance
 def test_no_graph_of_dependencies_leaves_a_job_waiting_for_nothing(database: Database, data: st.DataObject) -> None:
     size = data.draw(st.integers(2, 8))
     kinds = st.sampled_from(["ok", "any", "not_ok"])
-    edges = [
-        [(on, data.draw(kinds)) for on in range(place) if data.draw(st.booleans())] for place in range(size)
-    ]
+    edges = [[(on, data.draw(kinds)) for on in range(place) if data.draw(st.booleans())] for place in range(size)]
     outcomes = data.draw(st.lists(st.sampled_from([Outcome.SUCCEEDED, Outcome.FAILED]), min_size=size, max_size=size))
 
     def work(connection: Connection) -> None:

@@ -8,8 +8,7 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, text
 
-from atoll.store import events
-from atoll.store.database import Database
+from atoll.store.database import ORDER_LOCK, Database, lock_order
 from tests.support.postgres import PostgresServer
 
 
@@ -22,13 +21,13 @@ def test_a_lock_held_by_a_replica_that_was_cut_off_in_a_pipeline_is_taken_from_i
     dead = psycopg.connect(url.replace("+psycopg", ""), application_name="atoll")
 
     def write(connection: Connection) -> int:
-        events.lock_order(connection)
+        lock_order(connection)
         return int(connection.execute(text("SELECT 7")).scalar_one())
 
     try:
         # leaving the pipeline finds that the server has ended it
         with contextlib.suppress(psycopg.OperationalError), dead.pipeline(), dead.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [events.ORDER_LOCK])
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [ORDER_LOCK])
             cursor.fetchone()
             # no Sync follows: to the server this statement is still active, and no idle time-out applies
             cursor.execute("SELECT 1")

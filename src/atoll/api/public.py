@@ -36,20 +36,20 @@ def is_local(request: Request) -> bool:
         return False
 
 
-@router.get("/api/v1/version", response_model=Version)
+@router.get("/api/v1/version", response_model=Version, responses={400: problems()[400]})
 async def version(platform: Here) -> Response:
     """Which version of Atoll this is, and of its API."""
     return JSONResponse({"version": platform.version, "api": "v1"})
 
 
-@router.get("/healthz", response_class=PlainTextResponse)
+@router.get("/healthz", response_class=PlainTextResponse, responses={400: problems()[400]})
 async def healthz() -> Response:
     """Whether the process lives."""
     return PlainTextResponse("ok\n")
 
 
 @router.get(
-    "/readyz", response_class=PlainTextResponse, responses={status: problems()[status] for status in (500, 503)}
+    "/readyz", response_class=PlainTextResponse, responses={status: problems()[status] for status in (400, 500, 503)}
 )
 async def readyz(platform: Here) -> Response:
     """Whether the database answers and the control plane runs."""

@@ -70,6 +70,8 @@ class LeaseKeeper:
                     await self.renew()
                 except AtollError as error:
                     log.warning("leases could not be renewed: %s", error.sentence)
+                except Exception:
+                    log.exception("leases could not be renewed")
                 self._poke.clear()
                 try:
                     # not wait_for: in Python 3.11 that loses a cancellation which comes together with a poke

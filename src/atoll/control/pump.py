@@ -6,7 +6,6 @@ One cheap question (what is the newest event's id?) at an interval, and at once 
 import asyncio
 import logging
 
-from atoll.core.errors import AtollError
 from atoll.store import events
 from atoll.store.database import Database
 
@@ -44,8 +43,9 @@ class Pump:
             self._poked.clear()
             try:
                 newest = await self._database.read(events.last_id)
-            except AtollError as error:
-                log.warning("the outbox cannot be read: %s", error.sentence)
+            except Exception as error:
+                # without the pump nothing moves: whatever it was, it is tried again
+                log.warning("the outbox cannot be read: %s", error)
                 await asyncio.sleep(self._interval)
                 continue
             if newest != self.cursor:

@@ -97,7 +97,7 @@ async def follow_events(
     who: Caller,
     platform: Here,
     job: Annotated[
-        list[Annotated[str, Path(max_length=1000)]] | None, Query(max_length=watch.MOST_JOBS, description="12, 12[3].")
+        list[Annotated[str, Path(max_length=200)]] | None, Query(max_length=watch.MOST_JOBS, description="12, 12[3].")
     ] = None,
     last_event_id: LastEventId = None,
 ) -> Response:

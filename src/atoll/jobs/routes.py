@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
+from fastapi.exceptions import HTTPException
 from pydantic import AfterValidator, AwareDatetime
 from starlette.responses import JSONResponse, Response
 
@@ -128,6 +129,12 @@ async def submit_many(request: Request, who: Caller, platform: Here, hold: bool 
     submission = await asyncio.to_thread(prepare) if len(text) > _LARGE_BODY else prepare()
     submitter: Submitter = request.app.state.submitter
     return _created(await submitter.submit_alone(submission), None)
+
+
+@router.api_route("/jobs/bulk", methods=["GET", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"], include_in_schema=False)
+async def nothing_else_in_bulk() -> Response:
+    """`bulk` is no job, so that what can be done to a job cannot be done to it."""
+    raise HTTPException(405)
 
 
 @router.get("/jobs", response_model=model.JobPage, responses=problems(404))

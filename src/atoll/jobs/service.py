@@ -12,7 +12,7 @@ from atoll.core.ids import JobRef
 from atoll.core.ranges import Ranges
 from atoll.core.states import JobState
 from atoll.jobs import view
-from atoll.store import attempts, events, files, jobs
+from atoll.store import attempts, files, jobs
 from atoll.store.arrays import is_array, ranges_of
 from atoll.store.jobs import JobRow, ListFilter
 from atoll.store.people import Principal
@@ -54,8 +54,6 @@ def no_such(ref: JobRef) -> NotFound:
 
 def find_whole(connection: Connection, ref: JobRef, who: Principal, *, lock: bool = False) -> JobRow:
     """The row of a job or array that `who` may see. Raises NotFound."""
-    if lock:
-        events.lock_order(connection)  # first of all locks, as everywhere
     row = jobs.get(connection, ref.job, lock=lock)
     # rows of tasks have ids of their own, which nobody is told
     if row is None or row.array_id is not None or not (who.administrator or row.owner == who.person):

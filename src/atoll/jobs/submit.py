@@ -18,7 +18,7 @@ from atoll.core.reasons import ReasonCode
 from atoll.core.states import ENDED, JobState
 from atoll.faces.http.platform import Platform
 from atoll.jobs.prepare import Prepared
-from atoll.store import events, files, idempotency, jobs
+from atoll.store import files, idempotency, jobs
 from atoll.store.arrays import is_array, ranges_of
 from atoll.store.idempotency import Claim
 from atoll.store.jobs import JobRow, NewDependency, NewJob, chunked
@@ -75,7 +75,6 @@ class _Entry:
 
 def create(connection: Connection, submissions: Sequence[Submission], now: int) -> list[Accepted | AtollError]:
     """Insert what can be inserted, in the one transaction that this is called in; an answer for each."""
-    events.lock_order(connection)  # first of all locks, as everywhere
     entries = [_Entry(submission) for submission in submissions]
     _replay(connection, entries)
     _check_files(connection, entries, now)

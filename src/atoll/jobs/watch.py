@@ -16,7 +16,7 @@ from atoll.store.events import Event
 from atoll.store.people import Principal
 
 _PAGE = 500
-MOST_JOBS = 1000
+MOST_JOBS = 100
 
 
 def read_position(text: str | None) -> int | None:

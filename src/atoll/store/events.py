@@ -10,11 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, text
+from sqlalchemy import Connection, delete, func, insert, select
 
+from atoll.store.database import lock_order
 from atoll.store.tables import events
-
-ORDER_LOCK = 0x4F5554424F58  # "OUTBOX"
 
 
 @dataclass(frozen=True)
@@ -30,12 +29,6 @@ class Event:
     owner: str | None
     state: str | None
     data: Mapping[str, Any]
-
-
-def lock_order(connection: Connection) -> None:
-    """Make sure that no other transaction draws an event id before this one is over."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ORDER_LOCK})
 
 
 def append(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:

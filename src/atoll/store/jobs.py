@@ -17,6 +17,7 @@ from atoll.core.ranges import Ranges
 from atoll.core.reasons import ReasonCode
 from atoll.core.states import ENDED, JobState, may
 from atoll.store import events
+from atoll.store.database import lock_order
 from atoll.store.tables import FIRST_TASK_ROW, counters, dependencies, job_ids, jobs, task_ids
 
 _MANY = 50
@@ -121,7 +122,7 @@ def _insert_rows(connection: Connection, rows: list[dict[str, Any]]) -> None:
 
 def _insert_events(connection: Connection, ids: Sequence[int]) -> None:
     """One event for each new job, made by the database from the rows."""
-    events.lock_order(connection)
+    lock_order(connection)
     statement = text(
         "INSERT INTO events (at, kind, job_id, array_id, task, owner, state) "
         "SELECT submitted_at, 'job', id, array_id, task, owner, state FROM jobs "

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from atoll.store import events
 from atoll.store.database import database_now
 from atoll.store.tables import leases
 
@@ -65,8 +64,6 @@ def guard(connection: Connection, lease: Lease) -> None:
     row = connection.execute(query).one_or_none()
     if row is None or row.holder != lease.holder or row.epoch != lease.epoch:
         raise StaleLease(lease.name)
-    # Before any job is locked: taken later, with rows in hand, two replicas could wait for each other.
-    events.lock_order(connection)
 
 
 def forget(connection: Connection, name: str) -> None:

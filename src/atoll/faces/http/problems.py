@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from starlette.responses import Response
 from atoll.core.errors import AtollError, Denied, Invalid, NotFound, TooLarge, Unavailable
 
 log = logging.getLogger(__name__)
+_PARAMETER = re.compile(r"\{\w+\}")
 MEDIA_TYPE = "application/problem+json"
 
 
@@ -53,10 +55,17 @@ _DESCRIPTIONS = {
 }
 
 
+_NO_HTTP = {
+    "description": "The server cannot read the request, for example because its address is longer than 64 KiB.",
+    "content": {"text/plain": {"schema": {"type": "string"}}},
+}
+
+
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The answers in case of an error, for an operation's `responses`; 401, 422, 500 and 503 are always among them."""
+    """The answers in case of an error, for `responses`; 400, 401, 422, 500 and 503 are always among them."""
     reference = {"schema": {"$ref": "#/components/schemas/Problem"}}
-    return {
+    found: dict[int | str, dict[str, Any]] = {400: _NO_HTTP}
+    return found | {
         status: {"description": _DESCRIPTIONS[status], "content": {MEDIA_TYPE: reference}}
         for status in sorted({401, 422, 500, 503, *statuses})
     }
@@ -134,7 +143,10 @@ async def _on_http(request: Request, error: Exception) -> Response:
     if error.status_code == 404:
         translated = NotFound("no_such_path", f"There is nothing at {path}; /api/v1/openapi.json lists what there is.")
     elif error.status_code == 405:
-        translated = NotAllowed("no_such_method", f"{path} does not take {request.method[:20]}.")
+        allowed = _allowed(request.app, request.url.path)
+        takes = f"; it takes {allowed}" if allowed else ""
+        translated = NotAllowed("no_such_method", f"{path} does not take {request.method[:20]}{takes}.")
+        return problem_response(translated, {"allow": allowed} if allowed else error.headers)
     elif error.status_code == 413:
         translated = TooLarge("too_large", str(error.detail))
     elif error.status_code in (401, 403):
@@ -142,6 +154,20 @@ async def _on_http(request: Request, error: Exception) -> Response:
     else:
         translated = Invalid("bad_request", str(error.detail))
     return problem_response(translated, error.headers)
+
+
+def _allowed(app: FastAPI, path: str) -> str:
+    """The methods that a path takes, by the document; Starlette's own answer names those of one route only."""
+    paths: dict[str, dict[str, Any]] = app.openapi()["paths"]
+    found = [paths[path]] if path in paths else [
+        operations for template, operations in paths.items()
+        if re.fullmatch(_PARAMETER.sub(_any_value, template), path)
+    ]  # fmt: skip
+    return ", ".join(sorted({method.upper() for operations in found for method in operations}))
+
+
+def _any_value(parameter: re.Match[str]) -> str:
+    return ".+" if parameter[0] == "{path}" else "[^/]+"
 
 
 async def _on_fault(_request: Request, _error: Exception) -> Response:
