@@ -9,7 +9,7 @@ SHELL := /bin/bash
 DATA ?= ./atoll-data#         the platform's state: database, logs, token
 PORT ?= 8470#                 where `make up` listens, on the loopback address
 PYTHON ?=#                    interpreter of the environment; empty: Debian's own, else the first that is new enough
-PYTEST_ARGS ?=#               e.g. PYTEST_ARGS="-n 2 tests/store"
+PYTEST_ARGS ?= -n 2#          e.g. PYTEST_ARGS="tests/store -x"
 BENCH_ARGS ?=#                e.g. BENCH_ARGS="submissions"
 
 VENV := .venv
