@@ -4,18 +4,18 @@ The snapshot belongs to one tenure of the lease: whoever becomes the leader buil
 """
 
 import asyncio
+import json
 import logging
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 
 from sqlalchemy import Connection
 
-from atoll.control.launches import spec_of
 from atoll.control.work import Tools
 from atoll.core.ids import new_attempt_id
 from atoll.core.ranges import Ranges
 from atoll.core.reasons import ReasonCode
-from atoll.core.spec import JobClass
+from atoll.core.spec import JobClass, read_spec
 from atoll.core.states import JobState
 from atoll.scheduler.cycle import cycle
 from atoll.scheduler.model import (
@@ -209,9 +209,26 @@ def _is_waiting(row: JobRow) -> bool:
     return JobState(row.state) is JobState.QUEUED
 
 
+_NO_DEMAND = ("name", "command", "script", "args", "env", "labels", "begin", "array", "dependencies", "priority")
+"""Fields that differ from job to job and say nothing of where it fits."""
+
+
+def _demand(text: str, person: str, memory: int) -> Demand:
+    """The demand of a specification; jobs that differ only in what does not matter here share one."""
+    document = json.loads(text)
+    for name in _NO_DEMAND:
+        document.pop(name, None)
+    return _demand_of(json.dumps(document), person, memory)
+
+
+@lru_cache(maxsize=2048)
+def _demand_of(rest: str, person: str, memory: int) -> Demand:
+    document = json.loads(rest)
+    return Demand.of(read_spec({**document, "command": ["-"]}), person, memory)
+
+
 def _waiting(row: JobRow, text: str) -> Waiting:
-    spec = spec_of(text)
-    demand = Demand.of(spec, row.owner, row.memory)
+    demand = _demand(text, row.owner, row.memory)
     return Waiting(
         job_id=row.id,
         rank=RANKS[JobClass(row.class_)],

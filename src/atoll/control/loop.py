@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -13,6 +14,9 @@ from atoll.drivers.base import DriverError
 from atoll.store.leases import Lease, StaleLease
 
 log = logging.getLogger(__name__)
+
+_LONGEST_REST = 0.25
+"""Seconds that a loop may let changes gather."""
 
 Step = Callable[[Lease], Awaitable[float | None]]
 """One round of a loop under its lease. Returns the seconds until the next round at the latest; 0: at once."""
@@ -52,6 +56,7 @@ class Loop:
             lease = await self._keeper.wait(self._lease_name)
             seen = self._pump.cursor
             self._nudged.clear()
+            began = time.monotonic()
             try:
                 pause = await self._step(lease)
                 failures = 0
@@ -67,7 +72,9 @@ class Loop:
                 self._complain(error)
                 await asyncio.sleep(pause)
                 continue
-            await asyncio.sleep(self._gap)
+            # under load many changes are worth one round: rest as long as the round took, and again
+            took = time.monotonic() - began
+            await asyncio.sleep(self._gap if pause == 0 else max(self._gap, min(2 * took, _LONGEST_REST)))
             await self._rest(seen, self._idle if pause is None else pause)
 
     def _complain(self, error: Exception) -> None:

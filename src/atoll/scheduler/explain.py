@@ -5,6 +5,7 @@ or ends; `explain` looks the current figures up.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -49,15 +50,20 @@ def held_back(snapshot: Snapshot, row: int, now: int, started: int = 0) -> Reaso
     """The reason of what may not start yet, room or not; `started` tasks of it start in this very cycle."""
     job = snapshot.rows[row]
     if job["not_before"] > now:
-        moment = f"{from_micros(int(job['not_before'])):%Y-%m-%d %H:%M:%S} UTC"
-        if job["backing_off"]:
-            return Reason.of(ReasonCode.BACKOFF, f"Waits until {moment} before it is tried again.")
-        return Reason.of(ReasonCode.BEGIN_TIME, f"Waits for its begin time, {moment}.")
+        return _too_early(int(job["not_before"]), bool(job["backing_off"]))
     width = int(job["width"])
     if 0 <= width <= job["active"] + started:
         sentence = f"Waits because the array has as many active tasks as it allows at once, {width}."
         return Reason.of(ReasonCode.ARRAY_LIMIT, sentence)
     return None
+
+
+@lru_cache(maxsize=4096)
+def _too_early(not_before: int, backing_off: bool) -> Reason:
+    moment = f"{from_micros(not_before):%Y-%m-%d %H:%M:%S} UTC"
+    if backing_off:
+        return Reason.of(ReasonCode.BACKOFF, f"Waits until {moment} before it is tried again.")
+    return Reason.of(ReasonCode.BEGIN_TIME, f"Waits for its begin time, {moment}.")
 
 
 def lacking(snapshot: Snapshot, room: Room, number: int, *, exact: bool = False) -> Reason:
