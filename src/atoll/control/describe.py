@@ -22,13 +22,14 @@ async def step(work: SiteWork, lease: Lease) -> float | None:
         report = await work.driver.describe()
     except DriverError as error:
         words = str(error)
-        await tools.guarded(lease, lambda connection: _note(connection, work.site, None, words, tools.now()))
+        await tools.guarded(lease, lambda connection: note(connection, work.site, None, words, tools.now()))
         raise
-    await tools.guarded(lease, lambda connection: _note(connection, work.site, report, "", tools.now()))
+    await tools.guarded(lease, lambda connection: note(connection, work.site, report, "", tools.now()))
     return EVERY
 
 
-def _note(connection: Connection, name: str, report: SiteReport | None, words: str, now: int) -> None:
+def note(connection: Connection, name: str, report: SiteReport | None, words: str, now: int) -> None:
+    """Note how a site is: its report, or why it does not answer; an event where that has changed."""
     before = next((site for site in sites.load(connection) if site.name == name), None)
     if before is None:
         return
@@ -40,3 +41,10 @@ def _note(connection: Connection, name: str, report: SiteReport | None, words: s
     if before.health is not health or (report is not None and before.report != report):
         data = json.dumps({"site": name, "health": health, "message": words})
         events.append(connection, [{"at": now, "kind": "site", "state": health, "data": data}])
+
+
+def note_answer(connection: Connection, name: str, now: int) -> None:
+    """Note that a site which was described before answers again."""
+    before = next((site for site in sites.load(connection) if site.name == name), None)
+    if before is not None and before.report is not None:
+        note(connection, name, before.report, "", now)

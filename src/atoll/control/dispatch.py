@@ -7,6 +7,8 @@ import asyncio
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import lru_cache, partial
 
 from sqlalchemy import Connection
@@ -15,6 +17,7 @@ from atoll.control.work import Tools
 from atoll.core.ids import new_attempt_id
 from atoll.core.ranges import Ranges
 from atoll.core.reasons import ReasonCode
+from atoll.core.site import Health, Site
 from atoll.core.spec import JobClass, read_spec
 from atoll.core.states import JobState
 from atoll.scheduler.cycle import cycle
@@ -34,7 +37,7 @@ from atoll.scheduler.model import (
     Waiting,
 )  # fmt: skip
 from atoll.scheduler.snapshot import Snapshot
-from atoll.store import attempts, events, jobs, sites
+from atoll.store import attempts, events, jobs, leases, sites
 from atoll.store.attempts import Placing, Room
 from atoll.store.jobs import JobRow
 from atoll.store.leases import Lease
@@ -49,6 +52,12 @@ _PAGE = 5000
 _QUEUEING = frozenset({JobState.QUEUED, JobState.RUNNING})
 
 
+_SITES_EVERY = 15 * 1_000_000
+"""Microseconds after which the sites are looked at again, event or not."""
+_SILENT_AFTER = timedelta(seconds=180)
+"""A site that nobody works with and that was not seen for so long counts as unreachable."""
+
+
 class Dispatcher:
     """The dispatch loop's memory: a snapshot, and how far in the outbox it goes."""
 
@@ -59,15 +68,23 @@ class Dispatcher:
         self._cursor = 0
         self._rooms: dict[int, set[str]] = {}
         self._sites: set[str] = set()
+        self._sites_at = 0
+        self.paused = False
+        """Set: nothing is placed any more."""
 
     async def step(self, lease: Lease) -> float | None:
         """Catch up, decide, write; the seconds after which time alone changes something."""
         tools = self._tools
+        if self.paused:
+            return None
         if self._epoch != lease.epoch:
             await self._load()
             self._epoch = lease.epoch
-        more = await self._catch_up()
+        if await self._catch_up():
+            return 0  # what was decided before may not be in the snapshot yet: no decision without it
         now = tools.now()
+        if now - self._sites_at > _SITES_EVERY:
+            await self._load_sites()
         decisions = await asyncio.to_thread(cycle, self._snapshot, now)
         placings, rest = self._placings(decisions)
         try:
@@ -76,11 +93,11 @@ class Dispatcher:
             # what the snapshot believes to have told may not have been written
             self._epoch = None
             raise
-        if more or rest:
+        if rest:
             return 0
         if decisions.next_wakeup is None:
-            return None
-        return max(0.001, (decisions.next_wakeup - now) / 1_000_000)
+            return _SITES_EVERY / 1_000_000
+        return max(0.001, min(_SITES_EVERY, decisions.next_wakeup - now) / 1_000_000)
 
     async def _write(self, lease: Lease, decisions: Decisions, placings: list[Placing], now: int) -> None:
         reasons = [(job_id, reason.code, reason.sentence) for job_id, reason in decisions.reasons]
@@ -164,14 +181,26 @@ class Dispatcher:
     async def _load_sites(self) -> None:
         def read(connection: Connection) -> list[SiteState]:
             drained = sites.drained(connection)
-            return [SiteState(site, site.name in drained) for site in sites.load(connection)]
+            return [
+                SiteState(_as_reached(connection, site, now), site.name in drained) for site in sites.load(connection)
+            ]
 
+        now = self._tools.clock()
+        self._sites_at = self._tools.now()
         states = await self._tools.database.read(read)
         names = {state.site.name for state in states}
         self._snapshot.apply(
             [*(SiteChanged(state) for state in states), *(SiteGone(name) for name in self._sites - names)]
         )
         self._sites = names
+
+
+def _as_reached(connection: Connection, site: Site, now: datetime) -> Site:
+    """The site, unreachable where its replica is gone: nobody else would say so."""
+    silent = site.seen_at is not None and now - site.seen_at > _SILENT_AFTER
+    if site.health is Health.OK and silent and not leases.is_held(connection, f"site:{site.name}"):
+        return replace(site, health=Health.UNREACHABLE, message="No replica of the platform works with this site.")
+    return site
 
 
 def _running(room: Room) -> Running:

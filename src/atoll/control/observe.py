@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
 
+from atoll.control import describe
 from atoll.control.work import SiteWork
 from atoll.core.clock import to_micros
 from atoll.core.ids import is_attempt_id
@@ -107,9 +108,15 @@ async def step(work: SiteWork, lease: Lease) -> float | None:
         observation = await work.driver.observe()
     except DriverError as error:
         words = str(error)
-        await tools.guarded(lease, lambda connection: _unreachable(connection, work.site, words))
+        await tools.guarded(lease, lambda connection: describe.note(connection, work.site, None, words, tools.now()))
         raise
-    rows = await tools.database.read(lambda connection: attempts.at_site(connection, work.site, _LIVE))
+
+    def read(connection: Connection) -> tuple[list[AttemptRow], Health | None]:
+        return attempts.at_site(connection, work.site, _LIVE), sites.get_health(connection, work.site)
+
+    rows, health = await tools.database.read(read)
+    if health is Health.UNREACHABLE:
+        await tools.guarded(lease, lambda connection: describe.note_answer(connection, work.site, tools.now()))
     news = compare(rows, observation)
     if news:
         await tools.guarded(
@@ -117,12 +124,6 @@ async def step(work: SiteWork, lease: Lease) -> float | None:
         )
     await _reap(work, lease, rows, observation.states)
     return work.observe_every
-
-
-def _unreachable(connection: Connection, site: str, words: str) -> None:
-    known = {found.name: found for found in sites.load(connection)}.get(site)
-    if known is not None and (known.health is not Health.UNREACHABLE or known.message != words):
-        sites.set_health(connection, site, Health.UNREACHABLE, words)
 
 
 def _write(connection: Connection, news: News, as_of: int, now: int) -> None:
@@ -133,7 +134,7 @@ def _write(connection: Connection, news: News, as_of: int, now: int) -> None:
     if news.ended:
         attempts.ended(connection, news.ended, now)
     if news.not_landed:
-        attempts.not_landed(connection, news.not_landed)
+        attempts.not_landed(connection, news.not_landed, now)
     if news.missing:
         attempts.set_missing(connection, news.missing, as_of)
     if news.back:

@@ -90,6 +90,7 @@ async def _watch(driver: Watch, loop: Loop) -> None:
         try:
             async for _ in driver.changes():
                 loop.nudge()
-        except DriverError as error:
+        except Exception as error:
+            # without hints the observe loop looks at its interval: no reason to stop anything
             log.debug("no hints from the site for now: %s", error)
         await asyncio.sleep(1.0)

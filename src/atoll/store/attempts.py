@@ -22,6 +22,7 @@ from atoll.core.states import (
     after_end,
     backoff,
 )  # fmt: skip
+from atoll.store import events
 from atoll.store.jobs import JobRow, Move, chunked, lock_states, move, take_tasks
 from atoll.store.tables import attempts, jobs
 
@@ -444,8 +445,10 @@ def _update(connection: Connection, rows: Sequence[Mapping[str, Any]], before: S
         connection.execute(statement, [{"key": row["key"], **{f"new_{key}": row[key] for key in keys}} for row in rows])
 
 
-def not_landed(connection: Connection, ids: Sequence[str]) -> None:
+def not_landed(connection: Connection, ids: Sequence[str], now: int) -> None:
     """The call that should have handed these over did not reach the engine: they are to be handed over again."""
+    rows = lock_states(connection, list(_job_ids(connection, ids).values()))
+    events.append(connection, [events.event_row("job", now, row, row.state) for row in rows.values()])
     for piece in chunked(ids):
         connection.execute(
             update(attempts)

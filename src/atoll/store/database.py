@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
-from atoll.core.errors import AtollError, Invalid, Unavailable
+from atoll.core.errors import AtollError, Internal, Invalid, Unavailable
 
 Result = TypeVar("Result")
 Work = Callable[[Connection], Result]
@@ -88,6 +88,9 @@ class Database:
         self.dialect = url.get_backend_name()
         self._path = Path(url.database) if self.dialect == "sqlite" and url.database else None
         self._engine = _sqlite_engine(self._path) if self._path else _postgresql_engine(url)
+        # one view of everything for each piece of work that reads
+        views = {} if self._path else {"isolation_level": "REPEATABLE READ"}
+        self._reading = self._engine.execution_options(**views)
         self._pending: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
         self._readers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="atoll-read")
         self._inode: tuple[int, int] | None = None
@@ -135,10 +138,12 @@ class Database:
         """As `read`, in the calling thread."""
         try:
             self._check_file()
-            with self._engine.connect() as connection:
+            with self._reading.connect() as connection:
+                if self.dialect == "sqlite":
+                    connection.exec_driver_sql("BEGIN")
                 return work(connection)
         except (DBAPIError, OSError, _Vanished) as error:
-            raise _unavailable(error, self.url) from error
+            raise _failure(error, self.url) from error
 
     def _refuse_closed(self) -> None:
         if self._closed:
@@ -162,7 +167,14 @@ class Database:
                     self._pending.put(None)
                     break
                 batch.append(following)
-            self._run(batch)
+            try:
+                self._run(batch)
+            except BaseException as error:
+                # the thread must outlive anything: without it every write would hang
+                log.exception("the writer failed")
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
 
     def _run(self, batch: list[tuple[Work[Any], Future[Any]]]) -> None:
         batch = [item for item in batch if item[1].set_running_or_notify_cancel()]
@@ -177,7 +189,7 @@ class Database:
                     continue
                 if tries_left and state in _RETRYABLE:
                     continue
-                failure = _unavailable(error, self.url)
+                failure = _failure(error, self.url)
                 failure.__cause__ = error
                 results = [failure] * len(batch)
             except Exception as error:  # whoever handed the work in hears of it, and decides what it means
@@ -207,10 +219,10 @@ class Database:
                     results.append(work(connection))
                     savepoint.commit()
                 except DBAPIError as error:
-                    if error.connection_invalidated or isinstance(error, OperationalError):
+                    if _concerns_all(error):
                         raise
                     savepoint.rollback()
-                    results.append(error)
+                    results.append(_failure(error, self.url))
                 except Exception as error:
                     savepoint.rollback()
                     results.append(error)
@@ -232,8 +244,8 @@ class Database:
         try:
             with self._engine.connect() as connection:
                 ended = len(connection.execute(statement, {"age": _STALLED_SECONDS}).all())
-        except DBAPIError as error:
-            log.warning("stalled transactions could not be ended: %s", error.orig)
+        except SQLAlchemyError as error:
+            log.warning("stalled transactions could not be ended: %s", error)
             return
         if ended:
             log.warning("ended %d transactions of other replicas that held locks and did not move", ended)
@@ -298,9 +310,39 @@ def _postgresql_engine(url: URL) -> Engine:
     )
 
 
+_SQLITE_TROUBLE = frozenset({5, 6, 7, 8, 9, 10, 11, 13, 14, 26})
+"""SQLite's result codes for a database that is busy, locked, read-only, damaged, full or not to be opened."""
+_POSTGRESQL_TROUBLE = ("08", "25", "40", "53", "55", "57", "58", "XX")
+"""PostgreSQL's classes of errors that are about the connection, the server or other transactions."""
+
+
+def _concerns_all(error: DBAPIError) -> bool:
+    """Whether an error is about the database, and not about the one statement that met it."""
+    if error.connection_invalidated:
+        return True
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    if code is not None:
+        return code & 0xFF in _SQLITE_TROUBLE
+    state = getattr(error.orig, "sqlstate", None)
+    return state is None or state.startswith(_POSTGRESQL_TROUBLE)
+
+
+def _failure(error: BaseException, url: URL) -> AtollError:
+    """What whoever handed work in is told: the database is in trouble, or it refused this very statement."""
+    if isinstance(error, DBAPIError) and not _concerns_all(error):
+        return Internal("database_refused", f"The database refused to store this ({_words(error)}); please report it.")
+    return _unavailable(error, url)
+
+
+def _words(error: BaseException) -> str:
+    """The first line of what the database said."""
+    said = str(getattr(error, "orig", None) or error).strip()
+    return said.splitlines()[0] if said else type(error).__name__
+
+
 def _unavailable(error: BaseException, url: URL) -> AtollError:
     """What a database's failure means for the person who asked, in one sentence."""
-    words = str(getattr(error, "orig", None) or error).strip().splitlines()[0] if str(error) else type(error).__name__
+    words = _words(error)
     lowered = words.lower()
     where = f"The database {url.render_as_string(hide_password=True)}"
     if "disk is full" in lowered or "no space left" in lowered or "could not extend file" in lowered:

@@ -37,6 +37,12 @@ def set_health(connection: Connection, name: str, health: Health, message: str) 
     connection.execute(update(sites).where(sites.c.name == name).values(health=health, message=message[:1000]))
 
 
+def get_health(connection: Connection, name: str) -> Health | None:
+    """How a site is; None where it is not configured."""
+    found = connection.execute(select(sites.c.health).where(sites.c.name == name)).scalar()
+    return Health(found) if found is not None else None
+
+
 def get_config(connection: Connection, name: str) -> Row[str, str] | None:
     """Driver and configuration (JSON) of a site."""
     return connection.execute(select(sites.c.driver, sites.c.config).where(sites.c.name == name)).one_or_none()
