@@ -104,6 +104,16 @@ async def test_a_body_that_is_no_job_is_refused(served: Served, content: bytes) 
             assert answer.status_code == 422, (path, answer.text)
 
 
+async def test_a_body_with_a_hundred_thousand_mistakes_is_refused_quickly_and_briefly(served: Served) -> None:
+    body = {f"field{number}": 1 for number in range(100_000)}
+    async with served.client() as client:
+        for path, content in (("/api/v1/jobs", body), ("/api/v1/jobs/bulk", {"jobs": [body]})):
+            async with asyncio.timeout(20):
+                answer = await client.post(path, json=content)
+            assert answer.status_code == 422
+            assert len(answer.content) < 1000
+
+
 async def test_a_body_that_is_too_large_is_refused_with_and_without_a_length(served: Served) -> None:
     async def pieces() -> Any:
         for _ in range(JSON_LIMIT // (1 << 20) + 1):

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from atoll.control import describe, dispatch, finish, observe, stop, submit
 from atoll.control.dispatch import Dispatcher
+from atoll.control.finish import Finisher
 from atoll.control.leases import LeaseKeeper
 from atoll.control.pump import Pump
 from atoll.control.work import SiteWork, Tools
@@ -53,6 +54,7 @@ class SlowMotion:
         self.driver = FakeDriver(DriverSetup(SITE, instance, self.folder), self.engine)
         self.work = SiteWork(self.tools, SITE, self.driver)
         self.dispatcher = Dispatcher(self.tools)
+        self.finishers = [Finisher(self.work, with_files=with_files) for with_files in (False, True)]
         self.tools.keeper.want(dispatch.LEASE)
         self.tools.keeper.want(self.work.lease_name)
         await self.tools.keeper.renew()
@@ -112,7 +114,7 @@ class SlowMotion:
         """One round of each of the site's loops that are named; a site that does not answer is no error here."""
         steps = {
             "describe": describe.step, "submit": submit.step, "observe": observe.step, "stop": stop.step,
-            "finish": finish.step, "forget": finish.forget,
+            "finish": self._finish, "forget": finish.forget,
         }  # fmt: skip
         await self.tools.keeper.renew()
         for name in names or tuple(steps):
@@ -120,6 +122,10 @@ class SlowMotion:
                 await steps[name](self.work, self.lease())
             except DriverError:
                 continue
+
+    async def _finish(self, _work: SiteWork, lease: Lease) -> None:
+        for finisher in self.finishers:
+            await finisher.step(lease)
 
     async def round(self) -> None:
         """One round of everything."""

@@ -25,6 +25,7 @@ import uvicorn
 from sqlalchemy import Connection
 
 from atoll.api.app import create_app
+from atoll.control import launches
 from atoll.control.leases import LeaseKeeper
 from atoll.control.plane import ControlPlane
 from atoll.control.pump import Pump
@@ -239,7 +240,14 @@ async def _serve(
     stop = asyncio.create_task(stopping.wait())
     await asyncio.wait({planned, served, stop}, return_when=asyncio.FIRST_COMPLETED)
     if stop_jobs and stopping.is_set():
-        await _stop_jobs(tools, list(works))
+        plane.dispatcher.paused = True
+        stopping.clear()
+        ending = asyncio.create_task(_stop_jobs(tools, list(works)), name="stop jobs")
+        # a second Ctrl-C leaves the rest running
+        again = asyncio.create_task(stopping.wait())
+        await asyncio.wait({ending, again, planned}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (ending, again):
+            task.cancel()
     platform.stopping.set()
     server.should_exit = True
     await served
@@ -275,20 +283,23 @@ def _write_client_file(path: Path, url: str, token: str) -> None:
 
 
 async def _stop_jobs(tools: Tools, names: list[str]) -> None:
-    """Cancel what runs at this machine's sites and wait until it has ended."""
+    """Cancel what runs at this machine's sites, each with its own grace, and wait until it has ended."""
     live = [AttemptState.PLACED, AttemptState.SUBMITTING, AttemptState.STARTING, AttemptState.RUNNING]
 
     def left(connection: Connection) -> list[int]:
         return [row.job_id for name in names for row in attempts.at_site(connection, name, live)]
 
-    def ask(connection: Connection) -> None:
-        attempts.ask_to_stop(connection, left(connection), "cancelled", {}, tools.now())
+    def ask(connection: Connection) -> int:
+        found = launches.with_arrays(connection, left(connection))
+        grace = {key: launches.spec_of(whole.spec).grace for key, (_, whole) in found.items()}
+        attempts.ask_to_stop(connection, list(found), "cancelled", grace, tools.now())
+        return len(found)
 
-    await tools.database.write(ask)
-    tools.pump.poke()
-    print("Stopping the jobs that run here.", flush=True)
+    print("Stopping the jobs that run here; Ctrl-C again leaves them running.", flush=True)
     cursor = tools.pump.cursor
-    while await tools.database.read(left):
+    # again and again: what was just being placed has to hear of it, too
+    while await tools.database.write(ask):
+        tools.pump.poke()
         cursor = await tools.pump.wait(cursor, 1.0)
 
 

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from sqlalchemy import Connection
 
 from atoll.control import launches
 from atoll.control.work import SiteWork
+from atoll.core.errors import AtollError, Internal
 from atoll.core.spec import JobSpec
 from atoll.drivers.base import DriverError, Logs, Stage
 from atoll.store import attempts, files, logs
@@ -38,46 +40,96 @@ class _Home:
     owner: str
 
 
-async def step(work: SiteWork, lease: Lease) -> float | None:
-    """Bring home at most BATCH attempts; 0 where there may be more."""
-    tools = work.tools
-    rows = await tools.database.read(lambda connection: attempts.finishing(connection, work.site, BATCH))
-    if not rows:
-        return None
-    found = await tools.database.read(
-        lambda connection: launches.with_arrays(connection, sorted({row.job_id for row in rows}))
-    )
-    limit = asyncio.Semaphore(_AT_ONCE)
+class Finisher:
+    """One of the two finish loops of a site: for attempts that bring files out, or for those that bring none.
 
-    async def bring(row: AttemptRow) -> _Home | None:
-        job, whole = found[row.job_id]
-        async with limit:
-            tools.check(lease)
-            return await _bring_home(work, row, launches.spec_of(whole.spec), job.owner)
+    Apart, so that large files of one job hold up nobody's end. What fails is tried again later, others first.
+    """
 
-    brought = await asyncio.gather(*(bring(row) for row in rows if row.job_id in found))
-    homes = [home for home in brought if home is not None]
-    if homes:
-        await tools.guarded(lease, lambda connection: _write(connection, homes, tools.now()))
-    if len(homes) < len(brought):
-        return 5.0
-    return 0 if len(rows) == BATCH else None
+    def __init__(self, work: SiteWork, *, with_files: bool) -> None:
+        self._work = work
+        self._with_files = with_files
+        self._later: dict[str, tuple[int, float]] = {}
+
+    async def step(self, lease: Lease) -> float | None:
+        """Bring home at most BATCH attempts; 0 where there may be more."""
+        work, tools = self._work, self._work.tools
+        limit = BATCH + len(self._later)
+        rows = await tools.database.read(lambda connection: attempts.finishing(connection, work.site, limit))
+        found = await tools.database.read(
+            lambda connection: launches.with_arrays(connection, sorted({row.job_id for row in rows}))
+        )
+        now = time.monotonic()
+        mine = [
+            _Ended(row, launches.spec_of(found[row.job_id][1].spec), found[row.job_id][0].owner)
+            for row in rows
+            if row.job_id in found and self._later.get(row.id, (0, now))[1] <= now
+        ]
+        mine = [ended for ended in mine if bool(ended.spec.files_out) is self._with_files]
+        brought = await self._bring_all(mine, lease)
+        homes = [home for home in brought if home is not None]
+        await self._write_all(homes, lease)
+        for key in set(self._later) - {row.id for row in rows}:
+            del self._later[key]
+        if self._later:
+            return max(0.0, min(at for _, at in self._later.values()) - time.monotonic())
+        return 0 if len(rows) >= limit and mine else None
+
+    async def _bring_all(self, mine: Sequence["_Ended"], lease: Lease) -> list["_Home | None"]:
+        at_once = asyncio.Semaphore(_AT_ONCE)
+
+        async def bring(ended: _Ended) -> _Home | None:
+            async with at_once:
+                self._work.tools.check(lease)
+                try:
+                    return await _bring_home(self._work, ended)
+                except (DriverError, AtollError, OSError, ValueError) as error:
+                    self._put_off(ended.row.id, error)
+                    return None
+
+        return await asyncio.gather(*(bring(ended) for ended in mine))
+
+    async def _write_all(self, homes: Sequence["_Home"], lease: Lease) -> None:
+        """Write what was brought home in one transaction; where that fails, each by itself."""
+        tools = self._work.tools
+        if not homes:
+            return
+        try:
+            await tools.guarded(lease, lambda connection: _write(connection, homes, tools.now()))
+        except Internal as failure:
+            if len(homes) == 1:
+                self._put_off(homes[0].finished.attempt_id, failure)
+                return
+            for home in homes:
+                await self._write_all([home], lease)
+
+    def _put_off(self, attempt_id: str, error: Exception) -> None:
+        times = self._later.get(attempt_id, (0, 0.0))[0] + 1
+        self._later[attempt_id] = (times, time.monotonic() + min(300.0, 2.0**times))
+        if times == 1:
+            log.warning("site %s: output of %s is still to be collected: %s", self._work.site, attempt_id, error)
 
 
-async def _bring_home(work: SiteWork, row: AttemptRow, spec: JobSpec, owner: str) -> _Home | None:
-    """Output and files of one attempt; None where the site does not answer now."""
+@dataclass(frozen=True)
+class _Ended:
+    """An attempt that has ended, with what is to be known of its job."""
+
+    row: AttemptRow
+    spec: JobSpec
+    owner: str
+
+
+async def _bring_home(work: SiteWork, ended: _Ended) -> _Home:
+    """Output and files of one attempt."""
+    row, spec = ended.row, ended.spec
     stored: list[StoredLog] = []
     outputs: list[tuple[str, str, int]] | None = None
-    try:
-        if row.submit_began_at is not None:
-            for stream in STREAMS:
-                stored += await _store_log(work, row.id, stream)
-            if spec.files_out:
-                outputs = await _take_out(work, row.id, spec)
-    except DriverError as error:
-        log.warning("site %s: output of %s is still to be collected: %s", work.site, row.id, error)
-        return None
-    return _Home(Finished(row.id, row.job_id, spec.retries, spec.rerun), stored, outputs, owner)
+    if row.submit_began_at is not None:
+        for stream in STREAMS:
+            stored += await _store_log(work, row.id, stream)
+        if spec.files_out:
+            outputs = await _take_out(work, row.id, spec)
+    return _Home(Finished(row.id, row.job_id, spec.retries, spec.rerun), stored, outputs, ended.owner)
 
 
 async def _store_log(work: SiteWork, attempt_id: str, stream: str) -> list[StoredLog]:

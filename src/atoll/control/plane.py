@@ -9,6 +9,7 @@ from typing import Any
 
 from atoll.control import describe, dispatch, finish, observe, purge, stop, submit
 from atoll.control.dispatch import Dispatcher
+from atoll.control.finish import Finisher
 from atoll.control.loop import Loop
 from atoll.control.purge import Ages
 from atoll.control.work import SiteWork, Tools
@@ -25,6 +26,7 @@ class ControlPlane:
         self.tools = tools
         self.works = dict(works)
         self._ages = ages or Ages()
+        self.dispatcher = Dispatcher(tools)
 
     def driver_for(self, site: str) -> Driver | None:
         """The driver of a site, None where this replica has none."""
@@ -36,9 +38,8 @@ class ControlPlane:
         tools = self.tools
         tools.keeper.want(dispatch.LEASE)
         tools.keeper.want(purge.LEASE)
-        dispatcher = Dispatcher(tools)
         loops = [
-            self._loop("dispatch", dispatcher.step, dispatch.LEASE, gap=0.005),
+            self._loop("dispatch", self.dispatcher.step, dispatch.LEASE, gap=0.005),
             self._loop("purge", partial(purge.step, tools, self._ages), purge.LEASE, on_changes=False),
         ]
         watches: list[Callable[[], Coroutine[Any, Any, None]]] = []
@@ -70,7 +71,8 @@ class ControlPlane:
             self._loop(f"describe {name}", partial(describe.step, work), work.lease_name, on_changes=False),
             self._loop(f"submit {name}", partial(submit.step, work), work.lease_name, gap=0.005),
             self._loop(f"stop {name}", partial(stop.step, work), work.lease_name, gap=0.02),
-            self._loop(f"finish {name}", partial(finish.step, work), work.lease_name, gap=0.02),
+            self._loop(f"finish {name}", Finisher(work, with_files=False).step, work.lease_name, gap=0.02),
+            self._loop(f"bring out {name}", Finisher(work, with_files=True).step, work.lease_name, gap=0.02),
             self._loop(f"forget {name}", partial(finish.forget, work), work.lease_name, gap=0.2),
         ]
 

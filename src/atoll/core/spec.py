@@ -419,13 +419,21 @@ _HINTS = {
 """What would be right, by the pattern that was not met."""
 
 
+_MOST_MISTAKES = 10_000
+"""So many mistakes are looked at one by one; taking apart a million of them costs minutes and gigabytes."""
+_MOST_LISTED = 100
+
+
 def explain_validation(error: ValidationError, known: Mapping[str, list[str]], what: str, prefix: str = "") -> Invalid:
     """Turn pydantic's error into Atoll's: each wrong field with one sentence, unknown ones with a suggestion.
 
     `known` gives the fields that may stand at a place: "" for the document itself, "ports" for its ports.
     """
+    if error.error_count() > _MOST_MISTAKES:
+        sentence = f"There are {error.error_count()} mistakes in this; it is no {what}, or one that a program garbled."
+        return Invalid(f"invalid_{what}", sentence, field=prefix.rstrip(".") or None)
     errors: list[tuple[str, str]] = []
-    for item in error.errors(include_url=False, include_input=True):
+    for item in error.errors(include_url=False, include_input=True)[:_MOST_LISTED]:
         path = [str(part) for part in item["loc"] if not str(part).startswith(("function-", "list[", "constrained-"))]
         place = prefix + ".".join(path)
         message = item["msg"].removeprefix("Value error, ")

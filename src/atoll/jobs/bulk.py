@@ -4,11 +4,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from atoll.core.errors import Invalid
 from atoll.core.spec import JobSpec, explain_validation
 
 MOST_JOBS = 10_000
-_MOST_ERRORS = 100
 
 
 class _Bulk(BaseModel):
@@ -25,5 +23,4 @@ def read_bulk(text: bytes) -> list[JobSpec]:
     try:
         return _reader.validate_json(text).jobs
     except ValidationError as error:
-        found = explain_validation(error, _KNOWN, "job")
-        raise Invalid(found.code, found.sentence, field=found.field, errors=found.errors[:_MOST_ERRORS]) from None
+        raise explain_validation(error, _KNOWN, "job") from None
