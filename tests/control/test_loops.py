@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from atoll.control import dispatch
 from atoll.core.reasons import ReasonCode
 from atoll.core.states import JobState, Outcome
+from atoll.drivers.base import LogChunk
 from atoll.drivers.fake.behaviour import forgetful, glancing, refusing, unanswering, vanished
-from atoll.store import attempts
+from atoll.store import attempts, events
 from atoll.store.attempts import AttemptState
 from atoll.store.database import Database
 from atoll.store.leases import StaleLease
@@ -251,3 +253,56 @@ async def test_ended_attempts_are_forgotten_by_the_site(motion: SlowMotion) -> N
     await motion.settle()
     await motion.step("forget")
     assert motion.engine.statuses(motion.tools.instance) == {}
+
+
+async def test_output_that_cannot_be_collected_holds_up_no_other_job(
+    motion: SlowMotion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, well = await motion.insert({}, {})
+    await motion.round()
+    [attempt] = await motion.attempts(broken)
+    read = motion.driver.read_log
+
+    async def read_log(attempt_id: str, stream: str, offset: int, limit: int) -> LogChunk:
+        if attempt_id == attempt.id:
+            raise OSError("The file system is not well.")
+        return await read(attempt_id, stream, offset, limit)
+
+    monkeypatch.setattr(motion.driver, "read_log", read_log)
+    motion.clock.advance(2)
+    for _ in range(3):
+        await motion.step("observe", "finish")
+    assert (await motion.job(broken)).state == "finishing"
+    assert (await motion.job(well)).state == "succeeded"
+
+
+async def test_nothing_is_placed_at_a_site_that_was_seen_not_to_answer(motion: SlowMotion) -> None:
+    await motion.step("describe")
+    await motion.dispatch()
+    motion.engine.behave(vanished("The login node is down."))
+    await motion.step("observe")
+    [job_id] = await motion.insert({})
+    await motion.dispatch()
+    row = await motion.job(job_id)
+    assert (row.state, row.reason) == ("queued", ReasonCode.SITE_UNREACHABLE)
+    motion.engine.behave()
+    await motion.step("observe")
+    await motion.dispatch()
+    assert (await motion.job(job_id)).state == "placed"
+
+
+async def test_no_decision_is_made_on_a_snapshot_that_lags_behind(
+    motion: SlowMotion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await motion.step("describe")
+    await motion.dispatch()
+    real = events.changed
+    monkeypatch.setattr(events, "changed", lambda connection, cursor, limit: real(connection, cursor, 10))
+    monkeypatch.setattr(dispatch, "EVENTS_AT_ONCE", 10)
+    for priority in range(6):
+        await motion.insert(*[{"env": {"FAKE_RUNTIME": "1000"}, "priority": priority}] * 8)
+        await motion.dispatch()
+    for _ in range(20):
+        await motion.dispatch()
+    rooms = await motion.database.read(lambda connection: attempts.rooms(connection, None))
+    assert len(rooms) == 4  # as many as there are CPUs

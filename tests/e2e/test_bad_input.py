@@ -70,7 +70,9 @@ def problem(answer: httpx2.Response, status: int) -> dict[str, Any]:
     return document
 
 
-def refused_by_api(platform: RunningPlatform, body: Any, path: str = "/api/v1/jobs", status: int = 422) -> dict[str, Any]:
+def refused_by_api(
+    platform: RunningPlatform, body: Any, path: str = "/api/v1/jobs", status: int = 422
+) -> dict[str, Any]:
     """What the API says of a body, which is sent as it is where it is text."""
     content = body if isinstance(body, str | bytes) else json.dumps(body)
     return problem(

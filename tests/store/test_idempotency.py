@@ -51,6 +51,6 @@ def test_of_two_replicas_with_one_key_the_later_sees_the_answer_of_the_earlier(
 def test_old_keys_are_forgotten(database: Database) -> None:
     do(database, lambda connection: idempotency.claim(connection, [Claim("anna", "old", DIGEST, "1")], NOW))
     do(database, lambda connection: idempotency.claim(connection, [Claim("anna", "new", DIGEST, "2")], NOW + 10))
-    assert do(database, lambda connection: idempotency.purge(connection, NOW + 5)) == 1
+    assert do(database, lambda connection: idempotency.purge(connection, NOW + 5, 100)) == 1
     found = database.read_now(lambda connection: idempotency.find(connection, "anna", ["old", "new"]))
     assert list(found) == ["new"]

@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 LEASE = "dispatch"
 MAX_PLACED = 2000
 """Most attempts that one transaction makes; the rest follows in the next round."""
+EVENTS_AT_ONCE = 20_000
+"""Most events that are caught up with in one go."""
 _PAGE = 5000
 _QUEUEING = frozenset({JobState.QUEUED, JobState.RUNNING})
 
@@ -145,10 +147,9 @@ class Dispatcher:
     async def _catch_up(self) -> bool:
         """Apply what the outbox says has changed; whether there is more."""
         database, cursor = self._tools.database, self._cursor
-        limit = 20_000
 
         def read(connection: Connection) -> tuple[events.Changed, list[Change], list[Room]]:
-            changed = events.changed(connection, cursor, limit)
+            changed = events.changed(connection, cursor, EVENTS_AT_ONCE)
             if not changed.jobs:
                 return changed, [], []
             return changed, _changes(connection, changed.jobs), attempts.rooms(connection, changed.jobs)
@@ -161,7 +162,7 @@ class Dispatcher:
             await asyncio.to_thread(self._snapshot.apply, changes)
         moved = changed.cursor - cursor
         self._cursor = changed.cursor
-        return moved >= limit
+        return moved >= EVENTS_AT_ONCE
 
     def _room_changes(self, job_ids: Sequence[int], rooms: Sequence[Room]) -> list[Change]:
         held: dict[int, set[str]] = {}

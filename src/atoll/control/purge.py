@@ -42,7 +42,7 @@ async def step(tools: Tools, ages: Ages, lease: Lease) -> float | None:
         unused = files.unused(connection, now - int(ages.files * _DAY), _BITE)
         files.drop(connection, unused)
         count = events.purge(connection, now - int(ages.events * _DAY), 10 * _BITE)
-        count += idempotency.purge(connection, now - int(ages.idempotency * _DAY))
+        count += idempotency.purge(connection, now - int(ages.idempotency * _DAY), 10 * _BITE)
         return count + len(rows), attempts, unused
 
     count, attempts, unused = await tools.guarded(lease, bite)
@@ -50,10 +50,17 @@ async def step(tools: Tools, ages: Ages, lease: Lease) -> float | None:
     def remove() -> None:
         for attempt_id in attempts:
             tools.logs.remove(attempt_id)
+        tools.files.sweep(now / 1_000_000 - 86_400)
+
+    def remove_files(connection: Connection) -> None:
+        # in a write of its own: what was sent again meanwhile is known again, and stays
         for sha256 in unused:
-            tools.files.remove(sha256)
+            if not files.is_known(connection, sha256):
+                tools.files.remove(sha256)
 
     await asyncio.to_thread(remove)
+    if unused:
+        await tools.guarded(lease, remove_files)
     if count or unused:
         log.info("purged %d rows, %d logs, %d files", count, len(attempts), len(unused))
         return 1.0

@@ -17,6 +17,7 @@ _REFUSED = {
     "s": "Atoll has no job steps; write %j",
     "t": "a job has one set of files, not one for each task of srun; write %j, and %a for the task of an array",
 }
+_RANGE = re.compile(r"(.)-(.)", re.DOTALL)
 _KNOWN = "%x %j %A %a %b %u %r and %%"
 _MOST_DIGITS = 10
 """Slurm pads with zeros to at most so many digits."""
@@ -33,6 +34,21 @@ def check_pattern(pattern: str, field: str | None = None) -> str:
             else:
                 continue
             raise Invalid("bad_pattern", sentence, field=field)
+    return pattern
+
+
+def check_wildcards(pattern: str) -> str:
+    """`pattern` itself, where its `[...]` say something: as in `out/*.[ch]`. Raises ValueError."""
+    place = pattern.find("[")
+    while place >= 0 and (end := pattern.find("]", place + 2)) > 0:
+        inside = pattern[place + 1 : end]
+        letters = inside[1:] if inside[0] in "!^" else inside
+        if not letters:
+            raise ValueError(f"{pattern[place : end + 1]!r} names no character; write as in [!a]")
+        for match in _RANGE.finditer(letters):
+            if match[1] > match[2]:
+                raise ValueError(f"{match[0]!r} is a range that ends before it begins; write {match[2]}-{match[1]}")
+        place = pattern.find("[", end + 1)
     return pattern
 
 

@@ -18,6 +18,8 @@ MAX_TASK = 10_000_000
 """Largest task number that an array may use."""
 MAX_PARTS = 10_000
 """Most comma-separated parts that one written set may have."""
+MOST_OVERLAPPING = 100_000
+"""Most tasks that overlapping parts with steps may name: they are sorted out one by one."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,14 @@ class Ranges:
             parts.append(range(first, last + 1, step))
         parts.sort(key=lambda part: part.start)
         if any(before[-1] >= after[0] for before, after in pairwise(parts)):
-            total = sum(map(len, parts))
-            if total > MAX_TASK:
-                raise Invalid("bad_array", "The parts overlap and name too many tasks.", field=field)
+            if all(part.step == 1 for part in parts):
+                return cls(_merged(parts))
+            if sum(map(len, parts)) > MOST_OVERLAPPING:
+                raise Invalid(
+                    "bad_array",
+                    f"Parts with steps overlap and name more than {MOST_OVERLAPPING} tasks; write each task once.",
+                    field=field,
+                )
             return cls.of(number for part in parts for number in part)
         return cls(tuple(parts))
 
@@ -155,6 +162,17 @@ class Ranges:
             elif piece := one or two:
                 parts.append(piece)
         return Ranges(_joined(parts))
+
+
+def _merged(parts: Iterable[range]) -> tuple[range, ...]:
+    """Ranges of step 1, sorted by their start, as ranges that do not touch each other."""
+    merged: list[range] = []
+    for part in parts:
+        if merged and part.start <= merged[-1].stop:
+            merged[-1] = range(merged[-1].start, max(merged[-1].stop, part.stop))
+        else:
+            merged.append(part)
+    return tuple(merged)
 
 
 def _cut(parts: tuple[range, ...], bounds: list[int]) -> dict[int, range]:

@@ -38,7 +38,9 @@ def parse_milli(value: Any) -> int:
             milli = Decimal(text[:-1]) if text.endswith("m") else Decimal(text) * 1000
         except DecimalException:
             raise ValueError(f"{_shown(value)} is no amount; write for example 2, 0.5 or 500m") from None
-    if not milli.is_finite() or milli != milli.to_integral_value():
+    if not milli.is_finite():
+        raise ValueError(f"{_shown(value)} is no amount; write for example 2, 0.5 or 500m")
+    if milli != milli.to_integral_value():
         raise ValueError(f"{_shown(value)} is finer than a thousandth")
     if not 0 <= milli <= MAX_AMOUNT:
         raise ValueError(f"{_shown(value)} is out of range; write a number from 0 up")

@@ -27,7 +27,7 @@ from pydantic import (
 
 from atoll.core.errors import Invalid
 from atoll.core.ids import JobRef
-from atoll.core.patterns import check_pattern
+from atoll.core.patterns import check_pattern, check_wildcards
 from atoll.core.ranges import ArraySpec
 from atoll.core.resources import Bytes, Milli, Seconds
 
@@ -293,7 +293,8 @@ class JobSpec(Document):
 
     files_in: Annotated[list[InputFile], Field(max_length=10_000)] = Field(default_factory=list)
     files_out: Annotated[
-        list[InsidePath], Field(max_length=1000, description="Files of the working directory to keep: out/*.csv.")
+        list[Annotated[InsidePath, AfterValidator(check_wildcards)]],
+        Field(max_length=1000, description="Files of the working directory to keep: out/*.csv.")
     ] = Field(default_factory=list)
     stdin: Annotated[
         Annotated[InsidePath, AfterValidator(_pattern)] | None,
@@ -447,6 +448,8 @@ def explain_validation(error: ValidationError, known: Mapping[str, list[str]], w
             message = f"{str(item['input'])[:80]!r} cannot stand here. {hint}"
         elif item["type"] == "string_type":
             message = "Write text here, in quotes where it looks like a number or a truth value."
+        elif item["type"] == "list_type":
+            message = "Write a list here, as in [a, b]; text that looks like a number or a truth value goes in quotes."
         elif item["type"] in ("model_type", "dict_type", "model_attributes_type"):
             message = "Write fields here, as in {name: value}."
         errors.append((place, message[:1].upper() + message[1:] + ("" if message.endswith((".", "?")) else ".")))

@@ -61,6 +61,12 @@ class _Entry:
     result: Accepted | AtollError | None = None
 
     @property
+    def inputs(self) -> list[tuple[int, str]]:
+        """What its jobs take in: (job id, SHA-256)."""
+        pairs = zip(self.ids, self.submission.prepared, strict=True)
+        return [(job_id, sha256) for job_id, prepared in pairs for _, sha256 in prepared.files]
+
+    @property
     def answer(self) -> str:
         """What is answered once the rows are made."""
         if self.submission.bulk:
@@ -83,15 +89,18 @@ def create(connection: Connection, submissions: Sequence[Submission], now: int) 
     _claim_keys(connection, entries, now)
     new: list[NewJob] = []
     ids: list[int] = []
+    taken_in: list[tuple[int, str]] = []
     answers: list[Accepted | AtollError] = []
     for entry in entries:
         if entry.result is None:
             new += entry.new
             ids += entry.ids
+            taken_in += entry.inputs
             entry.result = Accepted(entry.answer)
         answers.append(entry.result)
     if new:
         jobs.insert_many(connection, new, ids)
+        files.set_inputs(connection, taken_in)
     return answers
 
 

@@ -9,19 +9,13 @@ from sqlalchemy import Connection, delete, select, update
 
 from atoll.core.ranges import Ranges
 from atoll.core.states import JobState
-from atoll.store.jobs import Ended, JobRow, chunked, follow_up, get, summarise_arrays
+from atoll.store.jobs import Ended, JobRow, chunked, count_blockers, follow_up, get, is_array, summarise_arrays
 from atoll.store.tables import dependencies, jobs
 
 
 def ranges_of(text: str | None) -> Ranges:
     """The tasks in a column of ranges."""
     return Ranges.stored(text or "")
-
-
-def is_array(row: JobRow) -> bool:
-    """Whether a row is an array: its counts say where its tasks are, and those of a single job are all 0."""
-    counts = (row.waiting_count, row.active_count, row.succeeded_count, row.failed_count, row.cancelled_count)
-    return row.array_id is None and any(counts)
 
 
 def drop_waiting(connection: Connection, array: JobRow, tasks: Ranges | None, now: int) -> int:
@@ -53,17 +47,21 @@ def restore_dropped(connection: Connection, array: JobRow, tasks: Ranges | None,
     rest = dropped.without(taken) if len(taken) < len(dropped) else Ranges()
     values = {"dropped": str(rest) or None, "waiting": str(ranges_of(array.waiting).union(taken))}
     connection.execute(update(jobs).where(jobs.c.id == array.id).values(values))
+    count_blockers(connection, [array.id])
     shift = {"waiting_count": len(taken), "cancelled_count": -len(taken)}
     summarise_arrays(connection, {array.id: shift}, now)
     return len(taken)
 
 
-def put_back(connection: Connection, array: JobRow, rows: Sequence[JobRow], now: int) -> int:
-    """Turn rows of held tasks that were never placed back into waiting ones without a row; returns how many.
+def put_back(
+    connection: Connection, array: JobRow, rows: Sequence[JobRow], now: int, *, cancelled: bool = False
+) -> int:
+    """Turn rows of held (or else of `cancelled`) tasks that were never placed back into waiting ones without a row.
 
-    So they count to the array's limit of tasks at once only when they start.
+    So what holds back the array holds them back too. Returns how many.
     """
-    unplaced = [row for row in rows if row.attempts == 0 and row.state == JobState.HELD]
+    state = JobState.CANCELLED if cancelled else JobState.HELD
+    unplaced = [row for row in rows if row.attempts == 0 and row.state == state]
     if not unplaced:
         return 0
     for piece in chunked([row.id for row in unplaced]):
@@ -71,7 +69,7 @@ def put_back(connection: Connection, array: JobRow, rows: Sequence[JobRow], now:
     back = Ranges.of(row.task for row in unplaced)
     waiting = str(ranges_of(array.waiting).union(back))
     connection.execute(update(jobs).where(jobs.c.id == array.id).values(waiting=waiting))
-    shift = {"waiting_count": len(back), "active_count": -len(back)}
+    shift = {"waiting_count": len(back), "cancelled_count" if cancelled else "active_count": -len(back)}
     summarise_arrays(connection, {array.id: shift}, now)
     return len(back)
 
@@ -87,3 +85,6 @@ def reload(connection: Connection, array: JobRow) -> JobRow:
     row = get(connection, array.id)
     assert row is not None
     return row
+
+
+__all__ = ["drop_waiting", "is_array", "put_back", "ranges_of", "reload", "restore_dropped", "set_hold"]

@@ -79,7 +79,7 @@ class Changed:
     sites: bool
 
 
-def changed(connection: Connection, cursor: int, limit: int = 20_000) -> Changed:
+def changed(connection: Connection, cursor: int, limit: int) -> Changed:
     """What changed after `cursor`, without the details; at most `limit` events are read."""
     query = (
         select(events.c.id, events.c.kind, events.c.job_id, events.c.array_id)

@@ -4,17 +4,23 @@ Files go up before the job that needs them; a person may use a content only afte
 hash is no proof of having the file.
 """
 
+import asyncio
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from atoll.core.errors import Invalid, TooLarge, Unavailable
-from atoll.store.tables import file_owners, files, outputs
+from atoll.store.tables import file_owners, files, inputs, outputs
+
+_PIECE = 1 << 20
+"""Bytes that are written at once."""
 
 
 class FileStore:
@@ -35,16 +41,25 @@ class FileStore:
         """
         digest, size = hashlib.sha256(), 0
         part = self.folder / f"part-{secrets.token_hex(8)}"
+
+        def write(stream: BinaryIO, data: bytes) -> None:
+            digest.update(data)
+            stream.write(data)
+
         try:
             with part.open("wb") as stream:
+                gathered = bytearray()
                 async for chunk in chunks:
                     size += len(chunk)
                     if size > limit:
                         raise TooLarge("file_too_large", f"The file is larger than the {limit} bytes allowed.")
-                    digest.update(chunk)
-                    stream.write(chunk)
+                    gathered += chunk
+                    if len(gathered) >= _PIECE:
+                        await asyncio.to_thread(write, stream, bytes(gathered))
+                        gathered.clear()
+                write(stream, bytes(gathered))
                 stream.flush()
-                os.fsync(stream.fileno())
+                await asyncio.to_thread(os.fsync, stream.fileno())
             found = digest.hexdigest()
             if expected is not None and found != expected:
                 raise Invalid(
@@ -82,6 +97,15 @@ class FileStore:
         target.parent.mkdir(exist_ok=True, mode=0o700)
         part.replace(target)
 
+    def sweep(self, before: float) -> None:
+        """Remove what a process that died left unfinished before `before` (seconds since 1970)."""
+        for entry in [*self.folder.glob("part-*"), *self.folder.glob("tmp*")]:
+            if entry.stat().st_mtime < before:
+                if entry.is_dir():
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    entry.unlink(missing_ok=True)
+
     def remove(self, sha256: str) -> None:
         """Remove a content that nothing needs any more."""
         self.path(sha256).unlink(missing_ok=True)
@@ -111,10 +135,23 @@ def touch(connection: Connection, hashes: Sequence[str], now: int) -> None:
     connection.execute(update(files).where(files.c.sha256.in_(list(hashes))).values(used_at=now))
 
 
+def set_inputs(connection: Connection, taken: Sequence[tuple[int, str]]) -> None:
+    """Note what new jobs take in: (job id, SHA-256) each."""
+    rows = [{"job_id": job_id, "sha256": sha256} for job_id, sha256 in dict.fromkeys(taken)]
+    if rows:
+        connection.execute(insert(inputs), rows)
+
+
+def is_known(connection: Connection, sha256: str) -> bool:
+    """Whether the store is to have this content."""
+    return connection.execute(select(files.c.sha256).where(files.c.sha256 == sha256)).first() is not None
+
+
 def unused(connection: Connection, before: int, limit: int) -> list[str]:
-    """Contents that nobody sent or named since `before` (microseconds) and no kept output is made of."""
-    kept = select(outputs.c.sha256).where(outputs.c.sha256 == files.c.sha256).exists()
-    query = select(files.c.sha256).where(files.c.used_at < before, ~kept).limit(limit)
+    """Contents that nobody sent since `before` (microseconds) and that no known job takes in or brought out."""
+    brought_out = select(outputs.c.sha256).where(outputs.c.sha256 == files.c.sha256).exists()
+    taken_in = select(inputs.c.sha256).where(inputs.c.sha256 == files.c.sha256).exists()
+    query = select(files.c.sha256).where(files.c.used_at < before, ~brought_out, ~taken_in).limit(limit)
     return list(connection.execute(query).scalars())
 
 

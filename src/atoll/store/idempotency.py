@@ -53,6 +53,9 @@ def claim(connection: Connection, claims: Sequence[Claim], now: int) -> set[tupl
     return taken
 
 
-def purge(connection: Connection, before: int) -> int:
-    """Forget keys older than `before` (microseconds); returns how many."""
-    return connection.execute(delete(idempotency).where(idempotency.c.created_at < before)).rowcount
+def purge(connection: Connection, before: int, limit: int) -> int:
+    """Forget about `limit` of the keys older than `before` (microseconds); returns how many."""
+    query = select(idempotency.c.created_at).where(idempotency.c.created_at < before)
+    last = connection.execute(query.order_by(idempotency.c.created_at).offset(limit).limit(1)).scalar()
+    cut = before if last is None else last + 1
+    return connection.execute(delete(idempotency).where(idempotency.c.created_at < cut)).rowcount

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, Integer, Row, Select, bindparam, func, insert, select, text, update
+from sqlalchemy import Connection, Integer, Row, Select, bindparam, func, insert, select, text, tuple_, update
 from sqlalchemy import Sequence as Sequence_
 
 from atoll.core.errors import Internal
 from atoll.core.ranges import Ranges
 from atoll.core.reasons import ReasonCode
-from atoll.core.states import ENDED, JobState, may
+from atoll.core.states import ENDED, WAITING, JobState, may
 from atoll.store import events
 from atoll.store.database import lock_order
 from atoll.store.tables import FIRST_TASK_ROW, counters, dependencies, job_ids, jobs, task_ids
@@ -27,6 +27,9 @@ JobRow = Row[*tuple[Any, ...]]
 
 # written as in the partial index, so that both databases use it
 _UNENDED = text("jobs.state NOT IN ('succeeded', 'failed', 'cancelled')")
+
+# the ids alone tell tasks from jobs; said so, the databases need not read a million task rows to leave them out
+_NO_TASK = jobs.c.array_id.is_(None) & (jobs.c.id < FIRST_TASK_ROW)
 
 SUMMARY = tuple(column for column in jobs.c if column.name not in ("spec", "waiting", "dropped"))
 """The columns that lists show: all but the large ones."""
@@ -157,6 +160,15 @@ def get_task(connection: Connection, array_id: int, task: int) -> JobRow | None:
     return connection.execute(query).one_or_none()
 
 
+def get_named_tasks(connection: Connection, names: Iterable[tuple[int, int]]) -> dict[tuple[int, int], JobRow]:
+    """Those of the tasks named by (array id, task) that have a row, without the large columns."""
+    found: dict[tuple[int, int], JobRow] = {}
+    for piece in chunked(sorted(set(names))):
+        query = select(*SUMMARY).where(tuple_(jobs.c.array_id, jobs.c.task).in_(piece))
+        found.update(((row.array_id, row.task), row) for row in connection.execute(query))
+    return found
+
+
 def get_tasks(connection: Connection, array_id: int, tasks: Ranges | None = None) -> list[JobRow]:
     """The rows of an array's tasks (all, or those of `tasks`) that have one, by number."""
     query = select(jobs).where(jobs.c.array_id == array_id).order_by(jobs.c.task)
@@ -190,7 +202,7 @@ def list_page(connection: Connection, wanted: ListFilter, before: int | None, li
 
 def filtered(query: Select[Any], wanted: ListFilter, before: int | None) -> Select[Any]:
     """`query` with what `wanted` and `before` ask for."""
-    query = query.where(jobs.c.array_id.is_(None) if wanted.array_id is None else jobs.c.array_id == wanted.array_id)
+    query = query.where(jobs.c.array_id == wanted.array_id) if wanted.array_id is not None else query.where(_NO_TASK)
     if before is not None:
         query = query.where(jobs.c.id < before)
     if wanted.owner is not None:
@@ -238,18 +250,22 @@ def move(connection: Connection, moves: Sequence[Move], now: int) -> set[int]:
     Writes the events, keeps the arrays' counts and summaries, and lets go (or cancels) the jobs that waited for one
     that ended. Raises Internal for a change that the table of transitions forbids.
     """
-    moved: set[int] = set()
-    pending = list(moves)
-    while pending:
-        done, ended = _move_once(connection, pending, now)
-        moved |= done
-        pending = _dependents(connection, ended)
-    return moved
+    return _move_all(connection, moves, [], now)
 
 
 def follow_up(connection: Connection, ended: Sequence["Ended"], now: int) -> None:
     """Let go, or cancel, the jobs that waited for rows which came to their end by other ways than `move`."""
-    move(connection, _dependents(connection, ended), now)
+    _move_all(connection, [], ended, now)
+
+
+def _move_all(connection: Connection, moves: Sequence[Move], ended: Sequence[Ended], now: int) -> set[int]:
+    """Make the moves, and all that follows from them and from `ended`; returns the ids of the rows that moved."""
+    moved: set[int] = set()
+    while moves or ended:
+        done, further = _move_once(connection, moves, now)
+        moved |= done
+        moves, ended = _dependents(connection, [*ended, *further], now)
+    return moved
 
 
 def _move_once(connection: Connection, moves: Sequence[Move], now: int) -> tuple[set[int], list[Ended]]:
@@ -297,8 +313,13 @@ def _count_shift(shift: dict[str, int], before: JobState, after: JobState) -> No
     shift[_bucket(after)] = shift.get(_bucket(after), 0) + 1
 
 
-def summarise_arrays(connection: Connection, shifts: Mapping[int, Mapping[str, int]], now: int) -> list[Ended]:
-    """Add `shifts` to the arrays' counts and bring their own states up to date; returns the arrays that ended."""
+def summarise_arrays(
+    connection: Connection, shifts: Mapping[int, Mapping[str, int]], now: int, why: ReasonCode = ReasonCode.TASKS_ENDED
+) -> list[Ended]:
+    """Add `shifts` to the arrays' counts and bring their own states up to date; returns the arrays that ended.
+
+    `why` is the reason of those that end.
+    """
     ended: list[Ended] = []
     rows: list[dict[str, Any]] = []
     for array_id, shift in sorted(shifts.items()):
@@ -307,6 +328,8 @@ def summarise_arrays(connection: Connection, shifts: Mapping[int, Mapping[str, i
             continue
         counts = {name: getattr(row, name) + shift.get(name, 0) for name in _COUNTS}
         state, reason = _summary(row, counts)
+        if state in ENDED and JobState(row.state) not in ENDED:
+            reason = why
         values: dict[str, Any] = {**counts, "state": state, "reason": reason}
         if reason != row.reason:
             values["sentence"] = None
@@ -354,8 +377,11 @@ def satisfied(kind: str, state: JobState) -> bool:
     return kind == "any" or (state is JobState.SUCCEEDED) == (kind == "ok")
 
 
-def _dependents(connection: Connection, ended: Sequence[Ended]) -> list[Move]:
-    """Take note in the jobs that waited for `ended`; returns the moves of those that now can go on, or never can."""
+def _dependents(connection: Connection, ended: Sequence[Ended], now: int) -> tuple[list[Move], list[Ended]]:
+    """Take note in the jobs that waited for `ended`.
+
+    Returns the moves of those that now can go on, or never can, and the arrays that came to their end by it.
+    """
     by_id = {(row.array_id or row.id, row.task): JobState(row.state) for row in ended}
     waiting: dict[int, list[bool]] = {}
     closed: list[dict[str, int | None]] = []
@@ -374,30 +400,78 @@ def _dependents(connection: Connection, ended: Sequence[Ended]) -> list[Move]:
             dependencies.c.on_task.is_not_distinct_from(bindparam("number", type_=Integer)),
         )  # fmt: skip
         connection.execute(statement.values(open=False), closed)
-    return [
-        release
-        for job_id, met in sorted(waiting.items())
-        for release in [_unblock(connection, job_id, met)]
-        if release is not None
-    ]
+    moves: list[Move] = []
+    arrays: list[Ended] = []
+    for job_id, met in sorted(waiting.items()):
+        further, gone = _unblock(connection, job_id, met, now)
+        moves += further
+        arrays += gone
+    return moves, arrays
 
 
-def _unblock(connection: Connection, job_id: int, met: Sequence[bool]) -> Move | None:
-    """One job heard of the end of jobs it waited for, each as it hoped or not."""
+def _unblock(connection: Connection, job_id: int, met: Sequence[bool], now: int) -> tuple[list[Move], list[Ended]]:
+    """One job heard of the end of jobs it waited for, each as it hoped or not.
+
+    What it waits for is counted in every state: a cancelled job may be requeued, and an array with tasks that were
+    held by number is no longer `held` itself.
+    """
     row = get(connection, job_id, lock=True)
-    if row is None or JobState(row.state) is not JobState.HELD:
-        return None
+    if row is None:
+        return [], []
     blockers = max(0, row.blockers - len(met))
     connection.execute(update(jobs).where(jobs.c.id == job_id).values(blockers=blockers))
-    if not all(met):
-        values = {"dropped": row.waiting, "waiting": None, "cancelled_count": row.waiting_count, "waiting_count": 0}
-        return Move(
-            job_id, frozenset({JobState.HELD}), JobState.CANCELLED, ReasonCode.DEPENDENCY_NEVER,
-            values=values if row.width is not None or row.waiting is not None else {},
-        )  # fmt: skip
+    if JobState(row.state) in ENDED:
+        return [], []
+    never = not all(met)
+    if is_array(row):
+        if never:
+            return _never(connection, row, now)
+        # its waiting tasks may go on, whatever those that have rows do
+        return [], summarise_arrays(connection, {row.id: {}}, now)
+    if never:
+        return [Move(job_id, _HELD, JobState.CANCELLED, ReasonCode.DEPENDENCY_NEVER)], []
     if blockers or row.hold:
-        return None
-    return Move(job_id, frozenset({JobState.HELD}), JobState.QUEUED, ReasonCode.NONE)
+        return [], []
+    return [Move(job_id, _HELD, JobState.QUEUED, ReasonCode.NONE)], []
+
+
+_HELD = frozenset({JobState.HELD})
+
+
+def _never(connection: Connection, array: JobRow, now: int) -> tuple[list[Move], list[Ended]]:
+    """What waits of an array waits for what never comes: end it, without rows where it has none."""
+    query = select(jobs.c.id).where(jobs.c.array_id == array.id, jobs.c.state.in_(sorted(WAITING)))
+    rows = [
+        Move(row_id, WAITING, JobState.CANCELLED, ReasonCode.DEPENDENCY_NEVER)
+        for row_id in connection.execute(query.order_by(jobs.c.id)).scalars()
+    ]
+    gone = Ranges.stored(array.waiting or "")
+    if not gone:
+        return rows, []
+    values = {"waiting": None, "dropped": str(Ranges.stored(array.dropped or "").union(gone))}
+    connection.execute(update(jobs).where(jobs.c.id == array.id).values(values))
+    shift = {"waiting_count": -len(gone), "cancelled_count": len(gone)}
+    return rows, summarise_arrays(connection, {array.id: shift}, now, ReasonCode.DEPENDENCY_NEVER)
+
+
+def is_array(row: JobRow) -> bool:
+    """Whether a row is an array: its counts say where its tasks are, and those of a single job are all 0."""
+    return row.array_id is None and any(getattr(row, name) for name in _COUNTS)
+
+
+def count_blockers(connection: Connection, ids: Sequence[int]) -> dict[int, int]:
+    """Write down anew for how many ends jobs still wait; returns those that wait for any."""
+    found: dict[int, int] = {}
+    for piece in chunked(sorted(ids)):
+        query = select(dependencies.c.job_id, func.count().label("number")).where(
+            dependencies.c.job_id.in_(piece), dependencies.c.open
+        )
+        found.update((row.job_id, row.number) for row in connection.execute(query.group_by(dependencies.c.job_id)))
+        connection.execute(update(jobs).where(jobs.c.id.in_(piece), jobs.c.blockers != 0).values(blockers=0))
+    if found:
+        statement = update(jobs).where(jobs.c.id == bindparam("key")).values(blockers=bindparam("number"))
+        connection.execute(statement, [{"key": key, "number": number} for key, number in found.items()])
+    return found
 
 
 def set_reasons(connection: Connection, reasons: Sequence[tuple[int, ReasonCode, str | None]]) -> None:
@@ -470,7 +544,9 @@ def load_unended(connection: Connection, after: int, limit: int) -> list[JobRow]
 
 def count_by_state(connection: Connection, owner: str | None = None) -> dict[str, int]:
     """How many jobs (arrays as one) are in each state that is not an end."""
-    query = select(jobs.c.state, func.count().label("number")).where(jobs.c.array_id.is_(None), _UNENDED)
+    unended = sorted(state for state in JobState if state not in ENDED)
+    query = select(jobs.c.state, func.count().label("number"))
+    query = query.where(_NO_TASK, _UNENDED, jobs.c.state.in_(unended))  # a stretch of the index for each state
     if owner is not None:
         query = query.where(jobs.c.owner == owner)
     return {row.state: row.number for row in connection.execute(query.group_by(jobs.c.state))}
@@ -478,7 +554,7 @@ def count_by_state(connection: Connection, owner: str | None = None) -> dict[str
 
 __all__ = [
     "SUMMARY", "Ended", "JobRow", "ListFilter", "Move", "NewDependency", "NewJob", "allocate_ids", "chunked",
-    "count_by_state", "filtered", "follow_up", "get", "get_many", "get_task", "get_tasks", "insert_many", "list_page",
-    "load_unended", "lock_states", "move", "satisfied", "set_reasons", "summarise_arrays", "take_tasks",
+    "count_blockers", "count_by_state", "filtered", "follow_up", "get", "get_many", "get_named_tasks", "get_task",
+    "get_tasks", "insert_many", "is_array", "list_page", "load_unended", "lock_states", "move", "satisfied", "set_reasons", "summarise_arrays", "take_tasks",
     "unended_dependencies",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, delete, select
 
-from atoll.store.tables import attempts, dependencies, jobs, logs, outputs
+from atoll.store.tables import attempts, dependencies, inputs, jobs, logs, outputs
 
 
 def old_jobs(connection: Connection, before: int, limit: int) -> list[int]:
@@ -38,6 +38,7 @@ def remove_jobs(connection: Connection, ids: Sequence[int]) -> list[str]:
     for start in range(0, len(ids), 500):
         piece = list(ids[start : start + 500])
         connection.execute(delete(attempts).where(attempts.c.job_id.in_(piece)))
+        connection.execute(delete(inputs).where(inputs.c.job_id.in_(piece)))
         connection.execute(delete(outputs).where(outputs.c.job_id.in_(piece)))
         connection.execute(delete(dependencies).where(dependencies.c.job_id.in_(piece)))
         connection.execute(delete(jobs).where(jobs.c.id.in_(piece)))

@@ -201,6 +201,15 @@ files = Table(
 )
 """Contents in the file store."""
 
+inputs = Table(
+    "inputs",
+    metadata,
+    Column("job_id", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False, index=True),
+    PrimaryKeyConstraint("job_id", "sha256"),
+)
+"""Contents that jobs take in: they stay as long as the job is known, so that it can run again."""
+
 file_owners = Table(
     "file_owners",
     metadata,

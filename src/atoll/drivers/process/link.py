@@ -169,7 +169,7 @@ class SupervisorLink:
         except OSError as error:
             raise DriverError(f"The supervisor's folder {self._state} cannot be made: {error.strerror}.") from error
         words = [sys.executable, "-I", "-S", str(_BOOT), str(self._folder), json.dumps(self._settings)]
-        with suppress(subprocess.TimeoutExpired):
+        try:
             done = subprocess.run(
                 words,
                 stdin=subprocess.DEVNULL,
@@ -179,8 +179,15 @@ class SupervisorLink:
                 check=False,
                 timeout=_START_WITHIN,
             )
-            if done.returncode != 0:
-                raise DriverError(f"The supervisor of this machine does not start: {self._complaint(done.stderr)}")
+        except subprocess.TimeoutExpired:
+            return  # who asked us waits no longer, and says so
+        except OSError as error:
+            raise DriverError(
+                f"The supervisor of this machine cannot be started, as this machine has no room for a process: "
+                f"{error.strerror}."
+            ) from error
+        if done.returncode != 0:
+            raise DriverError(f"The supervisor of this machine does not start: {self._complaint(done.stderr)}")
 
     def _complaint(self, said: bytes) -> str:
         lines = said.decode("utf-8", "replace").splitlines()

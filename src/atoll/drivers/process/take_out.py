@@ -9,6 +9,10 @@ from pathlib import Path
 
 _MOST_LINKS = 20
 _MOST_FILES = 100_000
+_LONGEST_PATH = 1024
+"""Bytes of a path below the working directory."""
+_NO_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
+"""Control characters, and what stands for bytes that are not UTF-8: no person could read or ask for such a name."""
 
 
 def pattern_of(text: str) -> re.Pattern[str]:
@@ -62,12 +66,13 @@ class Beneath:
                         return None
                     waiting += [part for part in reversed(target.split("/")) if part not in ("", ".")]
                     continue
-                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-                passed.append(os.open(name, flags | (os.O_DIRECTORY if waiting else 0), dir_fd=passed[-1]))
+                # a mere place first: to open a device for reading can already do something
+                flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_DIRECTORY if waiting else 0)
+                passed.append(os.open(name, flags, dir_fd=passed[-1]))
             status = os.fstat(passed[-1])
             if len(passed) == 1 or not stat.S_ISREG(status.st_mode) or self._uid not in (None, status.st_uid):
                 return None
-            return os.dup(passed[-1])
+            return os.open(f"/proc/self/fd/{passed[-1]}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             return None
         finally:
@@ -91,18 +96,26 @@ class Beneath:
 def take_out(root: int, patterns: Sequence[str], into: Path, uid: int | None) -> list[str]:
     """Copy the files below the open folder `root` that match a pattern into `into`; returns their paths, sorted.
 
-    Executable ones stay so. Files that do not belong to the account `uid` (None: any account) are left.
+    Executable ones stay so. Files that do not belong to the account `uid` (None: any account) are left, and so are
+    those whose path is not UTF-8, has control characters or takes more than 1024 bytes.
     """
     beneath = Beneath(root, uid)
     wanted = [pattern_of(pattern.removeprefix("./")) for pattern in patterns]
     taken: list[str] = []
     for path in beneath.files():
+        if not _can_be_named(path):
+            continue
         if len(taken) < _MOST_FILES and any(pattern.fullmatch(path) for pattern in wanted):
             source = beneath.open(path)
             if source is not None:
                 _copy(source, into / path)
                 taken.append(path)
     return sorted(taken)
+
+
+def _can_be_named(path: str) -> bool:
+    """Whether the path can be kept and shown: the database and people take no other."""
+    return _NO_NAME.search(path) is None and len(path.encode()) <= _LONGEST_PATH
 
 
 def _copy(source: int, target: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 STARTING, RUNNING, ENDED = "starting", "running", "ended"
 
 Request = dict[str, Any]
-"""What the driver asks for: id, uid, gid, groups, memory, walltime, signal, before, grace, gpu, scratch."""
+"""What the driver asks for: id, uid, gid, groups, memory, walltime, signal, before, grace, gpu, scratch, checkpoint."""
 
 _KEPT = (
     "phase", "pid", "born", "started", "began", "group", "gpus", "verdict", "message", "kill_at",

@@ -14,6 +14,10 @@ class Devices:
     def __bool__(self) -> bool:
         return bool(self.free)
 
+    def fits(self, milli: int) -> bool:
+        """Whether there is room for `milli` thousandths once all devices are free."""
+        return milli <= WHOLE * len(self.free)
+
     def choose(self, milli: int) -> list[tuple[int, int]] | None:
         """Devices for `milli` thousandths, as (index, thousandths) pairs; None where there is no room.
 

@@ -1,10 +1,12 @@
 """Knows every attempt of the site: takes it on, starts it, and finds its end. The supervisor's loop calls it."""
 
+import errno
 import os
 import resource
 import select
 import time
-from collections import deque
+from collections import OrderedDict
+from contextlib import suppress
 from typing import Any
 
 from atoll.drivers.process.supervisor import processes
@@ -40,7 +42,14 @@ class Keeper:
         self._starter = starter
         self._groups = groups
         self._by_pid: dict[int, Attempt] = {}
-        self._waiting: deque[Attempt] = deque()
+        self._waiting: OrderedDict[str, Attempt] = OrderedDict()
+        """Those to be started next, by id."""
+        self._needing: OrderedDict[str, Attempt] = OrderedDict()
+        """Those that wait for GPUs, by id."""
+        self._devices_changed = False
+        """Whether one that needs GPUs may find some now."""
+        self._users: dict[str, int] = {}
+        """How many attempts share each checkpoint folder."""
         self._start_again_at: float | None = None
         self._searched: dict[str, tuple[Attempt, int]] = {}
         self._search_at: float | None = None
@@ -48,11 +57,13 @@ class Keeper:
         self._helpers: set[int] = set()
         self._swept_at: float | None = None
         self._rewrite_at: float | None = None
+        self._unremoved: list[str] = []
+        self._remove_at: float | None = None
 
     # -- what the driver asks ------------------------------------------------------------------------------------
 
     def submit(self, requests: list[Request]) -> list[Any]:
-        """Take attempts on; for each None, or the reason why not. They are started by `work`.
+        """Take attempts on; for each None, or why this machine can never run it. They are started by `work`.
 
         Raises OSError, and takes none, where that cannot be written down.
         """
@@ -62,27 +73,33 @@ class Keeper:
             if request["id"] in self.attempts or request["id"] in taken:
                 answers.append(None)
                 continue
-            attempt = Attempt(request)
-            if request["gpu"]:
-                chosen = self.devices.choose(request["gpu"])
-                if chosen is None:
-                    answers.append("no GPU with that much room is free at this moment")
-                    continue
-                self.devices.take(chosen)
-                attempt.gpus = chosen
-            taken[attempt.id] = attempt
+            if not self.devices.fits(request["gpu"]):
+                answers.append("gpu: more GPUs were asked for than this machine has.")
+                continue
+            taken[request["id"]] = Attempt(request)
             answers.append(None)
         try:
             self._journal.write([Journal.accepted(attempt) for attempt in taken.values()])
         except OSError:
             self._rewrite_at = time.monotonic()
-            for attempt in taken.values():
-                self.devices.give_back(attempt.gpus)
             raise
         for attempt in taken.values():
             self._know(attempt)
-            self._waiting.append(attempt)
+            self._queue(attempt)
         return answers
+
+    def _queue(self, attempt: Attempt) -> None:
+        """Have an attempt started as soon as it has the GPUs that it asked for."""
+        if attempt.request["gpu"] and not attempt.gpus:
+            self._needing[attempt.id] = attempt
+            self._devices_changed = True
+        else:
+            self._waiting[attempt.id] = attempt
+
+    def _unqueue(self, attempt: Attempt) -> bool:
+        """Have an attempt not started; whether it was still to be."""
+        waited = self._waiting.pop(attempt.id, None) or self._needing.pop(attempt.id, None)
+        return waited is not None
 
     def observe(self, epoch: str | None, since: int) -> dict[str, Any]:
         """All attempts, or those that changed after version `since` of this supervisor's `epoch`."""
@@ -99,8 +116,7 @@ class Keeper:
             attempt = self.attempts.get(entry["id"])
             if attempt is None or attempt.phase == ENDED:
                 continue
-            if attempt.phase == STARTING and attempt in self._waiting:
-                self._waiting.remove(attempt)
+            if attempt.phase == STARTING and self._unqueue(attempt):
                 attempt.verdict = entry["outcome"]
                 self._end(attempt, entry["outcome"], None, None, "It was stopped before it started.")
             elif attempt.phase == RUNNING and not read_record(self._starter.folder_of(attempt)).ended:
@@ -110,9 +126,11 @@ class Keeper:
     def forget(self, ids: list[str]) -> list[str]:
         """Drop ended attempts; returns those that are not known any more."""
         gone = [name for name in ids if name not in self.attempts or self.attempts[name].phase == ENDED]
-        dropped = [name for name in gone if self.attempts.pop(name, None) is not None]
+        dropped = [attempt for name in gone if (attempt := self.attempts.pop(name, None)) is not None]
         if dropped:
-            self._note([Journal.forgotten(dropped)])
+            self._note([Journal.forgotten([attempt.id for attempt in dropped])])
+            for attempt in dropped:
+                self._leave_checkpoint(attempt)
             if self._journal.lines > _SPARE_LINES + 6 * len(self.attempts):
                 self._rewrite_at = time.monotonic()
         return gone
@@ -128,12 +146,13 @@ class Keeper:
     @property
     def busy(self) -> bool:
         """Whether an attempt has not ended."""
-        return bool(self._by_pid or self._waiting or self.adopted or self._searched)
+        return bool(self._by_pid or self._waiting or self._needing or self.adopted or self._searched)
 
     def end_all(self) -> None:
         """Kill everything, records and graces disregarded: the site's folder is gone, nobody can ask any more."""
         wrappers = [each.pid for each in self.attempts.values() if each.phase == RUNNING]
         self._waiting.clear()
+        self._needing.clear()
         processes.kill_all(lambda: wrappers + [pid for wrapper in wrappers for pid in processes.descendants(wrapper)])
         for pid in self._by_pid:
             os.waitpid(pid, 0)
@@ -158,13 +177,16 @@ class Keeper:
                 continue
             self.devices.take(attempt.gpus)
             if not same_boot:
-                self._end_unseen(attempt, "node_failed", "The machine was restarted while it ran.")
+                # whoever has its process's number now has nothing to do with it
+                self._conclude(attempt, None, "node_failed", "The machine was restarted while it ran.")
             elif attempt.phase == RUNNING:
                 self._adopt(attempt, attempt.pid, attempt.born)
             elif read_record(self._starter.folder_of(attempt)).claimed:
                 self._search_for(attempt)
+            elif attempt.gpus or self.devices.fits(attempt.request["gpu"]):
+                self._queue(attempt)
             else:
-                self._waiting.append(attempt)
+                self._end(attempt, "node_failed", None, None, "This machine has fewer GPUs now than it asked for.")
         if self._groups is not None:
             self._groups.clear(
                 {each.group for each in found.values() if each.group is not None and each.phase != ENDED}
@@ -183,8 +205,13 @@ class Keeper:
         self._search_at = time.monotonic()
 
     def _search(self) -> None:
+        self._search_at = time.monotonic() + _SEARCH_EVERY
+        try:
+            pids = processes.all_pids()
+        except OSError:
+            return  # no descriptor or no memory is left; later
         wrappers = {}
-        for pid in processes.all_pids():
+        for pid in pids:
             words = processes.command_line(pid)
             if len(words) > 2 and words[1] == self._starter.wrapper:
                 wrappers[words[2]] = pid
@@ -203,11 +230,25 @@ class Keeper:
             elif left == 0:
                 # whoever claimed it ended before the wrapper's first line, so its command never ran
                 del self._searched[attempt.id]
-                os.rmdir(f"{folder}/{CLAIM}")  # noqa: PTH106
-                self._waiting.append(attempt)
+                self._take_claim_back(attempt, f"{folder}/{CLAIM}")
             else:
                 self._searched[attempt.id] = (attempt, left - 1)
-        self._search_at = time.monotonic() + _SEARCH_EVERY if self._searched else None
+        if not self._searched:
+            self._search_at = None
+
+    def _take_claim_back(self, attempt: Attempt, claim: str) -> None:
+        """Have an attempt started again that was claimed and never ran."""
+        try:
+            if os.path.isdir(claim):  # noqa: PTH112
+                os.rmdir(claim)  # noqa: PTH106
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                message = f"This machine could not start it: its claim cannot be taken back: {error.strerror}."
+                self._end(attempt, "node_failed", None, None, message)
+            else:
+                self._search_for(attempt)
+            return
+        self._queue(attempt)
 
     def _adopt(self, attempt: Attempt, pid: int, born: int | None) -> None:
         """Watch over a wrapper that is not our child."""
@@ -234,23 +275,35 @@ class Keeper:
 
     def _end_unseen(self, attempt: Attempt, otherwise: str, message: str) -> None:
         """The end of an attempt whose wrapper was not our child: as it wrote, else `otherwise`."""
-        if attempt.pid:
-            # without a parent that we are, what it left is known by its session only, and by its cgroup
-            left = [
-                pid
-                for pid in processes.session_members(attempt.pid)
-                if (processes.born(pid) or 0) >= (attempt.born or 0)
-            ]
-            processes.kill_all(lambda: left)
+        # a wrapper that came to its end has ended what its command left
+        orderly = read_record(self._starter.folder_of(attempt)).ended
+        processes.kill_all(lambda: self._left_by(attempt, orderly))
         self._conclude(attempt, None, otherwise, message)
+
+    def _left_by(self, attempt: Attempt, orderly: bool) -> list[int]:
+        """What an attempt left whose wrapper is gone and was not our child.
+
+        It is known by its session, by its cgroup, and without one by the scratch folder in its environment.
+        """
+        left = [
+            pid
+            for pid in (processes.session_members(attempt.pid) if attempt.pid else ())
+            if (processes.born(pid) or 0) >= (attempt.born or 0)
+        ]
+        if not orderly and attempt.group is None and attempt.request.get("scratch"):
+            left += processes.carrying(f"ATOLL_SCRATCH={attempt.request['scratch']}", attempt.request["uid"])
+        return left + [child for pid in left for child in processes.descendants(pid)]
 
     # -- the work of the loop ------------------------------------------------------------------------------------
 
     def next_at(self) -> float | None:
         """When `work` is to be called next at the latest, by the monotonic clock; 0 for at once."""
-        if self._waiting and self._start_again_at is None:
+        if self._start_again_at is None and (self._waiting or (self._needing and self._devices_changed)):
             return 0.0
-        times = [self.limits.next_at(), self._start_again_at, self._search_at, self._swept_at, self._rewrite_at]
+        times = [
+            self.limits.next_at(), self._start_again_at, self._search_at, self._swept_at, self._rewrite_at,
+            self._remove_at,
+        ]  # fmt: skip
         return min((when for when in times if when is not None), default=None)
 
     def work(self) -> None:
@@ -259,6 +312,8 @@ class Keeper:
         now = time.monotonic()
         if self._start_again_at is not None and now >= self._start_again_at:
             self._start_again_at = None
+        if self._start_again_at is None and self._needing and self._devices_changed:
+            self._give_devices()
         if self._start_again_at is None:
             self._start_some()
         if self._search_at is not None and now >= self._search_at:
@@ -267,13 +322,47 @@ class Keeper:
         self._write_verdicts()
         if self._swept_at is not None and now >= self._swept_at and self._groups is not None:
             self._swept_at = now + _RETRY_EVERY if self._groups.sweep() else None
+        if self._remove_at is not None and now >= self._remove_at:
+            paths, self._unremoved, self._remove_at = self._unremoved, [], None
+            for path in paths:
+                self._remove(path)
         if self._rewrite_at is not None and now >= self._rewrite_at:
             self._rewrite()
+
+    def _give_devices(self) -> None:
+        """Give GPUs to those that wait for them, in their order; one that finds no room lets the others pass."""
+        if self._rewrite_at is not None:
+            self._rewrite()
+        given: list[Attempt] = []
+        hopeless: set[int] = set()
+        for attempt in self._needing.values():
+            asked = attempt.request["gpu"]
+            chosen = self.devices.choose(asked) if asked not in hopeless else None
+            if chosen is None:
+                hopeless.add(asked)
+                continue
+            self.devices.take(chosen)
+            attempt.gpus = chosen
+            given.append(attempt)
+        try:
+            # before they start: who takes them up after us must know which devices are not free
+            if self._rewrite_at is not None:
+                raise OSError(errno.EIO, "the journal is not whole")
+            self._journal.write([Journal.changed(attempt, "gpus") for attempt in given])
+        except OSError:
+            for attempt in given:
+                self.devices.give_back(attempt.gpus)
+                attempt.gpus = []
+            self._start_again_at = self._rewrite_at = time.monotonic() + _RETRY_EVERY
+            return
+        self._devices_changed = False
+        for attempt in given:
+            self._waiting[attempt.id] = self._needing.pop(attempt.id)
 
     def _start_some(self) -> None:
         entries = []
         for _ in range(min(_STARTS_AT_ONCE, len(self._waiting))):
-            attempt = self._waiting.popleft()
+            _, attempt = self._waiting.popitem(last=False)
             if self._groups is not None and attempt.request["memory"]:
                 try:
                     attempt.group = self._groups.make(attempt.request["memory"])
@@ -282,7 +371,8 @@ class Keeper:
             try:
                 pid = self._starter.start(attempt, bool(self.devices))
             except OSError:
-                self._waiting.appendleft(attempt)
+                self._waiting[attempt.id] = attempt
+                self._waiting.move_to_end(attempt.id, last=False)
                 self._start_again_at = time.monotonic() + _RETRY_EVERY
                 break
             attempt.pid, attempt.born, attempt.phase = pid, processes.born(pid), RUNNING
@@ -381,7 +471,9 @@ class Keeper:
         ended: float | None = None,
     ) -> None:
         self.limits.leave(attempt)
-        self.devices.give_back(attempt.gpus)
+        if attempt.gpus:
+            self.devices.give_back(attempt.gpus)
+            self._devices_changed = True
         attempt.phase, attempt.outcome, attempt.message = ENDED, outcome, message
         attempt.code, attempt.signal = code, signal
         attempt.ended = ended or time.time()
@@ -396,7 +488,12 @@ class Keeper:
         except FileNotFoundError:
             return
         except OSError:
-            pid = os.fork()
+            try:
+                pid = os.fork()
+            except OSError:
+                self._unremoved.append(path)  # no room for a process; later
+                self._remove_at = time.monotonic() + _RETRY_EVERY
+                return
             if pid == 0:
                 try:
                     from shutil import rmtree
@@ -411,6 +508,21 @@ class Keeper:
     def _know(self, attempt: Attempt) -> None:
         self.attempts[attempt.id] = attempt
         self._touch(attempt)
+        checkpoint = self._starter.checkpoint_of(attempt)
+        if checkpoint is not None:
+            self._users[checkpoint] = self._users.get(checkpoint, 0) + 1
+
+    def _leave_checkpoint(self, attempt: Attempt) -> None:
+        """The attempt is forgotten: its checkpoint folder goes with it where nobody uses it and nothing is in it."""
+        checkpoint = self._starter.checkpoint_of(attempt)
+        if checkpoint is None:
+            return
+        self._users[checkpoint] -= 1
+        if self._users[checkpoint]:
+            return
+        del self._users[checkpoint]
+        with suppress(OSError):  # not empty, as a rule
+            os.rmdir(checkpoint)  # noqa: PTH106
 
     def _touch(self, attempt: Attempt) -> None:
         self.version += 1

@@ -23,7 +23,7 @@ from atoll.drivers.process.supervisor.keeper import Keeper
 from atoll.drivers.process.supervisor.server import Server
 from atoll.drivers.process.supervisor.spawn import Starter
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised when questions or answers change their meaning; the driver replaces a supervisor of another number."""
 _LOOK_AT_FOLDER_EVERY = 2.0
 _LEAVE_WHEN_IDLE_FOR = 60.0

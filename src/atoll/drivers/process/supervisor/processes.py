@@ -89,6 +89,19 @@ def session_members(leader: int) -> list[int]:
     return members
 
 
+def carrying(variable: str, uid: int) -> list[int]:
+    """The processes of the account `uid` that were started with `variable`, NAME=VALUE, in their environment."""
+    sought = variable.encode().decode("ascii", "replace")
+    found = []
+    for pid in all_pids():
+        try:
+            if os.stat(f"/proc/{pid}").st_uid == uid and sought in read_text(f"/proc/{pid}/environ").split("\0"):  # noqa: PTH116
+                found.append(pid)
+        except OSError:
+            continue  # it ended, or is closed to us
+    return found
+
+
 def send(pids: Iterable[int], number: int) -> int:
     """Send a signal to each process that is still there; returns how many got it."""
     reached = 0

@@ -27,6 +27,7 @@ class Starter:
     def __init__(self, folder: str, groups: Groups | None) -> None:
         self.wrapper = f"{folder}/wrapper.sh"
         self.attempts = f"{folder}/attempts"
+        self.checkpoints = f"{folder}/checkpoints"
         self.groups = groups
         self.file_limit: tuple[int, int] | None = None
         """What attempts may open, where the supervisor itself has raised its own limit."""
@@ -65,6 +66,7 @@ class Starter:
                 resource.setrlimit(resource.RLIMIT_NOFILE, self.file_limit)
             if attempt.group is not None and self.groups is not None:
                 self.groups.enter(attempt.group)
+            self._make_checkpoint(attempt)
             if attempt.request["uid"] != self._own:
                 self._become_account(attempt)
             folder = self.folder_of(attempt)
@@ -76,6 +78,29 @@ class Starter:
             os.write(self._complain, f"{attempt.id}\0{error}\0\n".encode()[:4096])
         finally:
             os._exit(status)
+
+    def checkpoint_of(self, attempt: Attempt) -> str | None:
+        """The folder that the attempt shares with the others of its key."""
+        key = attempt.request.get("checkpoint")
+        return f"{self.checkpoints}/{key}" if key else None
+
+    def _make_checkpoint(self, attempt: Attempt) -> None:
+        """Make the checkpoint folder where it is missing. Here and not earlier: an empty one goes with its last attempt,
+        which may be forgotten while this one waits."""
+        path = self.checkpoint_of(attempt)
+        if path is None or os.path.lexists(path):  # noqa: PTH112, RUF100
+            return
+        # made under another name, so that it is the account's from its first moment on; no key begins with a dot
+        fresh = f"{self.checkpoints}/.{attempt.id}"
+        if not os.path.isdir(fresh):  # noqa: PTH112
+            os.mkdir(fresh, 0o700)  # noqa: PTH102
+        os.lchown(fresh, attempt.request["uid"], attempt.request["gid"])
+        try:
+            os.rename(fresh, path)  # noqa: PTH104
+        except OSError:
+            os.rmdir(fresh)  # noqa: PTH106
+            if not os.path.isdir(path):  # noqa: PTH112  # else another attempt of the key was faster
+                raise
 
     def _become_account(self, attempt: Attempt) -> None:
         request = attempt.request

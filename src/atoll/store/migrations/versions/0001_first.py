@@ -180,6 +180,15 @@ def upgrade() -> None:
         postgresql_where=sa.text("state NOT IN ('succeeded', 'failed', 'cancelled')"),
     )
     op.create_table(
+        "inputs",
+        sa.Column("job_id", sa.BigInteger(), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("job_id", "sha256"),
+    )
+    with op.batch_alter_table("inputs", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_inputs_sha256"), ["sha256"], unique=False)
+
+    op.create_table(
         "leases",
         sa.Column("name", sa.String(length=128), nullable=False),
         sa.Column("holder", sa.String(length=64), nullable=False),
