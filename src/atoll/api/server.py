@@ -150,7 +150,11 @@ async def _local_site(tools: Tools, config: PlatformConfig, folders: _Folders, o
     asked = _local_config(config)
     await tools.database.write(lambda connection: _claim_local_site(connection, local.name, folder, asked))
     driver = make_driver("process", DriverSetup(local.name, tools.instance, folder, asked, owner))
-    return {local.name: SiteWork(tools, local.name, driver, call_seconds=10.0, log_limit=config.log_limit)}
+    return {
+        local.name: SiteWork(
+            tools, local.name, driver, call_seconds=10.0, log_limit=config.log_limit, output_limit=config.file_limit
+        )
+    }
 
 
 def _claim_local_site(connection: Connection, name: str, folder: Path, asked: dict[str, object]) -> None:

@@ -165,8 +165,16 @@ async def _take_out(work: SiteWork, attempt_id: str, spec: JobSpec) -> list[tupl
         return []
     folder = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=work.tools.files.folder))
     try:
-        paths = await work.driver.take_out(attempt_id, spec.files_out, folder)
-        return [(path, *await asyncio.to_thread(work.tools.files.take, folder / path)) for path in paths]
+        kept: list[tuple[str, str, int]] = []
+        room = work.output_limit
+        for path in await work.driver.take_out(attempt_id, spec.files_out, folder):
+            size = (folder / path).stat().st_size
+            if size > room:
+                log.warning("site %s: %s of %s is not kept: it is beyond the limit", work.site, path, attempt_id)
+                continue
+            room -= size
+            kept.append((path, *await asyncio.to_thread(work.tools.files.take, folder / path)))
+        return kept
     except KeyError:
         return []
     finally:

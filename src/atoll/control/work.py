@@ -65,6 +65,9 @@ class SiteWork:
     log_limit: int = 2 * 1024 * 1024
     """Bytes kept of each stream: half of it from the head, half from the tail."""
 
+    output_limit: int = 10 * 1024**3
+    """Bytes of files that one attempt may bring out; those beyond are left out."""
+
     @property
     def lease_name(self) -> str:
         """The lease under which this site's loops run."""
