@@ -28,12 +28,9 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 
 from atoll.api import openapi
 from atoll.api.app import create_app
-from atoll.core.ids import JobRef
 from atoll.core.states import Outcome
 from atoll.drivers.base import LogChunk
 from atoll.faces.http.platform import Platform
-from atoll.jobs import actions
-from atoll.store.people import Principal
 from tests.support.http import Served, serving
 from tests.support.postgres import PostgresServer
 from tests.support.rows import end, place, run
@@ -115,16 +112,16 @@ class Server:
         driver: Any = Site()
         served.drivers["here"] = driver
         self.token = served.tokens["root"]
-        who = Principal("root", True)
         queued, held, placed, running, ended, failed, cancelled = [await served.submit("root") for _ in range(7)]
         array = await served.submit("root", array="0-9")
         await served.submit("root", dependencies=[running])
-        await served.do(lambda connection: actions.hold(connection, JobRef(held), who, 1))
+        async with served.client("root") as client:
+            assert (await client.post(f"/api/v1/jobs/{held}/hold")).is_success
+            assert (await client.post(f"/api/v1/jobs/{cancelled}/cancel")).is_success
         await served.do(lambda connection: place(connection, placed))
         await served.do(lambda connection: run(connection, running))
         await served.do(lambda connection: end(connection, run(connection, ended)))
         await served.do(lambda connection: end(connection, run(connection, failed), Outcome.FAILED))
-        await served.do(lambda connection: actions.cancel(connection, JobRef(cancelled), who, 1))
         await served.do(lambda connection: run(connection, array, "1-2"))
         jobs = (queued, held, placed, running, ended, failed, cancelled, array)
         self.ids = [*map(str, jobs), f"{array}[1]", f"{array}[3]", f"{array}[2,5-7]", f"{running}[0]", "123456"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from atoll.control import dispatch
+from atoll.control import dispatch, finish
 from atoll.core.reasons import ReasonCode
 from atoll.core.states import JobState, Outcome
 from atoll.drivers.base import LogChunk
@@ -274,6 +274,13 @@ async def test_output_that_cannot_be_collected_holds_up_no_other_job(
         await motion.step("observe", "finish")
     assert (await motion.job(broken)).state == "finishing"
     assert (await motion.job(well)).state == "succeeded"
+    monkeypatch.setattr(finish, "_TRIES", 0)
+    motion.finishers[0].forget_failures()
+    await motion.step("finish")
+    row = await motion.job(broken)
+    assert row.state == "succeeded"
+    [attempt] = await motion.attempts(broken)
+    assert "The file system is not well" in attempt.message
 
 
 async def test_nothing_is_placed_at_a_site_that_was_seen_not_to_answer(motion: SlowMotion) -> None:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
+from sqlalchemy.event import listen, remove
 
+from atoll.core.ids import JobRef
 from atoll.core.states import JobState, Outcome
-from atoll.store import attempts, jobs
+from atoll.jobs import actions
+from atoll.jobs.actions import Target
+from atoll.store import attempts, events, jobs
+from atoll.store.people import Principal
 from tests.support.http import Json, Served
-from tests.support.rows import check_counts, end, finish, get, place, run
+from tests.support.rows import NOW, check_counts, end, finish, get, place, run
 
 JOBS = "/api/v1/jobs"
+ANNA = Principal("anna", False)
 
 
 async def _act(served: Served, action: str, job: object, person: str = "anna", **body: Any) -> Any:
@@ -348,3 +357,114 @@ async def test_a_signal_to_what_does_not_run_is_a_conflict(served: Served) -> No
     assert (await _act(served, "signal", job, signal="USR1")).status_code == 503  # no driver here
     assert (await _act(served, "signal", job, signal="NONE")).status_code == 422
     assert await _state(served, job) == JobState.RUNNING
+
+
+# ---- large arrays, in bites
+
+
+async def test_a_requeued_task_is_not_requeued_again_by_the_same_request(served: Served) -> None:
+    array = await served.submit(array="0-1199")
+    await served.do(lambda connection: end(connection, run(connection, array, "0-1199")))
+    target: Target | None = Target(JobRef(array))
+    bites = changed = 0
+    while target is not None and bites < 5:
+        bite = await served.do(partial(actions.requeue, target=target, who=ANNA, now=NOW))
+        changed, target, bites = changed + bite.changed, bite.rest, bites + 1
+        # what was requeued runs, and the first of it ends, before the next bite
+        started = await served.do(partial(_start_queued, array=array))
+        await served.do(lambda connection, ids=started[:300]: end(connection, ids))
+    assert (bites, changed) == (3, 1200)
+    await _counts(served, array)
+    assert await served.database.read(lambda connection: attempts.to_stop(connection, "here", 0)) == []
+
+
+async def test_a_whole_array_whose_failures_are_a_full_bite_is_requeued_once(served: Served) -> None:
+    array = await served.submit(array="0-599")
+    ids = await served.do(lambda connection: run(connection, array, "0-599"))
+    await served.do(lambda connection: end(connection, ids[: actions.BITE], Outcome.FAILED))
+    await served.do(lambda connection: end(connection, ids[actions.BITE :]))
+    first = await served.do(partial(actions.requeue, target=Target(JobRef(array)), who=ANNA, now=NOW))
+    await served.do(lambda connection: end(connection, _start_queued(connection, array)))
+    assert await _state(served, array) == "succeeded"
+    second = await served.do(partial(actions.requeue, target=first.rest, who=ANNA, now=NOW))
+    assert (first.changed, second.changed, second.rest) == (actions.BITE, 0, None)
+
+
+async def test_a_task_that_another_person_requeues_meanwhile_is_cancelled_once(served: Served) -> None:
+    array = await served.submit(array="0-999")
+    await served.do(lambda connection: run(connection, array, "0-599"))
+    first = await served.do(partial(actions.cancel, target=Target(JobRef(array)), who=ANNA, now=NOW))
+    assert await _changed(served, "requeue", f"{array}[700]") == 1
+    second = await served.do(partial(actions.cancel, target=first.rest, who=ANNA, now=NOW))
+    assert (first.changed, second.changed, second.rest) == (400 + actions.BITE, 100, None)
+    assert await _state(served, f"{array}[700]") == "queued"
+
+
+def _start_queued(connection: Connection, array: int) -> list[str]:
+    queued = [task.id for task in jobs.get_tasks(connection, array) if task.state == "queued"]
+    return [attempt for row_id in queued for attempt in run(connection, row_id)]
+
+
+async def test_a_task_of_a_held_array_that_is_to_run_again_holds_with_it(served: Served) -> None:
+    array = await served.submit(array="0-3", retries=2)
+    ids = await served.do(lambda connection: run(connection, array, "0-1"))
+    assert await _changed(served, "hold", array) == 2
+    await served.do(lambda connection: end(connection, ids[:1], Outcome.FAILED, retries=2))
+    await served.do(lambda connection: end(connection, ids[1:], Outcome.FAILED))
+    assert await _changed(served, "requeue", f"{array}[1]") == 1
+    assert [await _state(served, f"{array}[{task}]") for task in range(4)] == ["held"] * 4
+    await _counts(served, array)
+    assert await _changed(served, "release", array) == 4
+    assert [await _state(served, f"{array}[{task}]") for task in range(4)] == ["queued"] * 4
+    await _counts(served, array)
+
+
+async def test_changing_an_array_tells_the_scheduler_of_the_tasks_that_wait_and_reads_no_others(served: Served) -> None:
+    array = await served.submit(array="0-19")
+    ids = await served.do(lambda connection: run(connection, array, "0-14"))
+    await served.do(lambda connection: end(connection, ids[:5]))
+    await served.do(lambda connection: end(connection, ids[5:10], Outcome.EVICTED))
+    before = await served.database.read(events.last_id)
+    async with served.client() as client:
+        with _reading_jobs() as statements:
+            assert (await client.patch(f"{JOBS}/{array}", json={"name": "new", "priority": 7})).status_code == 200
+    of_tasks = [text for text in statements if "jobs.array_id = " in text]
+    assert of_tasks
+    assert all("jobs.state = " in text and "LIMIT" in text and "jobs.spec" not in text for text in of_tasks)
+    told = [event.task for event in await served.database.read(lambda connection: events.after(connection, before))]
+    assert told == [None, *range(5, 10)]
+    rows = await served.database.read(lambda connection: jobs.get_tasks(connection, array))
+    assert {row.name for row in rows} == {"new"}
+    assert [row.priority for row in rows] == [0] * 5 + [7] * 10
+
+
+@contextmanager
+def _reading_jobs() -> Iterator[list[str]]:
+    """The statements that read jobs within the block."""
+    found: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if statement.startswith("SELECT") and "FROM jobs" in statement:
+            found.append(statement)
+
+    listen(Engine, "before_cursor_execute", note)
+    try:
+        yield found
+    finally:
+        remove(Engine, "before_cursor_execute", note)
+
+
+@pytest.mark.parametrize("question", ["", "/why"])
+async def test_the_jobs_that_one_waits_for_are_looked_up_together(served: Served, question: str) -> None:
+    array = await served.submit(array="0-19")
+    await served.do(lambda connection: run(connection, array, "0-9"))
+    others = [await served.submit() for _ in range(10)]
+    many = await served.submit(dependencies=[*others, *(f"{array}[{task}]" for task in range(20))])
+    one = await served.submit(dependencies=[others[0], f"{array}[0]"])
+    counts = []
+    for job in (many, one):
+        async with served.client() as client:
+            with _reading_jobs() as statements:
+                assert (await client.get(f"{JOBS}/{job}{question}")).status_code == 200
+        counts.append(len(statements))
+    assert counts[0] == counts[1] > 0

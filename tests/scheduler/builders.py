@@ -86,11 +86,12 @@ def carried_out(snapshot: Snapshot, decisions: Decisions) -> list[Change]:
         started: list[int | None] = [None] if place.tasks is None else list(place.tasks)
         for task in started:
             attempt = f"{place.job_id}[{task}]-{next(_numbers)}"
-            running = Running(attempt, place.job_id, place.site, place.flavor, waiting.request, waiting.nodes)
+            holder = place.job_id if waiting.group is None else waiting.group
+            running = Running(attempt, holder, place.site, place.flavor, waiting.request, waiting.nodes)
             changes.append(RoomTaken(running))
         rest = waiting.tasks.without(place.tasks) if waiting.tasks and place.tasks else Ranges()
         if rest.parts:
-            left[place.job_id] = replaced(waiting, tasks=rest, active=waiting.active + len(started))
+            left[place.job_id] = replaced(waiting, tasks=rest)
             changes.append(JobWaits(left[place.job_id]))
         else:
             left.pop(place.job_id, None)

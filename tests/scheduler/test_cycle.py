@@ -12,7 +12,6 @@ from tests.scheduler.builders import (
     carried_out,
     flavor,
     job,
-    replaced,
     sentences,
     silent,
     site,
@@ -155,15 +154,31 @@ def test_an_array_starts_as_many_tasks_as_fit_over_several_sites_as_one_placemen
 
 
 def test_an_array_keeps_to_its_width() -> None:
-    array = job(7, cpu=0.1, memory=0.1, tasks=tasks(10), width=4, active=1)
-    snapshot = snapshot_of(site(), array)
+    array = job(7, cpu=0.1, memory=0.1, tasks=tasks(10), width=4)
+    snapshot = snapshot_of(site(), array, Running("before", 7, "local", "cpu", Resources(100)))
     decisions = cycle(snapshot, 0)
     assert decisions.placements == (Place(7, Ranges((range(3),)), "local", "cpu"),)
     assert sentences(decisions)[7] == "Waits because the array has as many active tasks as it allows at once, 4."
     snapshot.apply(carried_out(snapshot, decisions))
     assert cycle(snapshot, 0).placements == ()
-    snapshot.apply([JobWaits(replaced(snapshot.waiting(7), active=3))])
+    snapshot.apply([RoomFreed("before")])
     assert [len(place.tasks or ()) for place in cycle(snapshot, 0).placements] == [1]
+
+
+def test_tasks_that_run_again_count_to_the_width_of_their_array() -> None:
+    again = [job(100 + task, cpu=0.1, memory=0.1, group=7, width=3) for task in range(5)]
+    array = job(7, cpu=0.1, memory=0.1, tasks=tasks(2), width=3)
+    snapshot = snapshot_of(site(), array, *again, job(8, cpu=0.1, memory=0.1))
+    decisions = cycle(snapshot, 0)
+    assert [(place.job_id, len(place.tasks or (0,))) for place in decisions.placements] == [(7, 2), (8, 1), (100, 1)]
+    assert {job_id for job_id, reason in decisions.reasons if reason.code is ReasonCode.ARRAY_LIMIT} == set(
+        range(101, 105)
+    )
+    snapshot.apply(carried_out(snapshot, decisions))
+    assert cycle(snapshot, 0).placements == ()
+    _, held, _ = snapshot.contents()
+    snapshot.apply([RoomFreed(next(attempt for attempt, running in held.items() if running.job_id == 7))])
+    assert [place.job_id for place in cycle(snapshot, 0).placements] == [101]
 
 
 def test_an_array_of_a_million_tasks_costs_what_it_starts() -> None:

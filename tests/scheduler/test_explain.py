@@ -41,11 +41,12 @@ def test_the_answer_has_current_figures_the_position_and_a_fact_for_each_site() 
 
 
 def test_the_tasks_of_an_array_are_counted() -> None:
-    snapshot = snapshot_of(site(), job(1, tasks=tasks(100), width=5, active=5))
+    running = [Running(f"task-{number}", 1, "local", "cpu", Resources(100)) for number in range(5)]
+    snapshot = snapshot_of(site(), job(1, tasks=tasks(100), width=5), *running)
     told = explain(snapshot, 1, 0)
     assert told is not None
     assert told.reason.code is ReasonCode.ARRAY_LIMIT
-    assert told.facts[0] == "Of its tasks 100 wait and 5 are active."
+    assert told.facts[0] == "Of its tasks 100 wait and 5 hold room."
 
 
 def test_what_has_room_waits_only_for_the_scheduler() -> None:

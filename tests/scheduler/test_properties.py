@@ -1,8 +1,9 @@
 """Rules that hold whatever happens, tried on random histories of a queue and its sites."""
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -65,8 +66,17 @@ placements = st.builds(
     constraints=st.sampled_from([(), (ConstraintTerm.parse("site!=a"),), (ConstraintTerm.parse("site=a,b"),)]),
     abilities=ABILITIES,
 )
+# The entries of one array, its own and those of its tasks, have the same width.
+WIDTHS = {101: 1, 102: 3}
+JOB_WIDTHS = {number: (None, 1, 2, 4)[number % 4] for number in range(1, 13)}
+
+
+def some_job(job_id: int, *, group: int | None, **rest: Any) -> Waiting:
+    return job(job_id, group=group, width=JOB_WIDTHS[job_id] if group is None else WIDTHS[group], **rest)
+
+
 waiting_jobs = st.builds(
-    job,
+    some_job,
     st.integers(1, 12),
     cpu=st.integers(1, 4),
     memory=st.integers(0, 4),
@@ -80,14 +90,13 @@ waiting_jobs = st.builds(
     not_before=st.sampled_from([0, 0, 0, 5, 10]),
     backing_off=st.booleans(),
     tasks=st.none() | st.sets(st.integers(0, 20), max_size=8).map(Ranges.of),
-    width=st.none() | st.integers(1, 4),
-    active=st.integers(0, 2),
+    group=st.sampled_from([None, None, 101, 102]),
 )
 attempts = st.sampled_from(["x", "y", "z"])
 running = st.builds(
     Running,
     attempts,
-    st.integers(1, 12),
+    st.integers(1, 12) | st.sampled_from(sorted(WIDTHS)),
     st.sampled_from(NAMES),
     st.sampled_from(["cpu", "gpu"]),
     st.builds(Resources, st.integers(0, 2000), st.integers(0, 2**30), st.integers(0, 1000)),
@@ -177,7 +186,7 @@ def test_no_room_is_given_twice_and_every_job_is_placed_or_told_why_not(history:
     for now, step in enumerate(history):
         snapshot.apply(step)
         full_before = overfull(snapshot)
-        before, _, states = snapshot.contents()
+        before, held, states = snapshot.contents()
         snapshot.retell()
         decisions = cycle(snapshot, now)
         for place in decisions.placements:
@@ -190,11 +199,10 @@ def test_no_room_is_given_twice_and_every_job_is_placed_or_told_why_not(history:
         snapshot.validate()
         # What the history itself overfilled may stay so; placing must not add to it.
         assert overfull(snapshot) <= full_before
-        after, _, _ = snapshot.contents()
-        assert all(
-            entry.width is None or entry.active <= max(entry.width, before[job_id].active)
-            for job_id, entry in after.items()
-        )
+        after, now_held, _ = snapshot.contents()
+        holders, holders_before = (Counter(run.job_id for run in each.values()) for each in (now_held, held))
+        for group, width in (WIDTHS | JOB_WIDTHS).items():
+            assert width is None or holders[group] <= max(width, holders_before[group])
         assert {job_id for job_id, _ in decisions.reasons} == set(after)
         again = cycle(snapshot, now)
         assert again.placements == ()
@@ -204,14 +212,14 @@ def test_no_room_is_given_twice_and_every_job_is_placed_or_told_why_not(history:
 def test_jobs_that_arrive_one_by_one_find_their_place_in_a_long_queue() -> None:
     chance = random.Random(7)
 
-    def some_job(job_id: int) -> JobWaits:
+    def random_job(job_id: int) -> JobWaits:
         return JobWaits(
             job(job_id, rank=chance.randrange(4), priority=chance.randrange(-1, 2), submitted=chance.randrange(9))
         )
 
-    snapshot = Snapshot.from_changes(some_job(job_id) for job_id in range(1000))
+    snapshot = Snapshot.from_changes(random_job(job_id) for job_id in range(1000))
     for step in range(60):
-        arrivals = [some_job(chance.randrange(1500)) for _ in range(step % 8)]
+        arrivals = [random_job(chance.randrange(1500)) for _ in range(step % 8)]
         departures = [JobGone(chance.randrange(1500)) for _ in range(step % 5)]
         snapshot.apply([*arrivals, *departures, *arrivals[:2]])
         snapshot.validate()

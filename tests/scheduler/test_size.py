@@ -53,6 +53,17 @@ def test_a_cycle_after_one_job_ended_is_quick_and_starts_the_first_that_fits() -
     assert [(place.job_id, place.site) for place in decisions.placements] == [(JOBS + 1, "b")]
 
 
+def test_100_000_tasks_that_run_again_under_a_width_are_passed_over_quickly() -> None:
+    snapshot = Snapshot()
+    snapshot.apply([SiteChanged(site("a", flavor(cpu=64, memory=256)))])
+    snapshot.apply(JobWaits(job(number + 10, group=1, width=2)) for number in range(JOBS))
+    assert len(cycle(snapshot, 0).placements) == 2
+    assert quickest(snapshot) < 0.100
+    snapshot.apply([RoomTaken(Running(f"{n}", 1, "a", "cpu", Resources(1000))) for n in range(2)])
+    assert cycle(snapshot, 0).placements == ()
+    assert quickest(snapshot) < 0.030
+
+
 def test_waiting_jobs_are_rows_and_not_objects() -> None:
     tracemalloc.start()
     try:

@@ -205,7 +205,7 @@ def _as_reached(connection: Connection, site: Site, now: datetime) -> Site:
 
 
 def _running(room: Room) -> Running:
-    return Running(room.attempt_id, room.job_id, room.site, room.flavor, room.request, room.nodes)
+    return Running(room.attempt_id, room.array_id or room.job_id, room.site, room.flavor, room.request, room.nodes)
 
 
 def _read_page(connection: Connection, after: int) -> tuple[int, list[Change]]:
@@ -222,21 +222,20 @@ def _changes(connection: Connection, ids: Sequence[int]) -> list[Change]:
 def _waits(connection: Connection, rows: Sequence[JobRow]) -> list[Change]:
     """What these rows mean for the queue."""
     missing = {row.array_id for row in rows if row.array_id is not None and row.state == JobState.QUEUED}
-    arrays = jobs.get_many(connection, sorted(missing), (job_table.c.id, job_table.c.spec))
+    arrays = jobs.get_many(connection, sorted(missing), (job_table.c.id, job_table.c.spec, job_table.c.width))
     changes: list[Change] = []
     for row in rows:
-        spec = row.spec if row.array_id is None else getattr(arrays.get(row.array_id), "spec", None)
-        if spec is not None and _is_waiting(row):
-            changes.append(JobWaits(_waiting(row, spec)))
+        whole = row if row.array_id is None else arrays.get(row.array_id)
+        if whole is not None and _is_waiting(row):
+            changes.append(JobWaits(_waiting(row, whole)))
         else:
             changes.append(JobGone(row.id))
     return changes
 
 
 def _is_waiting(row: JobRow) -> bool:
-    if row.waiting_count:
-        return JobState(row.state) in _QUEUEING and not row.hold and not row.blockers
-    return JobState(row.state) is JobState.QUEUED
+    states = _QUEUEING if row.waiting_count else {JobState.QUEUED}
+    return JobState(row.state) in states and not row.hold and not row.blockers
 
 
 _NO_DEMAND = ("name", "command", "script", "args", "env", "labels", "begin", "array", "dependencies", "priority")
@@ -257,8 +256,9 @@ def _demand_of(rest: str, person: str, memory: int) -> Demand:
     return Demand.of(read_spec({**document, "command": ["-"]}), person, memory)
 
 
-def _waiting(row: JobRow, text: str) -> Waiting:
-    demand = _demand(text, row.owner, row.memory)
+def _waiting(row: JobRow, whole: JobRow) -> Waiting:
+    """The entry of a job, an array or a task; `whole` has the specification and the width (of a task: its array's)."""
+    demand = _demand(whole.spec, row.owner, row.memory)
     return Waiting(
         job_id=row.id,
         rank=RANKS[JobClass(row.class_)],
@@ -271,6 +271,6 @@ def _waiting(row: JobRow, text: str) -> Waiting:
         not_before=row.not_before,
         backing_off=row.reason == ReasonCode.BACKOFF,
         tasks=Ranges.stored(row.waiting) if row.waiting_count else None,
-        width=row.width if row.waiting_count else None,
-        active=row.active_count,
+        width=whole.width,
+        group=row.array_id,
     )

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 BATCH = 200
 _AT_ONCE = 8
 _CHUNK = 1024 * 1024
+_TRIES = 6
+"""How often output that cannot be collected is tried, where the site itself answers."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class _Home:
     logs: list[StoredLog]
     outputs: list[tuple[str, str, int]] | None
     owner: str
+    note: str = ""
+    """What the person should know of it."""
 
 
 class Finisher:
@@ -83,9 +87,13 @@ class Finisher:
                 self._work.tools.check(lease)
                 try:
                     return await _bring_home(self._work, ended)
-                except (DriverError, AtollError, OSError, ValueError) as error:
+                except Exception as error:
+                    # whatever one job's files do to us, the others come home
                     self._put_off(ended.row.id, error)
-                    return None
+                    if isinstance(error, DriverError | AtollError) or self._later[ended.row.id][0] < _TRIES:
+                        return None
+                    note = f"Its output could not be collected: {error}."
+                    return _Home(ended.finished, [], None, ended.owner, note)
 
         return await asyncio.gather(*(bring(ended) for ended in mine))
 
@@ -103,6 +111,10 @@ class Finisher:
             for home in homes:
                 await self._write_all([home], lease)
 
+    def forget_failures(self) -> None:
+        """Try everything again now."""
+        self._later.clear()
+
     def _put_off(self, attempt_id: str, error: Exception) -> None:
         times = self._later.get(attempt_id, (0, 0.0))[0] + 1
         self._later[attempt_id] = (times, time.monotonic() + min(300.0, 2.0**times))
@@ -118,6 +130,11 @@ class _Ended:
     spec: JobSpec
     owner: str
 
+    @property
+    def finished(self) -> Finished:
+        """What is written of it in the end."""
+        return Finished(self.row.id, self.row.job_id, self.spec.retries, self.spec.rerun)
+
 
 async def _bring_home(work: SiteWork, ended: _Ended) -> _Home:
     """Output and files of one attempt."""
@@ -129,7 +146,7 @@ async def _bring_home(work: SiteWork, ended: _Ended) -> _Home:
             stored += await _store_log(work, row.id, stream)
         if spec.files_out:
             outputs = await _take_out(work, row.id, spec)
-    return _Home(Finished(row.id, row.job_id, spec.retries, spec.rerun), stored, outputs, ended.owner)
+    return _Home(ended.finished, stored, outputs, ended.owner)
 
 
 async def _store_log(work: SiteWork, attempt_id: str, stream: str) -> list[StoredLog]:
@@ -184,6 +201,8 @@ async def _take_out(work: SiteWork, attempt_id: str, spec: JobSpec) -> list[tupl
 def _write(connection: Connection, homes: Sequence[_Home], now: int) -> None:
     logs.put(connection, [stored for home in homes for stored in home.logs])
     for home in homes:
+        if home.note:
+            attempts.add_note(connection, home.finished.attempt_id, home.note)
         if home.outputs is not None:
             for _, sha256, size in home.outputs:
                 files.put(connection, sha256, size, home.owner, now)

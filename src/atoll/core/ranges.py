@@ -55,9 +55,12 @@ class Ranges:
             parts.append(range(first, last + 1, step))
         parts.sort(key=lambda part: part.start)
         if any(before[-1] >= after[0] for before, after in pairwise(parts)):
+            total = sum(map(len, parts))
+            if total > MAX_TASK:
+                raise Invalid("bad_array", "The parts overlap and name too many tasks.", field=field)
             if all(part.step == 1 for part in parts):
                 return cls(_merged(parts))
-            if sum(map(len, parts)) > MOST_OVERLAPPING:
+            if total > MOST_OVERLAPPING:
                 raise Invalid(
                     "bad_array",
                     f"Parts with steps overlap and name more than {MOST_OVERLAPPING} tasks; write each task once.",

@@ -294,7 +294,7 @@ class JobSpec(Document):
     files_in: Annotated[list[InputFile], Field(max_length=10_000)] = Field(default_factory=list)
     files_out: Annotated[
         list[Annotated[InsidePath, AfterValidator(check_wildcards)]],
-        Field(max_length=1000, description="Files of the working directory to keep: out/*.csv.")
+        Field(max_length=1000, description="Files of the working directory to keep: out/*.csv."),
     ] = Field(default_factory=list)
     stdin: Annotated[
         Annotated[InsidePath, AfterValidator(_pattern)] | None,

@@ -12,7 +12,7 @@ from atoll.core.ids import JobRef
 from atoll.drivers.base import DriverError, Signals
 from atoll.faces.http.platform import Platform
 from atoll.jobs import service, view
-from atoll.jobs.actions import BITE, Action, running_attempts
+from atoll.jobs.actions import BITE, Action, Target, running_attempts
 from atoll.store.attempts import AttemptRow
 from atoll.store.people import Principal
 
@@ -23,7 +23,7 @@ _AT_ONCE = 8
 async def act(platform: Platform, action: Action, ref: JobRef, who: Principal) -> Document:
     """Carry out an action: how many jobs and tasks it changed, and the job as it is then."""
     changed = 0
-    rest: JobRef | None = ref
+    rest: Target | None = Target(ref)
     while rest is not None:
         at, now = rest, to_micros(platform.clock())
         bite = await platform.database.write(lambda connection, at=at, now=now: action(connection, at, who, now))  # type: ignore[misc]  # mypy and defaults of lambdas

@@ -1,7 +1,8 @@
 """What people do to jobs: cancel, hold, release, requeue.
 
 Each action takes a job, an array or a set of tasks, and says how many it changed. Those on arrays go in bites: a
-function is called in transaction after transaction until it leaves no rest.
+function is called in transaction after transaction until it leaves no rest. The bites go up the numbers of the
+tasks, so that each task is acted on at most once for one request, whatever becomes of it meanwhile.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,34 +35,43 @@ _HELD = frozenset({JobState.HELD})
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """What is to be acted on: a job, an array or tasks of it, and how far earlier bites of the request have come."""
+
+    ref: JobRef
+    after: int | None = None
+    """The last task that an earlier bite took; None in the first, which also takes the tasks without a row."""
+
+
+@dataclass(frozen=True, slots=True)
 class Bite:
     """What one transaction did, and what is left for another one."""
 
     changed: int
-    rest: JobRef | None = None
+    rest: Target | None = None
     """What the next bite is to be taken from; None where all is done."""
 
 
-Action = Callable[[Connection, JobRef, Principal, int], Bite]
+Action = Callable[[Connection, Target, Principal, int], Bite]
 
 
 def _tasks_of(
-    connection: Connection, array: JobRow, tasks: Ranges | None, states: Sequence[JobState], *,
-    uncancelled: bool = False,
-) -> list[JobRow]:  # fmt: skip
-    """At most BITE rows of an array's tasks (all, or those of `tasks`) in some states, by number."""
+    connection: Connection, array: JobRow, target: Target, states: Sequence[JobState], *, uncancelled: bool = False
+) -> list[JobRow]:
+    """At most BITE rows of an array's tasks in some states, by number: those of the target that are left."""
     query = select(table).where(table.c.array_id == array.id, table.c.state.in_([str(state) for state in states]))
     if uncancelled:
         query = query.where(~table.c.cancel)
     query = query.order_by(table.c.task).limit(BITE)
+    after, tasks = -1 if target.after is None else target.after, target.ref.tasks
     if tasks is None:
-        return list(connection.execute(query))
+        return list(connection.execute(query.where(table.c.task > after)))
     found: list[JobRow] = []
     if len(tasks) <= _FEW:
-        for piece in chunked(list(tasks)):
+        for piece in chunked([task for task in tasks if task > after]):
             found += connection.execute(query.where(table.c.task.in_(piece)))
         return found[:BITE]
-    after, last = tasks.parts[0][0] - 1, max(part[-1] for part in tasks.parts)
+    after, last = max(after, tasks.parts[0][0] - 1), max(part[-1] for part in tasks.parts)
     while len(found) < BITE:
         rows = list(connection.execute(query.where(table.c.task > after, table.c.task <= last)))
         found += [row for row in rows if row.task in tasks]
@@ -71,7 +81,15 @@ def _tasks_of(
     return found[:BITE]
 
 
-def _check_tasks(connection: Connection, array: JobRow, tasks: Ranges | None) -> None:
+def _find(connection: Connection, target: Target, who: Principal) -> JobRow:
+    """The locked row of the target's job or array. Raises NotFound, also for tasks that it does not have."""
+    whole = find_whole(connection, target.ref, who, lock=True)
+    if target.after is None:
+        _check_tasks(whole, target.ref.tasks)
+    return whole
+
+
+def _check_tasks(array: JobRow, tasks: Ranges | None) -> None:
     """Refuse (NotFound) tasks that the array does not have."""
     if tasks is None:
         return
@@ -87,25 +105,24 @@ def _grace(row: JobRow) -> int:
     return int(found)
 
 
-def _rest(ref: JobRef, rows: Sequence[JobRow]) -> JobRef | None:
-    """The next bite's reference: there may be more where this one was full."""
-    return ref if len(rows) == BITE else None
+def _rest(target: Target, rows: Sequence[JobRow]) -> Target | None:
+    """The next bite's target: there may be more where this one was full."""
+    return Target(target.ref, rows[-1].task) if len(rows) == BITE else None
 
 
 # ---- cancel
 
 
-def cancel(connection: Connection, ref: JobRef, who: Principal, now: int) -> Bite:
+def cancel(connection: Connection, target: Target, who: Principal, now: int) -> Bite:
     """End jobs that have not ended: at once where they wait, else their site is asked to stop them."""
-    whole = find_whole(connection, ref, who, lock=True)
-    _check_tasks(connection, whole, ref.tasks)
+    ref, whole = target.ref, _find(connection, target, who)
     if not arrays.is_array(whole):
         return Bite(_cancel_rows(connection, [whole], _grace(whole), who, now))
-    changed = arrays.drop_waiting(connection, whole, ref.tasks, now)
+    changed = arrays.drop_waiting(connection, whole, ref.tasks, now) if target.after is None else 0
     unended = [state for state in JobState if state not in ENDED]
-    rows = _tasks_of(connection, whole, ref.tasks, unended, uncancelled=True)
+    rows = _tasks_of(connection, whole, target, unended, uncancelled=True)
     changed += _cancel_rows(connection, rows, _grace(whole), who, now)
-    return Bite(changed, _rest(ref, rows))
+    return Bite(changed, _rest(target, rows))
 
 
 def _cancel_rows(connection: Connection, rows: Sequence[JobRow], grace: int, who: Principal, now: int) -> int:
@@ -128,14 +145,13 @@ def _cancel_rows(connection: Connection, rows: Sequence[JobRow], grace: int, who
 # ---- hold and release
 
 
-def hold(connection: Connection, ref: JobRef, who: Principal, now: int) -> Bite:
+def hold(connection: Connection, target: Target, who: Principal, now: int) -> Bite:
     """Keep waiting jobs from starting. Raises Conflict for a job that does not wait."""
-    whole = find_whole(connection, ref, who, lock=True)
-    _check_tasks(connection, whole, ref.tasks)
+    ref, whole = target.ref, _find(connection, target, who)
     if not arrays.is_array(whole):
         return Bite(_hold_rows(connection, [whole], now))
     if ref.tasks is None:
-        return _hold_array(connection, whole, ref, now)
+        return _hold_array(connection, whole, target, now)
     if len(ref.tasks) > MOST_HELD_TASKS:
         raise Conflict(
             "too_many_tasks",
@@ -152,18 +168,18 @@ def hold(connection: Connection, ref: JobRef, who: Principal, now: int) -> Bite:
     return Bite(len(taken) + _hold_rows(connection, waiting, now))
 
 
-def _hold_array(connection: Connection, whole: JobRow, ref: JobRef, now: int) -> Bite:
-    rows = _tasks_of(connection, whole, None, [JobState.QUEUED])
-    if not whole.waiting_count and not rows:
-        held = whole.hold or bool(_tasks_of(connection, whole, None, [JobState.HELD]))
-        if held:
-            return Bite(0)
-        raise _cannot_hold(whole)
+def _hold_array(connection: Connection, whole: JobRow, target: Target, now: int) -> Bite:
+    rows = _tasks_of(connection, whole, target, [JobState.QUEUED])
     changed = 0
-    if whole.waiting_count and not whole.hold:
-        arrays.set_hold(connection, whole, True, now)
-        changed = whole.waiting_count
-    return Bite(changed + _hold_rows(connection, rows, now), _rest(ref, rows))
+    if target.after is None:
+        if not whole.waiting_count and not rows:
+            if whole.hold or _tasks_of(connection, whole, target, [JobState.HELD]):
+                return Bite(0)
+            raise _cannot_hold(whole)
+        if whole.waiting_count and not whole.hold:
+            arrays.set_hold(connection, whole, True, now)
+            changed = whole.waiting_count
+    return Bite(changed + _hold_rows(connection, rows, now), _rest(target, rows))
 
 
 def _hold_rows(connection: Connection, rows: Sequence[JobRow], now: int) -> int:
@@ -199,25 +215,25 @@ def _cannot_hold(row: JobRow) -> Conflict:
     )
 
 
-def release(connection: Connection, ref: JobRef, who: Principal, now: int) -> Bite:
+def release(connection: Connection, target: Target, who: Principal, now: int) -> Bite:
     """Let held jobs go on; those that wait for others go on waiting."""
-    whole = find_whole(connection, ref, who, lock=True)
-    _check_tasks(connection, whole, ref.tasks)
+    ref, whole = target.ref, _find(connection, target, who)
     if not arrays.is_array(whole):
         return Bite(_release_rows(connection, [whole], now))
-    if ref.tasks is not None and whole.hold:
+    first = target.after is None
+    if ref.tasks is not None and whole.hold and first:
         raise Conflict(
             "array_is_held", f"The array {whole.id} is held as a whole; release it with: atoll release {whole.id}.",
             field="id",
         )  # fmt: skip
     changed = 0
-    if whole.hold:
+    if whole.hold and first:
         arrays.set_hold(connection, whole, False, now)
         changed = whole.waiting_count
         whole = arrays.reload(connection, whole)
-    rows = _tasks_of(connection, whole, ref.tasks, [JobState.HELD])
+    rows = _tasks_of(connection, whole, target, [JobState.HELD])
     changed += arrays.put_back(connection, whole, rows, now)
-    return Bite(changed + _release_rows(connection, [row for row in rows if row.attempts], now), _rest(ref, rows))
+    return Bite(changed + _release_rows(connection, [row for row in rows if row.attempts], now), _rest(target, rows))
 
 
 def _release_rows(connection: Connection, rows: Sequence[JobRow], now: int) -> int:
@@ -241,30 +257,36 @@ def _release_rows(connection: Connection, rows: Sequence[JobRow], now: int) -> i
 _STOPPABLE = HOLDS_ROOM - {JobState.STOPPING}
 _AFRESH = {
     "failures": 0, "faults": 0, "cancel": False, "outcome": None, "exit_code": None, "started_at": None,
-    "ended_at": None, "not_before": 0, "hold": False,
+    "ended_at": None, "not_before": 0,
 }  # fmt: skip
 
 
-def requeue(connection: Connection, ref: JobRef, who: Principal, now: int) -> Bite:
+def requeue(connection: Connection, target: Target, who: Principal, now: int) -> Bite:
     """Have jobs run again: those that ended, and those that run, which are stopped first.
 
     Of a whole array the tasks that failed or were cancelled; where all succeeded, all of them.
     """
-    whole = find_whole(connection, ref, who, lock=True)
-    _check_tasks(connection, whole, ref.tasks)
+    ref, whole = target.ref, _find(connection, target, who)
     if not arrays.is_array(whole):
         return Bite(_requeue_rows(connection, [whole], _grace(whole), now))
-    if ref.tasks is None and not _unsuccessful(whole):
-        ref = JobRef(ref.job, _all_tasks(whole))
+    changed = 0
+    if target.after is None:
+        if ref.tasks is None and not _unsuccessful(whole):
+            ref = JobRef(ref.job, _all_tasks(whole))
+            target = Target(ref)
+        changed = arrays.restore_dropped(connection, whole, ref.tasks, now)
+        whole = arrays.reload(connection, whole)
     if ref.tasks is None:
         states = [JobState.FAILED, JobState.CANCELLED]
     else:
         states = [*ENDED, *_STOPPABLE]
         if len(ref.tasks) == 1:
             states += [JobState.STOPPING, JobState.FINISHING]  # these are told why it cannot be
-    changed = arrays.restore_dropped(connection, whole, ref.tasks, now)
-    rows = _tasks_of(connection, whole, ref.tasks, states)
-    return Bite(changed + _requeue_rows(connection, rows, _grace(whole), now), _rest(ref, rows))
+    rows = _tasks_of(connection, whole, target, states)
+    changed += arrays.put_back(connection, whole, rows, now, cancelled=True)
+    tried = [row for row in rows if row.attempts]
+    changed += _requeue_rows(connection, tried, _grace(whole), now, held=whole.hold)
+    return Bite(changed, _rest(target, rows))
 
 
 def _unsuccessful(array: JobRow) -> bool:
@@ -276,9 +298,18 @@ def _all_tasks(array: JobRow) -> Ranges:
     return Ranges.parse(str(spec_document(array)["array"]).partition("%")[0])
 
 
-def _requeue_rows(connection: Connection, rows: Sequence[JobRow], grace: int, now: int) -> int:
+def _requeue_rows(connection: Connection, rows: Sequence[JobRow], grace: int, now: int, *, held: bool = False) -> int:
+    """Have rows run again; `held`: they are tasks of an array that is held, which hold with it."""
     ended = [row for row in rows if JobState(row.state) in ENDED]
-    moves = [Move(row.id, ENDED, JobState.QUEUED, ReasonCode.NONE, values=dict(_AFRESH)) for row in ended]
+    blocked = jobs.count_blockers(connection, [row.id for row in ended if row.array_id is None])
+    moves = []
+    for row in ended:
+        after, reason = JobState.QUEUED, ReasonCode.NONE
+        if held:
+            after, reason = JobState.HELD, ReasonCode.HELD_BY_USER
+        elif row.id in blocked:
+            after, reason = JobState.HELD, ReasonCode.DEPENDENCY
+        moves.append(Move(row.id, ENDED, after, reason, values={**_AFRESH, "hold": held}))
     changed = len(jobs.move(connection, moves, now))
     live = [row for row in rows if JobState(row.state) not in ENDED | WAITING]
     for row in live:
@@ -314,10 +345,10 @@ def _already_stopping(connection: Connection, ids: Sequence[int]) -> set[int]:
 def running_attempts(connection: Connection, ref: JobRef, who: Principal, limit: int) -> list[AttemptRow]:
     """The current attempts of what runs of a job or of tasks. Raises NotFound, and Conflict where nothing runs."""
     whole = find_whole(connection, ref, who)
-    _check_tasks(connection, whole, ref.tasks)
+    _check_tasks(whole, ref.tasks)
     running = [JobState.RUNNING, JobState.STOPPING]
     if arrays.is_array(whole):
-        rows = _tasks_of(connection, whole, ref.tasks, running)
+        rows = _tasks_of(connection, whole, Target(ref), running)
     else:
         rows = [whole] if JobState(whole.state) in running else []
     if not rows:
@@ -327,5 +358,6 @@ def running_attempts(connection: Connection, ref: JobRef, who: Principal, limit:
         )  # fmt: skip
     if len(rows) >= limit:
         raise Conflict("too_many", f"More than {limit} tasks of {ref} run; name fewer of them.", field="id")
-    known = attempts.known(connection, [row.attempt_id for row in rows if row.attempt_id])
-    return list(known.values())
+    ids = [row.attempt_id for row in rows if row.attempt_id]
+    known = attempts.known(connection, ids)
+    return [known[attempt_id] for attempt_id in ids if attempt_id in known]

@@ -3,17 +3,17 @@
 from typing import Annotated, Any
 
 from pydantic import AwareDatetime, Field, StringConstraints, ValidationError
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, select, update
 
 from atoll.core.errors import Conflict, Invalid
 from atoll.core.ids import JobRef
 from atoll.core.resources import Seconds
-from atoll.core.spec import Document, Name, Text, explain_validation, read_spec
+from atoll.core.spec import Document, JobSpec, Name, Text, explain_validation, read_spec
 from atoll.core.states import ENDED, WAITING, JobState
 from atoll.jobs.prepare import SitesView, begin_micros
 from atoll.jobs.service import find_whole, spec_document
 from atoll.scheduler.model import Demand
-from atoll.store import arrays, events, jobs
+from atoll.store import arrays, events
 from atoll.store.jobs import JobRow
 from atoll.store.people import Principal
 from atoll.store.tables import jobs as table
@@ -21,6 +21,8 @@ from atoll.store.tables import jobs as table
 _WHILE_WAITING = frozenset({"walltime", "begin", "constraints", "priority"})
 """What decides where and when a job starts; it means nothing once it has."""
 _ALWAYS = frozenset({"name", "labels"})
+_BITE = 1000
+"""Rows of tasks that are looked at together."""
 
 
 class JobChanges(Document):
@@ -68,15 +70,31 @@ def change(
     if "begin" in changes:
         values["not_before"] = begin_micros(spec.begin) if spec.begin is not None else 0
     connection.execute(update(table).where(table.c.id == row.id).values(values))
-    if arrays.is_array(row):
-        shared = {"name": spec.title, "priority": spec.priority}
-        connection.execute(update(table).where(table.c.array_id == row.id).values(shared))
     # the row changed though its state did not: the scheduler looks at it anew
-    rows = [events.event_row("job", now, row, row.state, reason=row.reason, changed=sorted(changes))]
+    said = events.event_row("job", now, row, row.state, reason=row.reason, changed=sorted(changes))
+    events.append(connection, [said])
     if arrays.is_array(row):
-        waiting = [task for task in jobs.get_tasks(connection, row.id) if task.state == JobState.QUEUED]
-        rows += [events.event_row("job", now, task, task.state, reason=task.reason) for task in waiting]
-    events.append(connection, rows)
+        _change_tasks(connection, row, spec, changes, now)
+
+
+def _change_tasks(connection: Connection, array: JobRow, spec: JobSpec, changes: dict[str, Any], now: int) -> None:
+    """Pass on to the rows of tasks what they have of their array, and tell the scheduler of those that wait."""
+    own = table.c.array_id == array.id
+    if "name" in changes:
+        connection.execute(update(table).where(own, table.c.name != spec.title).values(name=spec.title))
+    if not changes.keys() & _WHILE_WAITING:
+        return
+    if "priority" in changes:
+        unended = own & table.c.state.not_in(sorted(ENDED))
+        connection.execute(update(table).where(unended).values(priority=spec.priority))
+    columns = (table.c.id, table.c.array_id, table.c.task, table.c.owner, table.c.state, table.c.reason)
+    after, rows = -1, [array]
+    while rows:
+        query = select(*columns).where(own, table.c.state == JobState.QUEUED, table.c.task > after)
+        rows = list(connection.execute(query.order_by(table.c.task).limit(_BITE)))
+        told = [events.event_row("job", now, task, task.state, reason=task.reason) for task in rows]
+        events.append(connection, told)
+        after = rows[-1].task if rows else after
 
 
 def _refuse_late(row: JobRow, changes: dict[str, Any]) -> None:

@@ -103,17 +103,24 @@ def dependencies(connection: Connection, job_id: int) -> list[Document]:
         .order_by(dependency_table.c.on_job, dependency_table.c.on_task)
     )
     edges = list(connection.execute(query))
+    known = awaited(connection, [edge for edge in edges if not edge.open])
+    return [{"job": task_name(edge.on_job, edge.on_task), "on": edge.kind, "met": _met(edge, known)} for edge in edges]
+
+
+def awaited(connection: Connection, edges: Sequence[Any]) -> dict[tuple[int, int | None], JobRow]:
+    """The rows of the jobs and tasks that edges point to, by job and task; a task that never started has none."""
+    found: dict[tuple[int, int | None], JobRow] = {}
     whole = jobs.get_many(connection, sorted({edge.on_job for edge in edges if edge.on_task is None}))
-    return [
-        {"job": task_name(edge.on_job, edge.on_task), "on": edge.kind, "met": _met(connection, edge, whole)}
-        for edge in edges
-    ]
+    found.update(((job_id, None), row) for job_id, row in whole.items())
+    names = ((edge.on_job, edge.on_task) for edge in edges if edge.on_task is not None)
+    found.update(jobs.get_named_tasks(connection, names).items())
+    return found
 
 
-def _met(connection: Connection, edge: Any, whole: Mapping[int, JobRow]) -> bool:
+def _met(edge: Any, known: Mapping[tuple[int, int | None], JobRow]) -> bool:
     if edge.open:
         return False
-    row = whole.get(edge.on_job) if edge.on_task is None else jobs.get_task(connection, edge.on_job, edge.on_task)
+    row = known.get((edge.on_job, edge.on_task))
     if row is not None and JobState(row.state) in ENDED:
         return jobs.satisfied(edge.kind, JobState(row.state))
     return row is not None or edge.on_task is None or edge.kind != "ok"

@@ -12,7 +12,7 @@ from atoll.core.site import Health, Site
 from atoll.core.spec import read_spec
 from atoll.core.states import ACTIVE, JobState
 from atoll.jobs.service import Found, find, spec_document
-from atoll.jobs.view import counts_of
+from atoll.jobs.view import awaited, counts_of
 from atoll.scheduler.fit import obstacle
 from atoll.scheduler.model import Demand
 from atoll.store import attempts, figures, jobs, sites
@@ -68,9 +68,10 @@ def _holders(connection: Connection, found: Found) -> list[str]:
     row = found.row or found.whole
     if row.hold or found.whole.hold:
         facts.append(f"It is held by its owner or an administrator; release it with: atoll release {found.whole.id}.")
-    for edge in jobs.unended_dependencies(connection, found.whole.id):
-        other = jobs.get(connection, edge.on_job) if edge.on_task is None else jobs.get_task(
-            connection, edge.on_job, edge.on_task)  # fmt: skip
+    edges = jobs.unended_dependencies(connection, found.whole.id)
+    known = awaited(connection, edges)
+    for edge in edges:
+        other = known.get((edge.on_job, edge.on_task))
         state = other.state if other is not None else "waiting"
         facts.append(f"Waits for job {task_name(edge.on_job, edge.on_task)} {_WANTED[edge.kind]}; it is {state}.")
     return facts
@@ -130,6 +131,6 @@ def _ends(connection: Connection, found: Found) -> list[str]:
     facts = []
     for row in reversed(attempts.of_job(connection, found.row.id)):
         exit_code = f", exit code {row.exit_code}" if row.exit_code is not None else ""
-        message = f": {row.message}" if row.message else ""
+        message = f": {row.message.rstrip('.')}" if row.message else ""
         facts.append(f"Attempt {row.number} at site {row.site}: {row.outcome or row.state}{exit_code}{message}.")
     return facts

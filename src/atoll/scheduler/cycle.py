@@ -19,6 +19,8 @@ HEAD = 1000
 _BLOCK = 1024
 
 Rows = NDArray[np.intp]
+Holders = NDArray[np.int32]
+"""How many tasks hold room, by the number of their limit, see `Snapshot.limits`."""
 
 
 def cycle(snapshot: Snapshot, now: int, *, head: int = HEAD) -> Decisions:
@@ -38,11 +40,18 @@ def cycle(snapshot: Snapshot, now: int, *, head: int = HEAD) -> Decisions:
 def _ready(snapshot: Snapshot, queue: Rows, now: int) -> tuple[Rows, int | None]:
     """The rows that may start at `now`, and the time of the next that will."""
     rows = snapshot.rows
-    begins, width = rows["not_before"][queue], rows["width"][queue]
+    begins = rows["not_before"][queue]
     due = begins <= now
-    free_width = (width < 0) | (rows["active"][queue] < width)
     later = begins[~due]
-    return queue[due & free_width], int(later.min()) if later.size else None
+    return queue[due & _below_width(snapshot, queue, snapshot.limits())], int(later.min()) if later.size else None
+
+
+def _below_width(snapshot: Snapshot, rows: Rows, holders: Holders) -> NDArray[np.bool_]:
+    """Which rows' own arrays let one more task hold room."""
+    width = snapshot.rows["width"][rows]
+    # what has no width has limit -1, the last of all: it does not matter
+    below: NDArray[np.bool_] = (width < 0) | (holders[snapshot.rows["limit"][rows]] < width)
+    return below
 
 
 def _choose(snapshot: Snapshot, room: Room, ready: Rows) -> tuple[list[Place], dict[int, int]]:
@@ -57,19 +66,21 @@ def _choose(snapshot: Snapshot, room: Room, ready: Rows) -> tuple[list[Place], d
     ready = ready[fits[column[ready]]]
     placements: list[Place] = []
     started: dict[int, int] = {}
+    holders = snapshot.limits()
     for begin in range(0, len(ready), _BLOCK):
         block = ready[begin : begin + _BLOCK]
-        block = block[fits[column[block]]]
+        block = block[fits[column[block]] & _below_width(snapshot, block, holders)]
         full = False
         for row, number in zip(block.tolist(), column[block].tolist(), strict=True):
-            if not fits[number]:
+            if not fits[number] or not (wanted := _wanted(snapshot, row, holders)):
                 continue
-            wanted = _wanted(snapshot, row)
             places = _place(snapshot, room, row, number, wanted)
             placements += places
             count = sum(1 if place.tasks is None else len(place.tasks) for place in places)
             if count:
                 started[row] = count
+                if (limit := snapshot.rows["limit"][row]) >= 0:
+                    holders[limit] += count
             if count < wanted:
                 fits[number] = False
                 full = True
@@ -80,13 +91,12 @@ def _choose(snapshot: Snapshot, room: Room, ready: Rows) -> tuple[list[Place], d
     return placements, started
 
 
-def _wanted(snapshot: Snapshot, row: int) -> int:
-    """How many tasks of a row may start now; 1 for a single job."""
+def _wanted(snapshot: Snapshot, row: int, holders: Holders) -> int:
+    """How many tasks of a row may start now; at most 1 for a single job."""
     tasks = snapshot.tasks(row)
-    if tasks is None:
-        return 1
-    job = snapshot.rows[row]
-    return min(len(tasks), int(job["width"] - job["active"])) if job["width"] >= 0 else len(tasks)
+    wanted = 1 if tasks is None else len(tasks)
+    width = snapshot.rows["width"][row]
+    return wanted if width < 0 else max(0, min(wanted, int(width - holders[snapshot.rows["limit"][row]])))
 
 
 def _place(snapshot: Snapshot, room: Room, row: int, number: int, wanted: int) -> list[Place]:
@@ -114,13 +124,17 @@ def _explain(snapshot: Snapshot, room: Room, rows: Rows, started: dict[int, int]
     jobs = snapshot.rows["job"][rows].tolist()
     numbers = snapshot.rows["demand"][rows].tolist()
     known: dict[int, Reason] = {}
+    holders = snapshot.limits()
+    for row, count in started.items():
+        if (limit := snapshot.rows["limit"][row]) >= 0:
+            holders[limit] += count
     news = []
     for row, job_id, number in zip(rows.tolist(), jobs, numbers, strict=True):
         count = started.get(row, 0)
         tasks = snapshot.tasks(row)
         if count and (tasks is None or count == len(tasks)):
             continue
-        reason = held_back(snapshot, row, now, count)
+        reason = held_back(snapshot, row, now, holders)
         if reason is None:
             if number not in known:
                 known[number] = lacking(snapshot, room, number)

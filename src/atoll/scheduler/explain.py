@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from atoll.core.clock import from_micros
 from atoll.core.reasons import Reason, ReasonCode
@@ -38,21 +39,21 @@ def explain(snapshot: Snapshot, job_id: int, now: int) -> Explanation | None:
     queue = snapshot.queue()
     room = snapshot.room()
     number = int(snapshot.rows["demand"][row])
-    reason = held_back(snapshot, row, now) or lacking(snapshot, room, number, exact=True)
+    reason = held_back(snapshot, row, now, snapshot.limits()) or lacking(snapshot, room, number, exact=True)
     facts = [_site_fact(snapshot, room, number, state) for _, state in sorted(snapshot.sites.items())]
     tasks = snapshot.tasks(row)
     if tasks is not None:
-        facts.insert(0, f"Of its tasks {len(tasks)} wait and {int(snapshot.rows['active'][row])} are active.")
+        facts.insert(0, f"Of its tasks {len(tasks)} wait and {snapshot.holders(row)} hold room.")
     return Explanation(reason, int(np.flatnonzero(queue == row)[0]) + 1, len(queue), tuple(facts))
 
 
-def held_back(snapshot: Snapshot, row: int, now: int, started: int = 0) -> Reason | None:
-    """The reason of what may not start yet, room or not; `started` tasks of it start in this very cycle."""
+def held_back(snapshot: Snapshot, row: int, now: int, holders: NDArray[np.int32]) -> Reason | None:
+    """The reason of what may not start yet, room or not; `holders` of room as in `Snapshot.limits`."""
     job = snapshot.rows[row]
     if job["not_before"] > now:
         return _too_early(int(job["not_before"]), bool(job["backing_off"]))
     width = int(job["width"])
-    if 0 <= width <= job["active"] + started:
+    if 0 <= width <= holders[job["limit"]]:
         sentence = f"Waits because the array has as many active tasks as it allows at once, {width}."
         return Reason.of(ReasonCode.ARRAY_LIMIT, sentence)
     return None

@@ -98,9 +98,9 @@ class Waiting:
     tasks: Ranges | None = None
     """The waiting tasks of an array; None for a single job."""
     width: int | None = None
-    """Most tasks of the array that may be active at once."""
-    active: int = 0
-    """Tasks of the array that are active now."""
+    """Most tasks of the array that may hold room at once; the same for the array and for tasks of their own."""
+    group: int | None = None
+    """The array whose tasks count together to the width; None: the job's own id."""
 
     @property
     def demand(self) -> Demand:

@@ -6,6 +6,7 @@ them; `validate` holds these caches against what they are made from.
 """
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -24,12 +25,15 @@ from atoll.scheduler.table import Columns, Table
 
 _WAITING: Columns = [
     ("job", "i8"), ("submitted", "i8"), ("not_before", "i8"), ("priority", "i8"), ("told", "i8"),
-    ("demand", "i4"), ("width", "i4"), ("active", "i4"), ("rank", "i1"), ("backing_off", "?"), ("live", "?"),
+    ("group", "i8"), ("demand", "i4"), ("width", "i4"), ("limit", "i4"), ("rank", "i1"), ("backing_off", "?"),
+    ("live", "?"),
 ]  # fmt: skip
 _RUNNING: Columns = [
     ("job", "i8"), ("cpu", "i8"), ("memory", "i8"), ("gpu", "i8"), ("nodes", "i4"), ("place", "i4"),
 ]  # fmt: skip
-_ENDLESS = -1  # width of what has no limit
+_LIMITS: Columns = [("holders", "i4"), ("uses", "i4")]
+_ENDLESS = -1  # width and limit of what has no limit
+_OWN = -1  # group of what has none but its own id
 
 
 class Snapshot:
@@ -48,6 +52,8 @@ class Snapshot:
         self._places: list[tuple[str, str]] = []  # the (site, flavor) of each number in `place`
         self._place_numbers: dict[tuple[str, str], int] = {}
         self._used: dict[tuple[str, str], Used] = {}
+        self._holders: dict[int, int] = {}  # attempts that hold room, by job or array
+        self._limits: Table[int] = Table(_LIMITS)  # the same, of what has a width and waits: a cycle's columns
 
     @classmethod
     def from_changes(cls, changes: Iterable[Change]) -> "Snapshot":
@@ -87,6 +93,7 @@ class Snapshot:
             told = before["told"]
             if (waiting.rank, waiting.priority, waiting.submitted) == _order(before):
                 self.demands.drop(int(before["demand"]))
+                self._drop_limit(before)
             else:
                 self._job_gone(waiting.job_id)
                 row = None
@@ -95,7 +102,8 @@ class Snapshot:
             self._arrived.append(row)
         self._waiting.rows[row] = (
             waiting.job_id, waiting.submitted, waiting.not_before, waiting.priority, told,
-            number, _ENDLESS if waiting.width is None else waiting.width, waiting.active,
+            _OWN if waiting.group is None else waiting.group, number,
+            _ENDLESS if waiting.width is None else waiting.width, self._hold_limit(waiting),
             waiting.rank, waiting.backing_off, True,
         )  # fmt: skip
         if waiting.tasks is None:
@@ -107,9 +115,41 @@ class Snapshot:
         row = self._waiting.pop(job_id)
         if row is not None:
             self.demands.drop(int(self._waiting.rows["demand"][row]))
+            self._drop_limit(self._waiting.rows[row])
             self._tasks.pop(row, None)
             self._waiting.rows["live"][row] = False
             self._left.append(row)
+
+    def _hold_limit(self, waiting: Waiting) -> int:
+        """The number of the limit that a job counts to, with one user more."""
+        if waiting.width is None:
+            return _ENDLESS
+        group = waiting.job_id if waiting.group is None else waiting.group
+        number = self._limits.index.get(group)
+        if number is None:
+            number = self._limits.add(group)
+            self._limits.rows["holders"][number] = self._holders.get(group, 0)
+        self._limits.rows["uses"][number] += 1
+        return number
+
+    def _drop_limit(self, job: Any) -> None:
+        """One user less of the limit of a waiting row; one that nobody has is forgotten."""
+        number = int(job["limit"])
+        if number != _ENDLESS:
+            self._limits.rows["uses"][number] -= 1
+            if not self._limits.rows["uses"][number]:
+                self._limits.pop(_group(job))
+                self._limits.release((number,))
+
+    def _count_holder(self, job_id: int, change: int) -> None:
+        holders = self._holders.get(job_id, 0) + change
+        if holders:
+            self._holders[job_id] = holders
+        else:
+            self._holders.pop(job_id, None)
+        number = self._limits.index.get(job_id)
+        if number is not None:
+            self._limits.rows["holders"][number] = holders
 
     def _room_taken(self, running: Running) -> None:
         known = self._running.index.get(running.attempt_id)
@@ -127,6 +167,7 @@ class Snapshot:
             running.job_id, request.cpu, request.memory, request.gpu, running.nodes, number,
         )  # fmt: skip
         self._used.setdefault(place, Used()).change(request * running.nodes, 1)
+        self._count_holder(running.job_id, 1)
 
     def _room_freed(self, attempt_id: str) -> None:
         row = self._running.pop(attempt_id)
@@ -137,6 +178,7 @@ class Snapshot:
             if not self._used[place].attempts:
                 del self._used[place]
             self._running.release((row,))
+            self._count_holder(running.job_id, -1)
 
     def _site_changed(self, state: SiteState) -> None:
         before = self.sites.get(state.site.name)
@@ -192,6 +234,14 @@ class Snapshot:
         """The waiting tasks of an array, None for a single job."""
         return self._tasks.get(row)
 
+    def holders(self, row: int) -> int:
+        """How many attempts of a job or array, or of the array whose task it is, hold room."""
+        return self._holders.get(_group(self._waiting.rows[row]), 0)
+
+    def limits(self) -> NDArray[np.int32]:
+        """How many tasks hold room, by the number that `limit` of a row is; to be counted up."""
+        return self._limits.rows["holders"].copy()
+
     def room(self) -> Room:
         """What is free now, to be counted down."""
         return Room(self.pools, self.sites, self._used)
@@ -213,7 +263,7 @@ class Snapshot:
             backing_off=bool(row["backing_off"]),
             tasks=self._tasks.get(number),
             width=None if width == _ENDLESS else width,
-            active=int(row["active"]),
+            group=None if row["group"] == _OWN else int(row["group"]),
         )
 
     def running(self, attempt_id: str) -> Running:
@@ -266,6 +316,13 @@ class Snapshot:
         for attempt in running.values():
             used.setdefault((attempt.site, attempt.flavor), Used()).change(attempt.request * attempt.nodes, 1)
         assert self._used == used, "what the pools hold is not the sum of what runs"
+        holders = Counter(attempt.job_id for attempt in running.values())
+        assert self._holders == holders, "those that hold room are miscounted"
+        limited = Counter(
+            job.job_id if job.group is None else job.group for job in waiting.values() if job.width is not None
+        )
+        limits = {group: self._limits.rows[number].item() for group, number in self._limits.index.items()}
+        assert limits == {group: (holders[group], uses) for group, uses in limited.items()}, "limits are miscounted"
         users: dict[int, int] = {}
         for job in waiting:
             number = int(self.rows["demand"][self._waiting.index[job]])
@@ -284,6 +341,11 @@ class Snapshot:
             return [replace(pool, flavor=replace(pool.flavor, free=None)) for pool in pools]
 
         return bare(self.pools) == bare(pools_of(self.sites.values()))
+
+
+def _group(row: Any) -> int:
+    """The id that the holders of room of a waiting row have in common."""
+    return int(row["job"] if row["group"] == _OWN else row["group"])
 
 
 def _order(row: Any) -> tuple[int, int, int]:

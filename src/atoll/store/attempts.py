@@ -23,7 +23,7 @@ from atoll.core.states import (
     backoff,
 )  # fmt: skip
 from atoll.store import events
-from atoll.store.jobs import JobRow, Move, chunked, lock_states, move, take_tasks
+from atoll.store.jobs import JobRow, Move, chunked, get_many, lock_states, move, take_tasks
 from atoll.store.tables import attempts, jobs
 
 AttemptRow = Row[*tuple[Any, ...]]
@@ -268,18 +268,20 @@ def finish(connection: Connection, finished: Sequence[Finished], now: int) -> No
     """Bring finishing jobs to their end, or back into the queue."""
     rows = lock_states(connection, [item.job_id for item in finished])
     ends = _load(connection, [item.attempt_id for item in finished])
+    arrays = sorted({row.array_id for row in rows.values() if row.array_id is not None})
+    held = {row.id for row in get_many(connection, arrays, (jobs.c.id, jobs.c.hold)).values() if row.hold}
     moves = []
     for item in finished:
         row, end = rows.get(item.job_id), ends.get(item.attempt_id)
         if row is not None and end is not None and row.attempt_id == item.attempt_id:
-            moves.append(_after_end(row, end, item, now))
+            moves.append(_after_end(row, end, item, now, hold=row.hold or row.array_id in held))
     move(connection, moves, now)
 
 
 _FINISHING = frozenset({JobState.FINISHING})
 
 
-def _after_end(row: JobRow, end: AttemptRow, item: Finished, now: int) -> Move:
+def _after_end(row: JobRow, end: AttemptRow, item: Finished, now: int, *, hold: bool) -> Move:
     outcome = Outcome(end.outcome)
     policy = RetryPolicy(item.retries, item.rerun, row.failures, row.faults)
     state = after_end(outcome, policy, cancel_asked=row.cancel, permanent=end.permanent)
@@ -296,7 +298,8 @@ def _after_end(row: JobRow, end: AttemptRow, item: Finished, now: int) -> Move:
         repeats += 1
     values["not_before"] = now + int(backoff(repeats) * 1_000_000)
     sentence = f"Is tried again: attempt {end.number} ended so: {reason.sentence}"
-    if row.hold:
+    if hold:
+        values["hold"] = True  # a task holds with its array, and is released with it
         return Move(row.id, _FINISHING, JobState.HELD, ReasonCode.HELD_BY_USER, sentence, values)
     return Move(row.id, _FINISHING, JobState.QUEUED, ReasonCode.BACKOFF, sentence, values)
 
@@ -393,15 +396,18 @@ class Room:
     flavor: str
     request: Resources
     nodes: int
+    array_id: int | None = None
+    """Of a task: its array."""
 
 
 def rooms(connection: Connection, job_ids: Sequence[int] | None) -> list[Room]:
     """The room taken by attempts that have not ended: of some jobs (rows), or of all."""
     columns = (
         attempts.c.id, attempts.c.job_id, attempts.c.site, attempts.c.flavor, attempts.c.cpu, attempts.c.memory,
-        attempts.c.gpu, attempts.c.nodes,
+        attempts.c.gpu, attempts.c.nodes, jobs.c.array_id,
     )  # fmt: skip
-    query = select(*columns).where(attempts.c.kept, attempts.c.state != AttemptState.ENDED)
+    known = select(*columns).outerjoin_from(attempts, jobs, jobs.c.id == attempts.c.job_id)
+    query = known.where(attempts.c.kept, attempts.c.state != AttemptState.ENDED)
     found: list[AttemptRow] = []
     if job_ids is None:
         found += connection.execute(query)
@@ -409,7 +415,7 @@ def rooms(connection: Connection, job_ids: Sequence[int] | None) -> list[Room]:
         for piece in chunked(job_ids):
             found += connection.execute(query.where(attempts.c.job_id.in_(piece)))
     return [
-        Room(row.id, row.job_id, row.site, row.flavor, Resources(row.cpu, row.memory, row.gpu), row.nodes)
+        Room(row.id, row.job_id, row.site, row.flavor, Resources(row.cpu, row.memory, row.gpu), row.nodes, row.array_id)
         for row in found
     ]
 
@@ -443,6 +449,13 @@ def _update(connection: Connection, rows: Sequence[Mapping[str, Any]], before: S
             .values({key: bindparam(f"new_{key}") for key in keys})
         )
         connection.execute(statement, [{"key": row["key"], **{f"new_{key}": row[key] for key in keys}} for row in rows])
+
+
+def add_note(connection: Connection, attempt_id: str, note: str) -> None:
+    """Add a sentence to what is told of an attempt."""
+    said = connection.execute(select(attempts.c.message).where(attempts.c.id == attempt_id)).scalar()
+    message = f"{said} {note}" if said else note
+    connection.execute(update(attempts).where(attempts.c.id == attempt_id).values(message=message[:4000]))
 
 
 def not_landed(connection: Connection, ids: Sequence[str], now: int) -> None:

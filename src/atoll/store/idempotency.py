@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Row, delete, insert, select
+from sqlalchemy import Connection, Row, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from atoll.store.tables import idempotency
@@ -14,13 +14,6 @@ def find(connection: Connection, person: str, keys: list[str]) -> dict[str, Row[
     columns = (idempotency.c.key, idempotency.c.request, idempotency.c.answer)
     query = select(*columns).where(idempotency.c.person == person, idempotency.c.key.in_(keys))
     return {row.key: row for row in connection.execute(query)}
-
-
-def keep(connection: Connection, person: str, key: str, request: bytes, answer: str, now: int) -> None:
-    """Remember the answer; in the same transaction as what it tells of."""
-    connection.execute(
-        insert(idempotency).values(person=person, key=key, request=request, answer=answer, created_at=now)
-    )
 
 
 @dataclass(frozen=True)

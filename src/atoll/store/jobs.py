@@ -427,7 +427,7 @@ def _unblock(connection: Connection, job_id: int, met: Sequence[bool], now: int)
         if never:
             return _never(connection, row, now)
         # its waiting tasks may go on, whatever those that have rows do
-        return [], summarise_arrays(connection, {row.id: {}}, now)
+        return [], [] if blockers else summarise_arrays(connection, {row.id: {}}, now)
     if never:
         return [Move(job_id, _HELD, JobState.CANCELLED, ReasonCode.DEPENDENCY_NEVER)], []
     if blockers or row.hold:
@@ -555,6 +555,6 @@ def count_by_state(connection: Connection, owner: str | None = None) -> dict[str
 __all__ = [
     "SUMMARY", "Ended", "JobRow", "ListFilter", "Move", "NewDependency", "NewJob", "allocate_ids", "chunked",
     "count_blockers", "count_by_state", "filtered", "follow_up", "get", "get_many", "get_named_tasks", "get_task",
-    "get_tasks", "insert_many", "is_array", "list_page", "load_unended", "lock_states", "move", "satisfied", "set_reasons", "summarise_arrays", "take_tasks",
-    "unended_dependencies",
+    "get_tasks", "insert_many", "is_array", "list_page", "load_unended", "lock_states", "move", "satisfied",
+    "set_reasons", "summarise_arrays", "take_tasks", "unended_dependencies",
 ]  # fmt: skip

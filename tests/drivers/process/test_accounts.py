@@ -14,11 +14,12 @@ import pytest
 
 from atoll.core.site import Ability
 from atoll.core.states import Outcome
-from atoll.drivers.base import Refused
+from atoll.drivers.base import DriverError, Launch, Refused
 from tests.contract.process_harness import ProcessHarness
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can run jobs as somebody else")
-NAMES = ("atoll-test-ann", "atoll-test-bob")
+# of this process: several runs of the tests may share a machine
+NAMES = tuple(f"atoll-test-{name}-{os.getpid()}" for name in ("ann", "bob"))
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +120,68 @@ async def test_files_are_laid_out_for_the_account(shared: ProcessHarness) -> Non
         files=(shared.staged("in/file", b"y\n"),),
     )
     assert await shared.output(home) == f"y\n{NAMES[0]}\n"
+
+
+@pytest.fixture
+def victim(open_folder: Path) -> Path:
+    """A folder of root's that nobody else may write."""
+    path = open_folder / "victim"
+    path.mkdir(mode=0o755)
+    (path / "file").write_text("root's")
+    return path
+
+
+def link_to(victim: Path, path: Path, owner: pwd.struct_passwd) -> None:
+    """What another job of the account may do in the folder of this one."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.symlink_to(victim)
+    os.lchown(path, owner.pw_uid, owner.pw_gid)
+
+
+def with_file(shared: ProcessHarness) -> Launch:
+    return shared.script("cat x/file", person="ann", account=NAMES[0], files=(shared.staged("x/file", b"mine\n"),))
+
+
+@needs_root
+async def test_attempt_handed_over_again_is_not_written_through_links(
+    shared: ProcessHarness, accounts: tuple, victim: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder is the account's by then, so root must not touch what is in it."""
+    launch = with_file(shared)
+
+    async def lost(*_: object, **__: object) -> None:
+        raise DriverError("the answer was lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shared.process_driver, "_ask", lost)
+        with pytest.raises(DriverError):
+            await shared.driver.submit([launch])
+    link_to(victim, shared.folder_of(launch.attempt_id) / "work" / "x", accounts[0])
+    await shared.run(launch)
+    assert (victim / "file").read_text() == "root's"
+    assert (victim / "file").stat().st_uid == 0
+
+
+@needs_root
+async def test_attempt_laid_out_half_is_laid_out_anew(shared: ProcessHarness, accounts: tuple, victim: Path) -> None:
+    """What the unfinished try left is not used, be it what it may."""
+    await shared.supervisor()
+    launch = with_file(shared)
+    folder = shared.folder_of(launch.attempt_id)
+    half = folder.with_name(f"{folder.name}.new")
+    (half / "work").mkdir(parents=True)
+    link_to(victim, half / "work" / "x", accounts[0])
+    assert await shared.output(launch) == "mine\n"
+    assert (victim / "file").read_text() == "root's"
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+@needs_root
+async def test_checkpoint_folder_is_the_accounts(shared: ProcessHarness) -> None:
+    text = 'stat -c "%U %a" "$ATOLL_CHECKPOINT_DIR"; echo 1 >"$ATOLL_CHECKPOINT_DIR/step"'
+    launch = shared.script(text, person="ann", account=NAMES[0], checkpoint_key="k")
+    assert await shared.output(launch) == f"{NAMES[0]} 700\n"
+    assert [path.name for path in (shared.site / "checkpoints").iterdir()] == ["k"]
 
 
 @needs_root

@@ -1,5 +1,6 @@
 """GPUs: counted right, shared by parts, never given twice, also after a restart. Counted devices, no real ones."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from atoll.core.resources import Resources
 from atoll.core.states import Outcome
-from atoll.drivers.base import Phase, Refused, StopReason, Submitted
+from atoll.drivers.base import Launch, Phase, Refused, StopReason
 from atoll.drivers.process.machine import model_word
 from atoll.drivers.process.supervisor.devices import WHOLE, Devices
 from tests.contract.process_harness import ProcessHarness
@@ -28,6 +29,12 @@ async def gpus(tmp_path: Path) -> AsyncIterator[ProcessHarness]:
 
 def asks(harness: ProcessHarness, milli: int) -> Resources:
     return Resources(cpu=100, memory=harness.memory, gpu=milli)
+
+
+async def phase_of(harness: ProcessHarness, launch: Launch) -> Phase:
+    status = await harness.status(launch)
+    assert status is not None
+    return status.phase
 
 
 async def test_machine_with_gpus_is_one_flavor(gpus: ProcessHarness) -> None:
@@ -51,12 +58,75 @@ async def test_jobs_get_devices_of_their_own_and_return_them(gpus: ProcessHarnes
     await gpus.wait_for_output(two, b"]")
     assert {await gpus.read(one), await gpus.read(two)} == {b"[0]\n", b"[1]\n"}
     third = gpus.script(SHOW, request=asks(gpus, 1000))
-    (answer,) = await gpus.driver.submit([third])
-    assert isinstance(answer, Refused)
-    assert not answer.permanent
+    await gpus.submit(third)
+    assert await phase_of(gpus, third) is Phase.STARTING
     await gpus.stop(one, StopReason.CANCELLED, 0)
-    await gpus.wait([one])
-    assert await gpus.output(third) == (await gpus.read(one)).decode()
+    await gpus.wait([one, third])
+    assert await gpus.read(third) == await gpus.read(one)
+
+
+async def in_parts(gpus: ProcessHarness) -> list[Launch]:
+    """Two jobs that leave half of each of the two devices free."""
+    parts = [gpus.script(f"{SHOW}; sleep 60", request=asks(gpus, 500)) for _ in range(3)]
+    await gpus.submit(*parts)
+    for part in parts:
+        await gpus.wait_for_output(part, b"]")
+    await gpus.stop(parts[0], StopReason.CANCELLED, 0)
+    await gpus.wait([parts[0]])
+    assert [await gpus.read(part) for part in parts[1:]] == [b"[0]\n", b"[1]\n"]
+    return parts[1:]
+
+
+async def test_job_waits_where_free_gpus_are_in_parts_and_lets_others_pass(gpus: ProcessHarness) -> None:
+    """It is taken, holds up nobody, and starts when a whole device is free; its walltime counts from there."""
+    _, part = await in_parts(gpus)
+    whole = gpus.script(f"sleep 1; {SHOW}", request=asks(gpus, 1000), walltime=2)
+    small, plain = gpus.script(SHOW, request=asks(gpus, 500)), gpus.script(SHOW)
+    await gpus.submit(whole, small, plain)
+    await gpus.wait([small, plain])
+    await asyncio.sleep(2.0)  # its walltime, had it begun
+    assert await phase_of(gpus, whole) is Phase.STARTING
+    await gpus.stop(part, StopReason.CANCELLED, 0)
+    (status,) = await gpus.wait([whole])
+    assert status.outcome is Outcome.SUCCEEDED, status
+    assert await gpus.read(whole) == b"[1]\n"
+
+
+async def test_job_that_waits_for_gpus_can_be_stopped_and_forgotten(gpus: ProcessHarness) -> None:
+    _, part = await in_parts(gpus)
+    first, second = (gpus.script(SHOW, request=asks(gpus, 1000)) for _ in range(2))
+    await gpus.submit(first, second)
+    await gpus.driver.forget([first.attempt_id])
+    assert await phase_of(gpus, first) is Phase.STARTING
+    await gpus.stop(first, StopReason.CANCELLED, 30)
+    (status,) = await gpus.wait([first])
+    assert (status.outcome, status.started_at) == (Outcome.CANCELLED, None)
+    await gpus.driver.forget([first.attempt_id])
+    assert await gpus.status(first) is None
+    assert not gpus.folder_of(first.attempt_id).exists()
+    await gpus.stop(part, StopReason.CANCELLED, 0)
+    assert (await gpus.wait([second]))[0].outcome is Outcome.SUCCEEDED
+
+
+async def test_job_waits_for_gpus_although_the_supervisor_was_killed(gpus: ProcessHarness) -> None:
+    _, part = await in_parts(gpus)
+    whole = gpus.script(SHOW, request=asks(gpus, 1000))
+    await gpus.submit(whole)
+    await kill_supervisor(gpus)
+    assert await phase_of(gpus, whole) is Phase.STARTING
+    await gpus.stop(part, StopReason.CANCELLED, 0)
+    await gpus.wait([whole])
+    assert await gpus.read(whole) == b"[1]\n"
+
+
+async def test_job_that_waited_for_gpus_the_machine_lost_is_tried_elsewhere(gpus: ProcessHarness) -> None:
+    holder, waits = (gpus.script("sleep 60", request=asks(gpus, 2000)) for _ in range(2))
+    await gpus.submit(holder, waits)
+    gpus.config["gpus"] = 1
+    await gpus.restart()
+    (status,) = await gpus.wait([waits])
+    assert status.outcome is Outcome.NODE_FAILED
+    assert "fewer GPUs" in status.message
 
 
 async def test_parts_share_a_device_and_keep_the_other_whole(gpus: ProcessHarness) -> None:
@@ -74,10 +144,11 @@ async def test_devices_stay_given_after_the_supervisor_was_killed(gpus: ProcessH
     await gpus.wait([one], Phase.RUNNING)
     await kill_supervisor(gpus)
     two, three = (gpus.script(SHOW + "; sleep 60", request=asks(gpus, 1000)) for _ in range(2))
-    taken, refused = await gpus.driver.submit([two, three])
-    assert isinstance(taken, Submitted)
-    assert isinstance(refused, Refused)
+    await gpus.submit(two, three)
     await gpus.wait_for_output(two, b"[1]")
+    await kill_supervisor(gpus)
+    assert await phase_of(gpus, two) is Phase.RUNNING
+    assert await phase_of(gpus, three) is Phase.STARTING
 
 
 async def test_more_gpus_than_there_are_is_refused_for_good(gpus: ProcessHarness) -> None:

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import psutil
 import pytest
 
 from atoll.core.states import Outcome
-from atoll.drivers.base import DriverError, Phase, StopReason
+from atoll.drivers.base import DriverError, LogChunk, Phase, StopReason
 from atoll.drivers.process import boot
 from atoll.drivers.process.config import group_name
 from atoll.drivers.process.supervisor.cgroups import Groups
@@ -285,6 +286,68 @@ async def test_wrapper_that_is_killed_fails_its_attempt(harness: ProcessHarness)
     assert (status.outcome, status.signal) == (Outcome.FAILED, 9)
     supervisor = await harness.supervisor()
     await until(lambda: not supervisor.children(recursive=True))
+
+
+async def test_what_left_its_session_ends_although_wrapper_and_supervisor_were_killed(tmp_path: Path) -> None:
+    """Without a cgroup it is known by its environment."""
+    harness = ProcessHarness(tmp_path, {"memory_by": "sampling"})
+    await harness.start()
+    launch = harness.script("setsid sleep 61 & echo $! up; sleep 60")
+    await harness.submit(launch)
+    await harness.wait_for_output(launch, b"up")
+    left = psutil.Process(int((await harness.read(launch)).split()[0]))
+    (status,) = await harness.wait([launch], Phase.RUNNING)
+    bystander = await asyncio.create_subprocess_exec("sleep", "60", start_new_session=True)
+    await kill_supervisor(harness)
+    os.kill(int(status.native_state.split()[1]), signal.SIGKILL)
+    await until(lambda: left.is_running() and os.getsid(left.pid) == left.pid)
+    (status,) = await harness.wait([launch])
+    assert status.outcome is Outcome.LOST
+    await ended(left)
+    assert bystander.returncode is None
+    bystander.kill()
+    await bystander.wait()
+    await harness.tear_down()
+
+
+async def test_empty_checkpoint_folder_goes_with_the_last_attempt_that_shares_it(harness: ProcessHarness) -> None:
+    """A million tasks leave no million folders; what a job wrote there stays."""
+    first, second = (harness.script('test -d "$ATOLL_CHECKPOINT_DIR"', checkpoint_key="shared") for _ in range(2))
+    writes = harness.script('echo 1 >"$ATOLL_CHECKPOINT_DIR/step"', checkpoint_key="kept")
+    await harness.submit(first, second, writes)
+    assert {status.exit_code for status in await harness.wait([first, second, writes])} == {0}
+
+    def there() -> list[str]:
+        return sorted(path.name for path in (harness.site / "checkpoints").iterdir())
+
+    await harness.driver.forget([first.attempt_id, writes.attempt_id])
+    assert there() == ["kept", "shared"]
+    await kill_supervisor(harness)
+    await harness.driver.forget([second.attempt_id])
+    assert there() == ["kept"]
+    again = harness.script('test -d "$ATOLL_CHECKPOINT_DIR"', checkpoint_key="shared")
+    assert (await harness.run(again)).exit_code == 0
+
+
+async def test_large_output_is_not_read_on_the_event_loop(
+    harness: ProcessHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch = harness.script("head -c 300000 /dev/zero")
+    await harness.run(launch)
+    folders, read = harness.process_driver._folders, []
+    really = folders.read_log
+
+    def watched(attempt_id: str, stream: str, offset: int, limit: int) -> LogChunk:
+        chunk = really(attempt_id, stream, offset, limit)
+        read.append((threading.current_thread() is threading.main_thread(), len(chunk.data)))
+        return chunk
+
+    monkeypatch.setattr(folders, "read_log", watched)
+    assert len((await harness.logs.read_log(launch.attempt_id, "stdout", 0, 1 << 20)).data) == 300_000
+    assert len((await harness.logs.read_log(launch.attempt_id, "stdout", -70_000, 1 << 20)).data) == 70_000
+    assert len((await harness.logs.read_log(launch.attempt_id, "stdout", 299_000, 1 << 20)).data) == 1000
+    assert [size for on_loop, size in read if not on_loop] == [300_000, 70_000]
+    assert max(size for on_loop, size in read if on_loop) <= 64 << 10
 
 
 async def test_observing_a_thousand_attempts_takes_less_than_20_ms(harness: ProcessHarness) -> None:

@@ -1,6 +1,7 @@
 """A full disk is said, does no harm, and is over when it is over."""
 
 import asyncio
+import errno
 import os
 import subprocess
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from atoll.core.states import Outcome
-from atoll.drivers.base import DriverError, Submitted, Unknown
+from atoll.drivers.base import DriverError, Refused, Submitted, Unknown
 from tests.contract.process_harness import ProcessHarness
 
 
@@ -54,6 +55,39 @@ async def test_full_disk_loses_nothing(small_disk: Path) -> None:
     assert {type(answer) for answer in answers} == {Submitted}
     assert [status.exit_code for status in await harness.wait(new)] == [7, 7, 7]
     await harness.tear_down()
+
+
+async def test_scratch_that_is_not_there_is_refused(small_disk: Path) -> None:
+    """For good where the file system is too small, for now where it is too full; and that no more is done is said."""
+    harness = ProcessHarness(small_disk)
+    await harness.start()
+    (small_disk / "fill").write_bytes(b"x" * (1 << 20))
+    spec = {"command": ["true"]}
+    launches = [harness.launch(spec | {"scratch": size}) for size in ("1G", "1500K", "100K")]
+    never, later, taken = await harness.driver.submit(launches)
+    assert isinstance(never, Refused)
+    assert never.permanent
+    assert never.message.startswith("scratch: 1 GiB")
+    assert isinstance(later, Refused)
+    assert not later.permanent
+    assert "free" in later.message
+    assert isinstance(taken, Submitted)
+    assert any("Scratch" in note for note in (await harness.driver.describe()).notes)
+    await harness.tear_down()
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM])
+async def test_machine_without_room_for_the_supervisor_is_said(
+    harness: ProcessHarness, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "run", full)
+        with pytest.raises(DriverError, match=f"no room for a process: {os.strerror(number)}"):
+            await harness.driver.observe()
+    assert (await harness.driver.observe()).complete
 
 
 async def test_supervisor_that_cannot_start_is_said(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ from atoll.drivers.process.machine import Machine, discover
 from atoll.drivers.process.take_out import take_out
 from atoll.drivers.wrapper import Place, render_launch
 
+_SCRATCH_NOTE = "Scratch space must be free when a job is taken on, and is not held to what was asked."
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 _ROOT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _OUTCOMES = {
@@ -47,6 +48,8 @@ _OUTCOMES = {
     StopReason.ORPHANED: Outcome.CANCELLED,
 }
 _PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE}
+_INLINE = 64 << 10
+"""Bytes of output that are read on the event loop; more would hold it up."""
 _DISTINCT_SITE = ("ATOLL_NODE_RANK", "ATOLL_NODES", "ATOLL_CPUS")
 
 
@@ -103,7 +106,7 @@ class ProcessDriver:
             "sampling": "Memory is looked at a few times a second, as no cgroup may be made here: a job can pass "
             "its limit for a moment before it is ended.",
         }[self._link.memory]
-        notes = (by, "CPUs are counted, and not held to what was asked.", *machine.notes)
+        notes = (by, "CPUs are counted, and not held to what was asked.", _SCRATCH_NOTE, *machine.notes)
         return SiteReport(
             flavors=(flavor,), abilities=frozenset(abilities), owner=self._setup.owner or None, notes=notes
         )
@@ -126,7 +129,7 @@ class ProcessDriver:
             if sentence is None:
                 answers.append(Submitted(launch.attempt_id, launch.attempt_id))
             else:
-                answers.append(Refused(launch.attempt_id, sentence, permanent=False))
+                answers.append(Refused(launch.attempt_id, sentence))
         return answers
 
     async def observe(self) -> Observation:
@@ -177,7 +180,10 @@ class ProcessDriver:
 
     async def read_log(self, attempt_id: str, stream: str, offset: int, limit: int) -> LogChunk:
         """A piece of output, from the attempt's folder. Raises KeyError for an attempt or stream that is not there."""
-        return self._folders.read_log(attempt_id, stream, offset, limit)
+        chunk = self._folders.read_log(attempt_id, stream, offset, min(limit, _INLINE))
+        if len(chunk.data) < min(limit, chunk.size - chunk.offset):
+            return await asyncio.to_thread(self._folders.read_log, attempt_id, stream, offset, limit)
+        return chunk
 
     async def signal(self, attempt_id: str, signal: int) -> None:
         """Send a signal to all processes of a running attempt. Raises KeyError where it does not run."""
@@ -230,6 +236,9 @@ class ProcessDriver:
             refusal = self._cannot(launch)
             if refusal is not None:
                 return Refused(launch.attempt_id, refusal)
+            shortage = self._short_of_scratch(launch)
+            if shortage is not None:
+                return shortage
             account = self._account(launch)
             workdir = self._folders.workdir_of(launch)
             text = render_launch(launch, self._place(launch, account, workdir))
@@ -263,6 +272,20 @@ class ProcessDriver:
             and f"{format_milli(asked.gpu)} GPUs were asked for and this machine has {format_milli(total.gpu)}",
         }  # fmt: skip
         return next((f"{field}: {reason}." for field, reason in reasons.items() if reason), None)
+
+    def _short_of_scratch(self, launch: Launch) -> Refused | None:
+        """Why the attempt's scratch space is not to be had, now or ever. Raises OSError."""
+        asked = launch.spec.scratch
+        if not asked:
+            return None
+        disk = os.statvfs(self._folders.attempts)
+        total, free = disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
+        if asked <= free:
+            return None
+        never = asked > total
+        has = f"has {format_bytes(total)}" if never else f"has {format_bytes(free)} free at this moment"
+        message = f"scratch: {format_bytes(asked)} were asked for and the file system of {self._folder} {has}."
+        return Refused(launch.attempt_id, message, permanent=never)
 
     def _account(self, launch: Launch) -> Account:
         key = (launch.person, launch.account)
@@ -344,6 +367,7 @@ class ProcessDriver:
             "grace": launch.spec.grace,
             "gpu": launch.request.gpu,
             "scratch": str(self._folders.of(launch.attempt_id) / "scratch"),
+            "checkpoint": launch.checkpoint_key,
         }
 
 

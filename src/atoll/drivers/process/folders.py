@@ -2,6 +2,7 @@
 
     FOLDER/wrapper.sh           what every attempt starts through
     FOLDER/supervisor/          lock, socket, journal and log; closed to everybody else
+    FOLDER/attempts/ID.new/     an attempt's folder while it is filled
     FOLDER/attempts/ID/         an attempt: launch, script, claim/, start, end, stdout, stderr, work/, scratch/
     FOLDER/checkpoints/KEY/     kept over the attempts that share the key
 
@@ -82,38 +83,51 @@ class SiteFolders:
         return self.checkpoints / launch.checkpoint_key
 
     def lay_out(self, launch: Launch, account: Account, text: str) -> None:
-        """Make the attempt's folder and fill it. What an earlier, unfinished try left is used. Raises OSError."""
+        """Make the attempt's folder and fill it; one that is there is whole, and left as it is. Raises OSError.
+
+        It is filled under another name, where nobody but us can reach it, and becomes the account's and the attempt's
+        last: whoever owns a folder can make a link of anything in it, which we would follow.
+        """
         folder = str(self.of(launch.attempt_id))
-        if os.path.isdir(f"{folder}/claim"):  # noqa: PTH112  # pathlib costs too much for each of a thousand attempts
-            return  # it has started: nothing in it is ours to change any more
-        made = [folder]
-        with suppress(FileExistsError):
-            os.mkdir(folder, _CLOSED)  # noqa: PTH102
+        if os.path.lexists(folder):  # pathlib costs too much for each of a thousand attempts
+            return
+        fresh = _unfinished(folder)
+        try:
+            os.mkdir(fresh, _CLOSED)  # noqa: PTH102
+        except FileExistsError:
+            remove_tree(fresh)  # an earlier try did not come to its end
+            os.mkdir(fresh, _CLOSED)  # noqa: PTH102
+        try:
+            made = self._fill(launch, text, folder, fresh)
+            if not account.own:
+                for path in reversed(made):  # the folder last: once it is the account's, we touch nothing in it
+                    os.lchown(path, account.uid, account.gid)
+            os.rename(fresh, folder)  # noqa: PTH104
+        except (OSError, ValueError):
+            remove_tree(fresh)
+            raise
+
+    def _fill(self, launch: Launch, text: str, folder: str, fresh: str) -> list[str]:
+        """Lay into `fresh` what shall be in `folder`; returns all that was made, outer folders first."""
+        made = [fresh]
         workdir = self.workdir_of(launch)
-        for path in (f"{folder}/work", f"{folder}/scratch"):
-            with suppress(FileExistsError):
-                os.mkdir(path, _CLOSED)  # noqa: PTH102
+        for path in (f"{fresh}/work", f"{fresh}/scratch"):
+            os.mkdir(path, _CLOSED)  # noqa: PTH102
             made.append(path)
-        made.append(self._write(f"{folder}/{LAUNCH}", text))
+        made.append(self._write(f"{fresh}/{LAUNCH}", text))
         if launch.spec.script is not None:
-            made.append(self._write(f"{folder}/{SCRIPT}", launch.spec.script, 0o700))
+            made.append(self._write(f"{fresh}/{SCRIPT}", launch.spec.script, 0o700))
         inside = workdir.startswith(f"{folder}/")
         if launch.spec.workdir is not None:
-            made.append(self._write(f"{folder}/workdir", workdir))
+            made.append(self._write(f"{fresh}/workdir", workdir))
+        target = fresh + workdir.removeprefix(folder) if inside else f"{fresh}/{FILES}"
         if inside:
-            made += self._make_inside(f"{folder}/work", workdir)
+            made += self._make_inside(f"{fresh}/work", target)
         if launch.files:
-            target = workdir if inside else f"{folder}/{FILES}"
             if not inside:
-                made += self._make_inside(folder, target)
+                made += self._make_inside(fresh, target)
             made += self._copy_in(launch, target)
-        checkpoint = str(self.checkpoint_of(launch))
-        with suppress(FileExistsError):
-            os.mkdir(checkpoint, _CLOSED)  # noqa: PTH102
-            made.append(checkpoint)
-        if not account.own:
-            for path in reversed(made):  # the folder last: once it is the account's, we touch nothing in it
-                os.lchown(path, account.uid, account.gid)
+        return made
 
     @staticmethod
     def _write(path: str, text: str, mode: int = 0o600) -> str:
@@ -192,7 +206,7 @@ class SiteFolders:
             return None
 
     def remove(self, attempt_ids: Iterable[str]) -> None:
-        """Remove the folders of attempts; checkpoints stay."""
+        """Remove the folders of attempts. Checkpoint folders are the supervisor's: it knows who shares them."""
         for attempt_id in attempt_ids:
             path = str(self.of(attempt_id))
             for name in _KNOWN_FILES:
@@ -204,9 +218,15 @@ class SiteFolders:
             try:
                 os.rmdir(path)  # noqa: PTH106
             except FileNotFoundError:
-                continue
+                if os.path.lexists(_unfinished(path)):
+                    remove_tree(_unfinished(path))
             except OSError:
                 remove_tree(path)
+
+
+def _unfinished(folder: str) -> str:
+    """Where an attempt's folder is filled; no attempt has such an id."""
+    return f"{folder}.new"
 
 
 def remove_tree(path: str) -> None:

@@ -72,9 +72,12 @@ class EventStream(Response):
                     )
                     if not done:
                         await send({"type": "http.response.body", "body": b": still here\n\n", "more_body": True})
-                if any(end.done() for end in ends):
+                ended = any(end.done() for end in ends)
+                if ended and not following.done():
                     return
-                event = following.result()
+                event = following.result()  # asked for even where nobody listens: its error must not go unheard
+                if ended:
+                    return
             except StopAsyncIteration:
                 return
             except AtollError as error:

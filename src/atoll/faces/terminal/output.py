@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from typing import Any
 
+_ESCAPED = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
+"""Control characters that JSON leaves as they are, and that steer some terminals."""
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(0x7F, 0xA0))}
 
 
@@ -55,7 +57,7 @@ def emit(
 def dump(output: Format, document: Any) -> str:
     """Plain data as JSON or YAML text, without the last line break."""
     if output is Format.JSON:
-        return json.dumps(document, indent=2, ensure_ascii=False)
+        return json.dumps(document, indent=2, ensure_ascii=False).translate(_ESCAPED)
     import yaml
 
     class Dumper(yaml.SafeDumper):

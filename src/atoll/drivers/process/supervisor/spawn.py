@@ -85,8 +85,10 @@ class Starter:
         return f"{self.checkpoints}/{key}" if key else None
 
     def _make_checkpoint(self, attempt: Attempt) -> None:
-        """Make the checkpoint folder where it is missing. Here and not earlier: an empty one goes with its last attempt,
-        which may be forgotten while this one waits."""
+        """Make the checkpoint folder where it is missing.
+
+        Here and not earlier: an empty one goes with the last attempt that is known to share it.
+        """
         path = self.checkpoint_of(attempt)
         if path is None or os.path.lexists(path):  # noqa: PTH112, RUF100
             return
