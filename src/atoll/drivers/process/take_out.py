@@ -7,36 +7,16 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from atoll.drivers.process.globs import Glob
+
 _MOST_LINKS = 20
 _MOST_FILES = 100_000
 _LONGEST_PATH = 1024
 """Bytes of a path below the working directory."""
+_DEEPEST = 64
+"""Folders within folders that are looked into."""
 _NO_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
 """Control characters, and what stands for bytes that are not UTF-8: no person could read or ask for such a name."""
-
-
-def pattern_of(text: str) -> re.Pattern[str]:
-    """The regular expression of a pattern as shells have it: `*` and `?` within a folder, `**` over folders."""
-    pieces = []
-    place = 0
-    while place < len(text):
-        if text.startswith("**/", place):
-            pieces.append("(?:[^/]+/)*")
-            place += 3
-        elif text.startswith("**", place):
-            pieces.append(".*")
-            place += 2
-        else:
-            letter = text[place]
-            end = text.find("]", place + 2)
-            if letter == "[" and end > 0:
-                inner = text[place + 1 : end].replace("\\", r"\\").replace("[", r"\[")
-                pieces.append("(?!/)[" + ("^" + inner[1:] if inner[0] in "!^" else inner) + "]")
-                place = end
-            else:
-                pieces.append({"*": "[^/]*", "?": "[^/]"}.get(letter, re.escape(letter)))
-            place += 1
-    return re.compile("".join(pieces), re.DOTALL)
 
 
 class Beneath:
@@ -87,25 +67,50 @@ class Beneath:
             return None
 
     def files(self) -> Iterator[str]:
-        """Relative paths of all that is no folder, links not followed."""
-        for folder, _, names, _ in os.fwalk(".", dir_fd=self._root, follow_symlinks=False):
-            base = folder.removeprefix(".").removeprefix("/")
-            yield from (f"{base}/{name}" if base else name for name in names)
+        """Relative paths of all that is no folder, links not followed, at most `_DEEPEST` folders deep."""
+        waiting: list[tuple[str, ...]] = [()]
+        while waiting:
+            parts = waiting.pop()
+            try:
+                folder = self._folder(parts)
+            except OSError:
+                continue  # gone, closed, or a link by now
+            try:
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        if not entry.is_dir(follow_symlinks=False):
+                            yield "/".join((*parts, entry.name))
+                        elif len(parts) < _DEEPEST:
+                            waiting.append((*parts, entry.name))
+            finally:
+                os.close(folder)
+
+    def _folder(self, parts: Sequence[str]) -> int:
+        """A descriptor of a folder below the root, reached without following any link."""
+        folder = os.dup(self._root)
+        for part in parts:
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            try:
+                inner = os.open(part, flags, dir_fd=folder)
+            finally:
+                os.close(folder)
+            folder = inner
+        return folder
 
 
 def take_out(root: int, patterns: Sequence[str], into: Path, uid: int | None) -> list[str]:
     """Copy the files below the open folder `root` that match a pattern into `into`; returns their paths, sorted.
 
     Executable ones stay so. Files that do not belong to the account `uid` (None: any account) are left, and so are
-    those whose path is not UTF-8, has control characters or takes more than 1024 bytes.
+    those whose path is not UTF-8, has control characters or takes more than 1024 bytes, or is deeper than 64 folders.
     """
     beneath = Beneath(root, uid)
-    wanted = [pattern_of(pattern.removeprefix("./")) for pattern in patterns]
+    wanted = [Glob(pattern) for pattern in patterns]
     taken: list[str] = []
     for path in beneath.files():
         if not _can_be_named(path):
             continue
-        if len(taken) < _MOST_FILES and any(pattern.fullmatch(path) for pattern in wanted):
+        if len(taken) < _MOST_FILES and any(pattern.matches(path) for pattern in wanted):
             source = beneath.open(path)
             if source is not None:
                 _copy(source, into / path)
