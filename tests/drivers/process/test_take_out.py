@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from atoll.drivers.process.folders import remove_tree
 from atoll.drivers.process.take_out import take_out
 
 
@@ -65,3 +66,22 @@ def test_what_is_no_plain_file_is_not_opened(work: Path, tmp_path: Path, monkeyp
     assert taken(work, tmp_path / "out") == ["good"]
     assert opened
     assert all(flags & os.O_PATH for flags in opened)
+
+
+def test_folders_a_thousand_deep_are_removed_and_not_walked(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    here = os.open(root, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=here)
+        inner = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inner
+    os.close(here)
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        assert take_out(descriptor, ["**"], tmp_path / "into", None) == []
+    finally:
+        os.close(descriptor)
+    remove_tree(str(root))
+    assert not root.exists()
