@@ -457,10 +457,13 @@ def _reading_jobs() -> Iterator[list[str]]:
 @pytest.mark.parametrize("question", ["", "/why"])
 async def test_the_jobs_that_one_waits_for_are_looked_up_together(served: Served, question: str) -> None:
     array = await served.submit(array="0-19")
-    await served.do(lambda connection: run(connection, array, "0-9"))
+    ids = await served.do(lambda connection: run(connection, array, "0-9"))
     others = [await served.submit() for _ in range(10)]
     many = await served.submit(dependencies=[*others, *(f"{array}[{task}]" for task in range(20))])
-    one = await served.submit(dependencies=[others[0], f"{array}[0]"])
+    one = await served.submit(dependencies=[others[0], others[9], f"{array}[0]", f"{array}[9]"])
+    for job in others[:5]:
+        await served.do(lambda connection, job=job: end(connection, run(connection, job)))
+    await served.do(lambda connection: end(connection, ids[:5]))
     counts = []
     for job in (many, one):
         async with served.client() as client:
