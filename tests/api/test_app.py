@@ -211,3 +211,11 @@ async def test_status_counts_ones_own_jobs_and_an_administrator_sees_all(served:
     assert mine["jobs"] == {"queued": 1}
     assert all_of_them["jobs"] == {"queued": 2}
     assert mine["instance"] == served.platform.instance
+
+
+async def test_the_first_page_tells_nothing_to_a_page_that_came_by_another_name(served: Served) -> None:
+    async with served.client(None) as client:
+        told = await client.get("/", headers={"Host": "127.0.0.1:8470"})
+        untold = await client.get("/", headers={"Host": "rebound.example:8470"})
+    assert "Jobs that have not ended" in told.text
+    assert "Jobs that have not ended" not in untold.text

@@ -55,7 +55,7 @@ class Served:
         if person is not None:
             headers = {"authorization": f"Bearer {self.tokens[person]}", **headers}
         transport = httpx2.ASGITransport(app=self.app, raise_app_exceptions=False)
-        return httpx2.AsyncClient(transport=transport, base_url="http://atoll", headers=headers)
+        return httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers)
 
     async def submit(self, person: str = "anna", **spec: Any) -> int:
         """Submit a job; its id."""

@@ -27,8 +27,13 @@ class Version(BaseModel):
 
 
 def is_local(request: Request) -> bool:
-    """Whether the request came over this machine's loopback, and not by way of a proxy on it."""
+    """Whether the request came over this machine's loopback and names it, and not by way of a proxy on it.
+
+    The name matters: a page from elsewhere whose own name was made to mean this machine must not read ours.
+    """
     if request.client is None or any(name in request.headers for name in _FORWARDED):
+        return False
+    if request.url.hostname not in ("localhost", "127.0.0.1", "::1"):
         return False
     try:
         return ipaddress.ip_address(request.client.host).is_loopback

@@ -10,7 +10,7 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; p
 h1 { font-size: 1.6rem; margin: 0 0 .5rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
 a { color: var(--link); } code { font-family: ui-monospace, monospace; font-size: .9em; }
 table { border-collapse: collapse; width: 100%; } th, td { text-align: left; padding: .35rem .75rem .35rem 0; }
-th { font-weight: 600; } tr { border-bottom: 1px solid var(--line); } td.number { text-align: right; }
+th { font-weight: 600; } tr { border-bottom: 1px solid var(--line); } .number { text-align: right; }
 .warning { border: 1px solid #b50; border-radius: .3rem; padding: .5rem .75rem; }
 pre { background: var(--soft); padding: .75rem; border-radius: .3rem; overflow-x: auto; }
 """
@@ -33,7 +33,10 @@ def page(title: str, body: str) -> HTMLResponse:
 
 def table(head: list[str], rows: list[list[str]], *, numbers: frozenset[int] = frozenset()) -> str:
     """A table of texts; columns of `numbers` are set to the right."""
-    top = "".join(f'<th scope="col">{escape(text)}</th>' for text in head)
+    top = "".join(
+        f'<th scope="col"{" class=number" if place in numbers else ""}>{escape(text)}</th>'
+        for place, text in enumerate(head)
+    )
     lines = [
         "<tr>"
         + "".join(
