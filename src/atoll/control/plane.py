@@ -39,7 +39,7 @@ class ControlPlane:
         tools.keeper.want(dispatch.LEASE)
         tools.keeper.want(purge.LEASE)
         loops = [
-            self._loop("dispatch", self.dispatcher.step, dispatch.LEASE, gap=0.005),
+            self._loop("dispatch", self.dispatcher.step, dispatch.LEASE, gap=0.02),
             self._loop("purge", partial(purge.step, tools, self._ages), purge.LEASE, on_changes=False),
         ]
         watches: list[Callable[[], Coroutine[Any, Any, None]]] = []
@@ -69,11 +69,11 @@ class ControlPlane:
         name = work.site
         return [
             self._loop(f"describe {name}", partial(describe.step, work), work.lease_name, on_changes=False),
-            self._loop(f"submit {name}", partial(submit.step, work), work.lease_name, gap=0.005),
-            self._loop(f"stop {name}", partial(stop.step, work), work.lease_name, gap=0.02),
-            self._loop(f"finish {name}", Finisher(work, with_files=False).step, work.lease_name, gap=0.02),
-            self._loop(f"bring out {name}", Finisher(work, with_files=True).step, work.lease_name, gap=0.02),
-            self._loop(f"forget {name}", partial(finish.forget, work), work.lease_name, gap=0.2),
+            self._loop(f"submit {name}", partial(submit.step, work), work.lease_name, gap=0.05),
+            self._loop(f"stop {name}", partial(stop.step, work), work.lease_name, gap=0.05),
+            self._loop(f"finish {name}", Finisher(work, with_files=False).step, work.lease_name, gap=0.05),
+            self._loop(f"bring out {name}", Finisher(work, with_files=True).step, work.lease_name, gap=0.05),
+            self._loop(f"forget {name}", partial(finish.forget, work), work.lease_name, gap=0.5),
         ]
 
     def _loop(

@@ -46,7 +46,7 @@ class ReasonCode(StrEnum):
 
 
 _SENTENCES: dict[ReasonCode, str] = {
-    ReasonCode.NONE: "Waits for the scheduler to look at it.",
+    ReasonCode.NONE: "Waits for its turn in the queue.",
     ReasonCode.PRIORITY: "Waits for its turn behind other jobs.",
     ReasonCode.RESOURCES: "Waits for enough free resources.",
     ReasonCode.BEGIN_TIME: "Waits for its begin time.",
