@@ -67,9 +67,10 @@ def test_a_leader_that_was_paused_for_a_minute_does_no_harm(
     numbers.update(_submit_numbers(first, ledger, range(60)))
     time.sleep(0.5)  # the pause is to fall into the middle of the work
     first.pause()
+    paused = time.monotonic()
     numbers.update(_submit_numbers(second, ledger, range(60, 90)))
     _wait_until(lambda: sum(ledger.counts().values()) >= 90, chaos_pause)
-    time.sleep(max(0.0, chaos_pause - 20))  # a pause has to last
+    time.sleep(max(0.0, paused + chaos_pause - time.monotonic()))  # a pause has to last
     first.resume()
     numbers.update(_submit_numbers(first, ledger, range(90, 120)))
     _assert_all_ran(second, ledger, numbers)
@@ -92,9 +93,10 @@ def test_a_leader_that_is_cut_off_from_the_database_does_no_harm(
                 numbers.update(_submit_numbers(second, ledger, range(60)))
                 time.sleep(0.5)  # the cut is to fall into the middle of the work
                 with wire.cut():
+                    cut = time.monotonic()
                     numbers.update(_submit_numbers(second, ledger, range(60, 90)))
                     _wait_until(lambda: sum(ledger.counts().values()) >= 90, 60, second.tail)
-                    time.sleep(max(0.0, chaos_pause - 20))  # a cut has to last
+                    time.sleep(max(0.0, cut + chaos_pause - time.monotonic()))  # a cut has to last
                 numbers.update(_submit_numbers(first, ledger, range(90, 120)))
                 _assert_all_ran(second, ledger, numbers)
                 first.kill()
