@@ -235,8 +235,7 @@ async def _serve(
         loop.add_signal_handler(number, stopping.set)
     planned = asyncio.create_task(plane.run(), name="control plane")
     state.plane = planned
-    # uvicorn's own signal handlers would end the server before the jobs that --stop-jobs ends
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    # _serve, not serve: with its own signal handlers it would end before the jobs that --stop-jobs ends
     served = asyncio.create_task(server._serve([listener]), name="http")
     print(f"Atoll {version('atoll')} listens on {url}", flush=True)
     print(f"  data in {folders.data}, state in {database.shown_url}", flush=True)
