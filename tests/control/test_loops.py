@@ -313,3 +313,41 @@ async def test_no_decision_is_made_on_a_snapshot_that_lags_behind(
         await motion.dispatch()
     rooms = await motion.database.read(lambda connection: attempts.rooms(connection, None))
     assert len(rooms) == 4  # as many as there are CPUs
+
+
+async def test_what_waits_for_a_site_that_stays_silent_goes_back_to_the_queue(motion: SlowMotion) -> None:
+    await motion.step("describe")
+    await motion.dispatch()
+    [kept, cancelled] = await motion.insert({}, {})
+    await motion.dispatch()
+    motion.engine.behave(vanished("The login node is down."))
+    await motion.step("observe")
+    await motion.database.write(
+        lambda connection: attempts.ask_to_stop(connection, [cancelled], "cancelled", {}, motion.tools.now())
+    )
+    motion.clock.advance(40)
+    await motion.dispatch()
+    assert (await motion.job(kept)).state == "placed"
+    motion.clock.advance(40)
+    await motion.dispatch()
+    assert (await motion.job(cancelled)).state == "cancelled"
+    row = await motion.job(kept)
+    assert (row.state, row.failures) == ("queued", 0)
+    assert "did not answer before it was handed over" in row.sentence
+    motion.engine.behave()
+    await motion.settle()
+    assert (await motion.job(kept)).state == "succeeded"
+    assert [attempt.number for attempt in await motion.attempts(kept)] == [1, 2]
+
+
+async def test_what_reached_a_silent_site_stays_there(motion: SlowMotion) -> None:
+    await motion.step("describe")
+    await motion.dispatch()
+    [job_id] = await motion.insert({"env": {"FAKE_RUNTIME": "1000"}})
+    await motion.dispatch()
+    await motion.step("submit")
+    motion.engine.behave(vanished("The login node is down."))
+    await motion.step("observe")
+    motion.clock.advance(500)
+    await motion.dispatch()
+    assert (await motion.job(job_id)).state == "starting"

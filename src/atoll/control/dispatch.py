@@ -38,7 +38,7 @@ from atoll.scheduler.model import (
 )  # fmt: skip
 from atoll.scheduler.snapshot import Snapshot
 from atoll.store import attempts, events, jobs, leases, sites
-from atoll.store.attempts import Placing, Room
+from atoll.store.attempts import AttemptState, Placing, Room
 from atoll.store.jobs import JobRow
 from atoll.store.leases import Lease
 from atoll.store.tables import jobs as job_table
@@ -58,6 +58,8 @@ _SITES_EVERY = 15 * 1_000_000
 """Microseconds after which the sites are looked at again, event or not."""
 _SILENT_AFTER = timedelta(seconds=180)
 """A site that nobody works with and that was not seen for so long counts as unreachable."""
+_RECALL_AFTER = timedelta(seconds=60)
+"""What waits for a site that has not answered for so long may go elsewhere."""
 
 
 class Dispatcher:
@@ -71,6 +73,7 @@ class Dispatcher:
         self._rooms: dict[int, set[str]] = {}
         self._sites: set[str] = set()
         self._sites_at = 0
+        self._silent: list[str] = []
         self.paused = False
         """Set: nothing is placed any more."""
 
@@ -87,6 +90,8 @@ class Dispatcher:
         now = tools.now()
         if now - self._sites_at > _SITES_EVERY:
             await self._load_sites()
+            if await self._recall(lease):
+                return 0
         decisions = await asyncio.to_thread(cycle, self._snapshot, now)
         placings, rest = self._placings(decisions)
         try:
@@ -194,6 +199,35 @@ class Dispatcher:
             [*(SiteChanged(state) for state in states), *(SiteGone(name) for name in self._sites - names)]
         )
         self._sites = names
+        self._silent = [
+            state.site.name
+            for state in states
+            if state.site.health is Health.UNREACHABLE and not _seen_since(state.site, now - _RECALL_AFTER)
+        ]
+
+    async def _recall(self, lease: Lease) -> int:
+        """Take back what was placed at sites that are silent and has not been handed over."""
+        tools, names, message = self._tools, self._silent, "The site did not answer before it was handed over."
+        if not names:
+            return 0
+
+        def find(connection: Connection) -> list[str]:
+            return [name for name in names if attempts.at_site(connection, name, [AttemptState.PLACED], 1)]
+
+        stuck = await tools.database.read(find)
+        if not stuck:
+            return 0
+
+        def take_back(connection: Connection) -> int:
+            return sum(attempts.recall(connection, name, message, tools.now()) for name in stuck)
+
+        count = await tools.guarded(lease, take_back)
+        log.warning("%d attempts go back to the queue: %s did not answer", count, ", ".join(stuck))
+        return count
+
+
+def _seen_since(site: Site, moment: datetime) -> bool:
+    return site.seen_at is not None and site.seen_at > moment
 
 
 def _as_reached(connection: Connection, site: Site, now: datetime) -> Site:

@@ -479,3 +479,16 @@ def end_unsubmitted(connection: Connection, ids: Sequence[str], now: int) -> lis
     outcomes = {"cancelled": Outcome.CANCELLED, "evicted": Outcome.EVICTED}
     ended(connection, [End(row.id, outcomes[row.stop_reason]) for row in found if row.stop_reason], now)
     return [row.id for row in found]
+
+
+def recall(connection: Connection, site: str, message: str, now: int) -> int:
+    """Take back what was placed at a site and never reached it: its jobs wait again, or end where that was asked.
+
+    Returns how many attempts. Nothing of them is at the site, so nothing is to be brought home.
+    """
+    rows = at_site(connection, site, [AttemptState.PLACED])
+    outcomes = {"cancelled": Outcome.CANCELLED}
+    ends = [End(row.id, outcomes.get(row.stop_reason, Outcome.EVICTED), message=message) for row in rows]
+    ended(connection, ends, now)
+    finish(connection, [Finished(row.id, row.job_id, retries=0, rerun=False) for row in rows], now)
+    return len(rows)
