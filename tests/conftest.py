@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,11 @@ from tests.support.engines import skip_without, skips_by_engine
 from tests.support.postgres import PostgresServer, PostgresUnavailable
 
 DATABASES = ("sqlite", "postgresql")
+
+# A shell that starts the tests in the background has them ignore SIGINT and SIGQUIT, and so would all that they start.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 
 @dataclass(frozen=True)

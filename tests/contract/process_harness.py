@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from atoll.drivers.base import DriverSetup, Phase, StopReason, StopRequest
+from atoll.drivers.base import DriverSetup, Held, Phase, StopReason, StopRequest
 from atoll.drivers.contract import Harness
 from atoll.drivers.process import ProcessDriver
 
@@ -37,11 +37,11 @@ class ProcessHarness(Harness):
     async def tear_down(self) -> None:
         """Everything ends, the supervisor too, and it leaves no process behind."""
         supervisor = await self.supervisor()
-        states = (await self.driver.observe()).states
+        states = (await self.driver.observe([])).states
         running = [name for name, status in states.items() if status.phase is not Phase.ENDED]
-        await self.driver.stop([StopRequest(name, None, StopReason.ORPHANED, 0) for name in running])
+        await self.driver.stop([StopRequest(Held(name), StopReason.ORPHANED, 0) for name in running])
         async with aclosing(self.process_driver.changes()) as changes:
-            while any(each.phase is not Phase.ENDED for each in (await self.driver.observe()).states.values()):
+            while any(each.phase is not Phase.ENDED for each in (await self.driver.observe([])).states.values()):
                 async with asyncio.timeout(10):
                     await anext(changes)
         descendants = supervisor.children(recursive=True)

@@ -10,7 +10,7 @@ import pytest
 from atoll.control import dispatch, finish
 from atoll.core.reasons import ReasonCode
 from atoll.core.states import JobState, Outcome
-from atoll.drivers.base import LogChunk
+from atoll.drivers.base import Held, LogChunk
 from atoll.drivers.fake.behaviour import forgetful, glancing, refusing, unanswering, vanished
 from atoll.store import attempts, events
 from atoll.store.attempts import AttemptState
@@ -263,10 +263,10 @@ async def test_output_that_cannot_be_collected_holds_up_no_other_job(
     [attempt] = await motion.attempts(broken)
     read = motion.driver.read_log
 
-    async def read_log(attempt_id: str, stream: str, offset: int, limit: int) -> LogChunk:
-        if attempt_id == attempt.id:
+    async def read_log(held: Held, stream: str, offset: int, limit: int) -> LogChunk:
+        if held.attempt_id == attempt.id:
             raise OSError("The file system is not well.")
-        return await read(attempt_id, stream, offset, limit)
+        return await read(held, stream, offset, limit)
 
     monkeypatch.setattr(motion.driver, "read_log", read_log)
     motion.clock.advance(2)

@@ -22,6 +22,7 @@ from atoll.drivers.base import (
     Driver,
     DriverError,
     DriverSetup,
+    Held,
     Launch,
     Logs,
     Phase,
@@ -69,7 +70,7 @@ class Site:
         number = next(self._numbers)
         spec = JobSpec(command=["true"], env={f"FAKE_{name.upper()}": str(value) for name, value in env.items()})
         return Launch(
-            new_attempt_id(INSTANCE, self.clock), number, None, 1, 1, str(number), "ada", None, spec,
+            new_attempt_id(INSTANCE, self.clock), number, None, 1, 1, str(number), "ada", "physics", None, spec,
             Resources(cpu * 1000, GIB), 1, walltime,
         )  # fmt: skip
 
@@ -80,12 +81,12 @@ class Site:
         return launch.attempt_id
 
     async def status(self, attempt_id: str) -> AttemptStatus:
-        observation = await self.driver.observe()
+        observation = await self.driver.observe([])
         assert observation.complete
         return observation.states[attempt_id]
 
     async def stop(self, attempt_id: str, reason: StopReason = StopReason.CANCELLED, grace: float = 10) -> None:
-        await self.driver.stop([StopRequest(attempt_id, None, reason, grace)])
+        await self.driver.stop([StopRequest(Held(attempt_id), reason, grace)])
 
 
 @pytest.fixture
@@ -200,41 +201,41 @@ async def test_one_that_waits_for_room_can_be_stopped_and_never_starts(site: Sit
 
 async def test_stopping_what_is_not_known_is_harmless(site: Site) -> None:
     await site.stop(new_attempt_id(INSTANCE))
-    assert (await site.driver.observe()).states == {}
+    assert (await site.driver.observe([])).states == {}
 
 
 async def test_deadly_signals_end_an_attempt_and_others_are_noted(site: Site) -> None:
     attempt = await site.submitted(runtime=100)
-    await site.driver.signal(attempt, signal.SIGUSR1)
+    await site.driver.signal(Held(attempt), signal.SIGUSR1)
     assert (await site.status(attempt)).phase is Phase.RUNNING
-    await site.driver.signal(attempt, signal.SIGINT)
+    await site.driver.signal(Held(attempt), signal.SIGINT)
     status = await site.status(attempt)
     assert (status.outcome, status.signal) == (Outcome.FAILED, signal.SIGINT)
     assert site.engine.signals == [(attempt, signal.SIGUSR1), (attempt, signal.SIGINT)]
     with pytest.raises(KeyError):
-        await site.driver.signal(attempt, signal.SIGUSR1)
+        await site.driver.signal(Held(attempt), signal.SIGUSR1)
 
 
 async def test_output_is_read_by_pieces_from_either_end_until_it_is_forgotten(site: Site) -> None:
     attempt = await site.submitted(output="one\ntwo\n", error_output="oh")
-    chunk = await site.driver.read_log(attempt, "stdout", 4, 3)
+    chunk = await site.driver.read_log(Held(attempt), "stdout", 4, 3)
     assert (chunk.offset, chunk.data, chunk.size) == (4, b"two", 8)
-    chunk = await site.driver.read_log(attempt, "stdout", -4, 100)
+    chunk = await site.driver.read_log(Held(attempt), "stdout", -4, 100)
     assert (chunk.offset, chunk.data) == (4, b"two\n")
-    assert (await site.driver.read_log(attempt, "stderr", 0, 10)).data == b"oh"
+    assert (await site.driver.read_log(Held(attempt), "stderr", 0, 10)).data == b"oh"
     site.clock.advance(1)
-    await site.driver.forget([attempt])
+    await site.driver.forget([Held(attempt)])
     with pytest.raises(KeyError):
-        await site.driver.read_log(attempt, "stdout", 0, 1)
+        await site.driver.read_log(Held(attempt), "stdout", 0, 1)
 
 
 async def test_only_ended_attempts_are_forgotten(site: Site) -> None:
     attempt = await site.submitted(runtime=5)
-    await site.driver.forget([attempt])
+    await site.driver.forget([Held(attempt)])
     assert (await site.status(attempt)).phase is Phase.RUNNING
     site.clock.advance(5)
-    await site.driver.forget([attempt])
-    assert (await site.driver.observe()).states == {}
+    await site.driver.forget([Held(attempt)])
+    assert (await site.driver.observe([])).states == {}
 
 
 async def test_the_same_attempt_runs_once_however_often_it_is_submitted(site: Site) -> None:
@@ -242,8 +243,8 @@ async def test_the_same_attempt_runs_once_however_often_it_is_submitted(site: Si
     first = await site.driver.submit([launch, launch])
     site.clock.advance(5)
     assert await site.driver.submit([launch]) == first[:1] == first[1:]
-    await site.driver.observe()
-    await site.driver.forget([launch.attempt_id])
+    await site.driver.observe([])
+    await site.driver.forget([launch.held])
     (again,) = await site.driver.submit([launch])
     assert again == Refused(launch.attempt_id, "This attempt has run here before.")
     assert site.engine.starts[launch.attempt_id] == 1
@@ -273,14 +274,14 @@ async def test_beyond_its_limit_of_jobs_it_refuses_for_now(site: Site) -> None:
 async def test_another_platforms_attempts_are_not_seen(site: Site) -> None:
     await site.submitted()
     other = FakeDriver(replace(site.setup, instance="vwxyz"), site.engine)
-    assert (await other.observe()).states == {}
-    assert len((await site.driver.observe()).states) == 1
+    assert (await other.observe([])).states == {}
+    assert len((await site.driver.observe([])).states) == 1
 
 
 async def test_a_slow_site_takes_its_time_for_every_call(site: Site) -> None:
     site.engine.behave(slow(3))
     begun = site.clock()
-    observation = await site.driver.observe()
+    observation = await site.driver.observe([])
     assert observation.as_of == begun
     await site.driver.describe()
     assert site.slept == [3, 3]
@@ -301,12 +302,12 @@ async def test_a_vanished_site_answers_nothing_while_what_runs_goes_on(site: Sit
     site.engine.behave(vanished("No route to host."))
     calls = (
         site.driver.describe,
-        site.driver.observe,
+        lambda: site.driver.observe([]),
         lambda: site.driver.submit([]),
         lambda: site.driver.stop([]),
         lambda: site.driver.forget([]),
-        lambda: site.driver.read_log(attempt, "stdout", 0, 1),
-        lambda: site.driver.signal(attempt, signal.SIGTERM),
+        lambda: site.driver.read_log(Held(attempt), "stdout", 0, 1),
+        lambda: site.driver.signal(Held(attempt), signal.SIGTERM),
     )
     for call in calls:
         with pytest.raises(DriverError, match="No route to host"):
@@ -322,7 +323,7 @@ async def test_a_site_that_vanishes_during_a_call_does_not_answer_it(site: Site)
 
     site.engine.behave(slow(1))
     with pytest.raises(DriverError):
-        await FakeDriver(site.setup, site.engine, vanish).observe()
+        await FakeDriver(site.setup, site.engine, vanish).observe([])
 
 
 async def test_an_unanswered_submission_lands_later_and_once(site: Site) -> None:
@@ -330,7 +331,7 @@ async def test_an_unanswered_submission_lands_later_and_once(site: Site) -> None
     site.engine.behave(unanswering(lands_after=10))
     (answer,) = await site.driver.submit([launch])
     assert isinstance(answer, Unknown)
-    assert (await site.driver.observe()).states == {}
+    assert (await site.driver.observe([])).states == {}
     site.engine.behave()
     site.clock.advance(10)
     assert (await site.status(launch.attempt_id)).phase is Phase.RUNNING
@@ -345,9 +346,9 @@ async def test_an_unanswered_submission_that_was_repeated_before_it_landed_runs_
     site.engine.behave()
     await site.driver.submit([launch])
     site.clock.advance(5)
-    await site.driver.forget([launch.attempt_id])
+    await site.driver.forget([launch.held])
     site.clock.advance(50)
-    assert (await site.driver.observe()).states == {}
+    assert (await site.driver.observe([])).states == {}
     assert site.engine.starts[launch.attempt_id] == 1
 
 
@@ -356,14 +357,14 @@ async def test_an_unanswered_submission_may_never_land(site: Site) -> None:
     site.engine.behave(unanswering(lands_after=None))
     await site.driver.submit([launch])
     site.clock.advance(1000)
-    assert (await site.driver.observe()).states == {}
+    assert (await site.driver.observe([])).states == {}
 
 
 async def test_a_glancing_site_sees_half_and_says_so(site: Site) -> None:
     for _ in range(4):
         await site.submitted()
     site.engine.behave(glancing())
-    observation = await site.driver.observe()
+    observation = await site.driver.observe([])
     assert not observation.complete
     assert len(observation.states) == 2
 
@@ -374,7 +375,7 @@ async def test_a_forgetful_site_drops_what_ended(site: Site) -> None:
     site.clock.advance(34)
     assert (await site.status(attempt)).outcome is Outcome.SUCCEEDED
     site.clock.advance(1)
-    observation = await site.driver.observe()
+    observation = await site.driver.observe([])
     assert observation.complete
     assert attempt not in observation.states
 
@@ -382,7 +383,7 @@ async def test_a_forgetful_site_drops_what_ended(site: Site) -> None:
 async def test_a_lost_attempt_is_unknown_and_its_room_is_free(site: Site) -> None:
     attempt, following = await site.submitted(cpu=2, runtime=50), await site.submitted(cpu=2)
     site.engine.lose(attempt)
-    states = (await site.driver.observe()).states
+    states = (await site.driver.observe([])).states
     assert attempt not in states
     assert states[following].phase is Phase.RUNNING
 
@@ -421,7 +422,7 @@ async def test_a_site_is_made_of_its_file_alone_on_the_real_clock(tmp_path: Path
     assert report.owner is None  # the platform belongs to nobody
     launch = Site(tmp_path).launch()
     await driver.submit([launch])
-    assert (await driver.observe()).states[launch.attempt_id].outcome is Outcome.SUCCEEDED
+    assert (await driver.observe([])).states[launch.attempt_id].outcome is Outcome.SUCCEEDED
 
 
 @pytest.mark.parametrize(

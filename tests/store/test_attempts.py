@@ -107,10 +107,10 @@ def test_a_site_may_forget_an_attempt_only_when_its_job_has_gone_on(database: Da
         [job_id] = add(connection, new_job())
         ids = run(connection, job_id)
         attempts.ended(connection, [End(ids[0], Outcome.SUCCEEDED, 0)], NOW)
-        before = attempts.to_forget(connection, "here", 10)
+        before = [row.id for row in attempts.to_forget(connection, "here", 10)]
         assert [row.state for row in attempts.finishing(connection, "here", 10)] == [AttemptState.ENDED]
         end(connection, ids)
-        return before, attempts.to_forget(connection, "here", 10)
+        return before, [row.id for row in attempts.to_forget(connection, "here", 10)]
 
     before, after = do(database, work)
     assert before == []

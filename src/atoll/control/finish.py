@@ -15,10 +15,10 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from atoll.control import launches
-from atoll.control.work import SiteWork
+from atoll.control.work import SiteWork, held
 from atoll.core.errors import AtollError, Internal
 from atoll.core.spec import JobSpec
-from atoll.drivers.base import DriverError, Logs, Stage
+from atoll.drivers.base import DriverError, Held, Logs, Stage
 from atoll.store import attempts, files, logs
 from atoll.store.attempts import AttemptRow, Finished
 from atoll.store.leases import Lease
@@ -143,33 +143,33 @@ async def _bring_home(work: SiteWork, ended: _Ended) -> _Home:
     outputs: list[tuple[str, str, int]] | None = None
     if row.submit_began_at is not None:
         for stream in STREAMS:
-            stored += await _store_log(work, row.id, stream)
+            stored += await _store_log(work, held(row), stream)
         if spec.files_out:
-            outputs = await _take_out(work, row.id, spec)
+            outputs = await _take_out(work, held(row), spec)
     return _Home(ended.finished, stored, outputs, ended.owner)
 
 
-async def _store_log(work: SiteWork, attempt_id: str, stream: str) -> list[StoredLog]:
+async def _store_log(work: SiteWork, attempt: Held, stream: str) -> list[StoredLog]:
     if not isinstance(work.driver, Logs):
         return []
     half = work.log_limit // 2
     try:
-        first = await work.driver.read_log(attempt_id, stream, 0, min(half, _CHUNK))
+        first = await work.driver.read_log(attempt, stream, 0, min(half, _CHUNK))
         if first.size == 0:
             return []
-        head = first.data + await _read(work.driver, attempt_id, stream, len(first.data), min(half, first.size))
+        head = first.data + await _read(work.driver, attempt, stream, len(first.data), min(half, first.size))
         start = max(len(head), first.size - half)
-        tail = await _read(work.driver, attempt_id, stream, start, first.size)
+        tail = await _read(work.driver, attempt, stream, start, first.size)
     except KeyError:
         return []  # the site never had it, or has forgotten it: there is no output to be had
-    await asyncio.to_thread(work.tools.logs.write, attempt_id, stream, head, tail)
-    return [StoredLog(attempt_id, stream, max(first.size, len(head) + len(tail)), len(head), len(tail))]
+    await asyncio.to_thread(work.tools.logs.write, attempt.attempt_id, stream, head, tail)
+    return [StoredLog(attempt.attempt_id, stream, max(first.size, len(head) + len(tail)), len(head), len(tail))]
 
 
-async def _read(driver: Logs, attempt_id: str, stream: str, start: int, end: int) -> bytes:
+async def _read(driver: Logs, attempt: Held, stream: str, start: int, end: int) -> bytes:
     parts = []
     while start < end:
-        chunk = await driver.read_log(attempt_id, stream, start, min(_CHUNK, end - start))
+        chunk = await driver.read_log(attempt, stream, start, min(_CHUNK, end - start))
         if not chunk.data:
             break
         parts.append(chunk.data)
@@ -177,17 +177,19 @@ async def _read(driver: Logs, attempt_id: str, stream: str, start: int, end: int
     return b"".join(parts)
 
 
-async def _take_out(work: SiteWork, attempt_id: str, spec: JobSpec) -> list[tuple[str, str, int]]:
+async def _take_out(work: SiteWork, attempt: Held, spec: JobSpec) -> list[tuple[str, str, int]]:
     if not isinstance(work.driver, Stage):
         return []
     folder = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=work.tools.files.folder))
     try:
         kept: list[tuple[str, str, int]] = []
         room = work.output_limit
-        for path in await work.driver.take_out(attempt_id, spec.files_out, folder):
+        for path in await work.driver.take_out(attempt, spec.files_out, folder):
             size = (folder / path).stat().st_size
             if size > room:
-                log.warning("site %s: %s of %s is not kept: it is beyond the limit", work.site, path, attempt_id)
+                log.warning(
+                    "site %s: %s of %s is not kept: it is beyond the limit", work.site, path, attempt.attempt_id
+                )
                 continue
             room -= size
             kept.append((path, *await asyncio.to_thread(work.tools.files.take, folder / path)))
@@ -213,10 +215,10 @@ def _write(connection: Connection, homes: Sequence[_Home], now: int) -> None:
 async def forget(work: SiteWork, lease: Lease) -> float | None:
     """Let the site forget what is safe in the store; a step of its own."""
     tools = work.tools
-    ids = await tools.database.read(lambda connection: attempts.to_forget(connection, work.site, 500))
-    if not ids:
+    rows = await tools.database.read(lambda connection: attempts.to_forget(connection, work.site, 500))
+    if not rows:
         return None
     tools.check(lease)
-    await work.driver.forget(ids)
-    await tools.guarded(lease, lambda connection: attempts.forgotten(connection, ids))
-    return 0 if len(ids) == 500 else None
+    await work.driver.forget([held(row) for row in rows])
+    await tools.guarded(lease, lambda connection: attempts.forgotten(connection, [row.id for row in rows]))
+    return 0 if len(rows) == 500 else None

@@ -60,6 +60,7 @@ def _launch(row: AttemptRow, job: JobRow, whole: JobRow, account: str | None, fi
         number=row.number,
         checkpoint_key=_checkpoint_key(spec, job, whole),
         person=job.owner,
+        project=job.project or "",
         account=account,
         spec=spec,
         request=request,

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection
 
 from atoll.control import describe
-from atoll.control.work import SiteWork
+from atoll.control.work import SiteWork, held
 from atoll.core.clock import to_micros
 from atoll.core.ids import is_attempt_id
 from atoll.core.site import Health
 from atoll.core.states import Outcome
-from atoll.drivers.base import AttemptStatus, DriverError, Observation, Phase, StopReason, StopRequest
+from atoll.drivers.base import AttemptStatus, DriverError, Held, Observation, Phase, StopReason, StopRequest
 from atoll.store import attempts, sites
 from atoll.store.attempts import AttemptRow, AttemptState, End, Start
 from atoll.store.leases import Lease
@@ -104,8 +104,9 @@ async def step(work: SiteWork, lease: Lease) -> float | None:
     """One question to the site, and what follows from the answer."""
     tools = work.tools
     tools.check(lease)
+    expected = await tools.database.read(lambda connection: attempts.held(connection, work.site))
     try:
-        observation = await work.driver.observe()
+        observation = await work.driver.observe([held(row) for row in expected])
     except DriverError as error:
         words = str(error)
         await tools.guarded(lease, lambda connection: describe.note(connection, work.site, None, words, tools.now()))
@@ -152,8 +153,12 @@ async def _reap(work: SiteWork, lease: Lease, rows: Sequence[AttemptRow], states
     orphans = [key for key in strangers if key not in found or not found[key].kept]
     running = [key for key in orphans if states[key].phase is not Phase.ENDED]
     work.tools.check(lease)
+
+    def stranger(key: str) -> Held:
+        return held(found[key]) if key in found else Held(key, states[key].native_id, states[key].account)
+
     if running:
-        await work.driver.stop([StopRequest(key, None, StopReason.ORPHANED, 0.0) for key in running])
+        await work.driver.stop([StopRequest(stranger(key), StopReason.ORPHANED, 0.0) for key in running])
     gone = [key for key in orphans if states[key].phase is Phase.ENDED]
     if gone:
-        await work.driver.forget(gone)
+        await work.driver.forget([stranger(key) for key in gone])

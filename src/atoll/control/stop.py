@@ -2,7 +2,7 @@
 
 from sqlalchemy import Connection
 
-from atoll.control.work import SiteWork
+from atoll.control.work import SiteWork, held
 from atoll.drivers.base import StopReason, StopRequest
 from atoll.store import attempts
 from atoll.store.attempts import AttemptState
@@ -28,7 +28,7 @@ async def step(work: SiteWork, lease: Lease) -> float | None:
     if live:
         tools.check(lease)
         await work.driver.stop(
-            [StopRequest(row.id, row.native_id, StopReason(row.stop_reason), float(row.grace or 0)) for row in live]
+            [StopRequest(held(row), StopReason(row.stop_reason), float(row.grace or 0)) for row in live]
         )
 
         def note(connection: Connection) -> None:

@@ -38,7 +38,10 @@ async def step(work: SiteWork, lease: Lease) -> float | None:
 
     def begin(connection: Connection) -> list[Launch]:
         rows = attempts.begin_submitting(connection, ids, began, deadline)
-        return launches.load(connection, rows, tools.files)
+        batch = launches.load(connection, rows, tools.files)
+        accounts = {launch.attempt_id: launch.account for launch in batch if launch.account is not None}
+        attempts.set_accounts(connection, accounts)
+        return batch
 
     batch = await tools.guarded(lease, begin)
     if not batch:

@@ -8,12 +8,18 @@ from sqlalchemy import Connection
 from atoll.control.leases import LeaseKeeper
 from atoll.control.pump import Pump
 from atoll.core.clock import Clock, to_micros
-from atoll.drivers.base import Driver
+from atoll.drivers.base import Driver, Held
 from atoll.store import leases
+from atoll.store.attempts import AttemptRow
 from atoll.store.database import Database, Result
 from atoll.store.files import FileStore
 from atoll.store.leases import Lease, StaleLease
 from atoll.store.logs import LogStore
+
+
+def held(row: AttemptRow) -> Held:
+    """The attempt of a row, as drivers are told of it."""
+    return Held(row.id, row.native_id, row.account)
 
 
 @dataclass(frozen=True)

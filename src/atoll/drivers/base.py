@@ -19,6 +19,17 @@ from atoll.core.states import Outcome
 
 
 @dataclass(frozen=True)
+class Held:
+    """An attempt that a site may hold, with what control knows of it: all that a driver needs to find it there."""
+
+    attempt_id: str
+    native_id: str | None = None
+    """What the engine calls it; None while nobody knows whether the engine took it."""
+    account: str | None = None
+    """The account that it runs as; None for the account that the site itself runs as."""
+
+
+@dataclass(frozen=True)
 class StagedFile:
     """A file to lay into the working directory before the start. `source` is readable by the control plane only."""
 
@@ -42,6 +53,7 @@ class Launch:
     checkpoint_key: str
     """Names the checkpoint folder at the site; the same for all attempts that shall share it."""
     person: str
+    project: str
     account: str | None
     """The person's account at the site; None for the account that the site itself runs as."""
     spec: JobSpec
@@ -53,6 +65,13 @@ class Launch:
     environment: Mapping[str, str] = field(default_factory=dict)
     """ATOLL_* and SLURM_* variables that the control plane knows; the driver adds what only the site knows."""
     files: tuple[StagedFile, ...] = ()
+    secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """Values of the specification's secrets, by name."""
+
+    @property
+    def held(self) -> Held:
+        """The attempt as it is before the engine has named it."""
+        return Held(self.attempt_id, None, self.account)
 
 
 @dataclass(frozen=True)
@@ -109,6 +128,8 @@ class AttemptStatus:
     max_memory: int | None = None
     """Largest use of memory seen, in bytes."""
     cpu_seconds: float | None = None
+    account: str | None = None
+    """The account that it runs as, where that is not the site's own."""
 
 
 @dataclass(frozen=True)
@@ -133,10 +154,10 @@ class StopReason(StrEnum):
 class StopRequest:
     """Stop this attempt: signal, `grace` seconds, kill. Repeating it is harmless, and never prolongs the grace."""
 
-    attempt_id: str
-    native_id: str | None
+    attempt: Held
     reason: StopReason
     grace: float
+    """Seconds."""
 
 
 class DriverError(Exception):
@@ -153,13 +174,17 @@ class Driver(Protocol):
     async def submit(self, attempts: Sequence[Launch]) -> list[Answer]:
         """Hand attempts to the engine; one answer for each, in their order. The same attempt runs at most once."""
 
-    async def observe(self) -> Observation:
-        """All attempts of this platform that the site knows, ended ones included until they are forgotten."""
+    async def observe(self, held: Sequence[Held]) -> Observation:
+        """All attempts of this platform that the site knows, ended ones included until they are forgotten.
+
+        `held` are those that control believes to be there, for engines that must be asked by name, or whose memory is
+        short. What else of this platform the engine has is to be told all the same.
+        """
 
     async def stop(self, attempts: Sequence[StopRequest]) -> None:
         """Begin to stop attempts; returns when the engine knows, not when they have ended."""
 
-    async def forget(self, attempt_ids: Sequence[str]) -> None:
+    async def forget(self, attempts: Sequence[Held]) -> None:
         """Remove what the site keeps of ended attempts, now that their end and output are stored."""
 
     async def close(self) -> None:
@@ -180,7 +205,7 @@ class LogChunk:
 class Logs(Protocol):
     """Reads output, while it is written and until the attempt is forgotten."""
 
-    async def read_log(self, attempt_id: str, stream: str, offset: int, limit: int) -> LogChunk:
+    async def read_log(self, attempt: Held, stream: str, offset: int, limit: int) -> LogChunk:
         """At most `limit` bytes of `stream` ("stdout" or "stderr") from `offset`; negative: from the end.
 
         An attempt without output yet gives an empty chunk. Raises DriverError where the site does not answer and
@@ -192,7 +217,7 @@ class Logs(Protocol):
 class Signals(Protocol):
     """Sends signals to running attempts."""
 
-    async def signal(self, attempt_id: str, signal: int) -> None:
+    async def signal(self, attempt: Held, signal: int) -> None:
         """Send `signal` to the attempt's processes. Raises KeyError where it does not run."""
 
 
@@ -208,10 +233,58 @@ class Watch(Protocol):
 class Stage(Protocol):
     """Takes files out of an attempt that ended."""
 
-    async def take_out(self, attempt_id: str, patterns: Sequence[str], into: Path) -> list[str]:
+    async def take_out(self, attempt: Held, patterns: Sequence[str], into: Path) -> list[str]:
         """Copy the files of the working directory that match `patterns` into the folder `into`.
 
         Links that lead out of the working directory are not followed. Returns the relative paths, sorted.
+        """
+
+
+class Channel(Protocol):
+    """A stream of bytes in both directions."""
+
+    async def read(self, limit: int) -> bytes:
+        """At most `limit` bytes, at least one; empty at the end of the stream."""
+
+    async def write(self, data: bytes) -> None:
+        """Send; returns when there is room for more. Raises DriverError where the other side is gone."""
+
+    async def end(self) -> None:
+        """Say that nothing more will be sent; reading goes on."""
+
+    async def close(self) -> None:
+        """Let go of both directions."""
+
+
+@runtime_checkable
+class Connect(Protocol):
+    """Reaches ports inside running attempts."""
+
+    async def connect(self, attempt: Held, port: int) -> Channel:
+        """A stream to TCP `port` of the attempt's first node, wherever the control plane is.
+
+        Raises KeyError where the attempt does not run, DriverError where nobody listens or the site does not answer.
+        """
+
+
+class Execution(Channel, Protocol):
+    """A command inside an attempt: its input and output as a channel. With a terminal both outputs are one."""
+
+    async def resize(self, columns: int, lines: int) -> None:
+        """Tell the terminal its size."""
+
+    async def wait(self) -> int:
+        """The command's exit code, 128 + n where signal n ended it."""
+
+
+@runtime_checkable
+class Exec(Protocol):
+    """Runs commands inside running attempts."""
+
+    async def execute(self, attempt: Held, command: Sequence[str], *, terminal: bool = False) -> Execution:
+        """Start `command` beside the attempt's own, with its environment and working directory.
+
+        Raises KeyError where the attempt does not run.
         """
 
 
@@ -228,6 +301,8 @@ class DriverSetup:
     """The site file's `config`, which the driver validates."""
     owner: str = ""
     """The person to whom the platform belongs."""
+    shared: bool = False
+    """Whether everybody's jobs run as the site's own account: the site file says `identity: shared`."""
 
 
 class DriverFactory(Protocol):

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from atoll.control.work import held
 from atoll.core.clock import to_micros
 from atoll.core.errors import Conflict, Unavailable
 from atoll.core.ids import JobRef
@@ -69,7 +70,7 @@ async def _send(platform: Platform, attempt: AttemptRow, number: int) -> bool:
     if not isinstance(driver, Signals):
         raise Conflict("no_signals", f"Site {attempt.site} cannot send signals to jobs.", field="id")
     try:
-        await driver.signal(attempt.id, number)
+        await driver.signal(held(attempt), number)
     except KeyError:
         return False
     except DriverError as error:

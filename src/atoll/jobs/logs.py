@@ -6,6 +6,7 @@ from typing import Literal
 
 from sqlalchemy import Connection
 
+from atoll.control.work import held
 from atoll.core.errors import Invalid, NotFound, Unavailable
 from atoll.core.ids import JobRef
 from atoll.core.states import ENDED, JobState
@@ -130,7 +131,7 @@ async def _from_site(platform: Platform, row: AttemptRow, stream: Stream, offset
     if not isinstance(driver, Logs):
         return _NOTHING  # it comes with the attempt's end
     try:
-        chunk = await driver.read_log(row.id, stream, offset, limit)
+        chunk = await driver.read_log(held(row), stream, offset, limit)
     except KeyError:
         return None
     except DriverError as error:

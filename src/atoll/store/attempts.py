@@ -94,6 +94,24 @@ def _attempt(job: JobRow, row_id: int, attempt_id: str, number: int, placing: Pl
     }  # fmt: skip
 
 
+def held(connection: Connection, site: str) -> list[AttemptRow]:
+    """Id, native id and account of what a site may hold of attempts that have not ended as far as is known."""
+    handed = (AttemptState.SUBMITTING, AttemptState.STARTING, AttemptState.RUNNING)
+    query = select(attempts.c.id, attempts.c.native_id, attempts.c.account).where(
+        attempts.c.site == site, attempts.c.kept, attempts.c.state.in_(handed)
+    )
+    return list(connection.execute(query))
+
+
+def set_accounts(connection: Connection, accounts: Mapping[str, str]) -> None:
+    """Write down as which account of the site each attempt (by id) is handed over."""
+    rows = [{"key": key, "new": account} for key, account in accounts.items()]
+    if rows:
+        connection.execute(
+            update(attempts).where(attempts.c.id == bindparam("key")).values(account=bindparam("new")), rows
+        )
+
+
 def at_site(
     connection: Connection, site: str, states: Sequence[AttemptState], limit: int = 1_000_000
 ) -> list[AttemptRow]:
@@ -360,10 +378,13 @@ def known(connection: Connection, ids: Sequence[str]) -> dict[str, AttemptRow]:
     return _load(connection, ids)
 
 
-def to_forget(connection: Connection, site: str, limit: int) -> list[str]:
-    """Ended attempts at a site whose jobs have gone on, so that the site need keep nothing of them."""
+def to_forget(connection: Connection, site: str, limit: int) -> list[AttemptRow]:
+    """Ended attempts at a site whose jobs have gone on, so that the site need keep nothing of them.
+
+    Of each row: id, native id and account.
+    """
     query = (
-        select(attempts.c.id)
+        select(attempts.c.id, attempts.c.native_id, attempts.c.account)
         .join(jobs, jobs.c.id == attempts.c.job_id)
         .where(
             attempts.c.site == site, attempts.c.kept, attempts.c.state == AttemptState.ENDED,
@@ -371,7 +392,7 @@ def to_forget(connection: Connection, site: str, limit: int) -> list[str]:
         )
         .limit(limit)
     )  # fmt: skip
-    return list(connection.execute(query).scalars())
+    return list(connection.execute(query))
 
 
 def forgotten(connection: Connection, ids: Sequence[str]) -> None:

@@ -146,6 +146,8 @@ attempts = Table(
     Column("submit_began_at", BigInteger),
     Column("submit_deadline", BigInteger),
     Column("submitted_at", BigInteger),
+    # the account at the site that it runs as; none: the site's own
+    Column("account", String(255)),
     Column("native_id", Text),
     Column("native_state", Text),
     Column("started_at", BigInteger),

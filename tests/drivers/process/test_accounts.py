@@ -98,11 +98,11 @@ async def test_files_of_others_cannot_be_taken_out(shared: ProcessHarness) -> No
     """By no link, and not by a working directory that holds somebody else's files."""
     launch = shared.launch({"command": ["sh", "-c", "true"], "workdir": "/etc"}, person="ann", account=NAMES[0])
     await shared.run(launch)
-    assert await shared.stage.take_out(launch.attempt_id, ["shadow", "passwd"], shared.folder / "out") == []
+    assert await shared.stage.take_out(shared.held_as(launch), ["shadow", "passwd"], shared.folder / "out") == []
     own = shared.script("echo mine >a; ln -s /etc/shadow b; ln /etc/passwd c; true", person="ann", account=NAMES[0])
     await shared.run(own)
-    assert await shared.stage.take_out(own.attempt_id, ["*"], shared.folder / "out") == ["a"]
-    await shared.driver.forget([own.attempt_id])
+    assert await shared.stage.take_out(shared.held_as(own), ["*"], shared.folder / "out") == ["a"]
+    await shared.forget(own)
     assert not shared.folder_of(own.attempt_id).exists()
 
 

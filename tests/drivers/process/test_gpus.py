@@ -96,12 +96,12 @@ async def test_job_that_waits_for_gpus_can_be_stopped_and_forgotten(gpus: Proces
     _, part = await in_parts(gpus)
     first, second = (gpus.script(SHOW, request=asks(gpus, 1000)) for _ in range(2))
     await gpus.submit(first, second)
-    await gpus.driver.forget([first.attempt_id])
+    await gpus.forget(first)
     assert await phase_of(gpus, first) is Phase.STARTING
     await gpus.stop(first, StopReason.CANCELLED, 30)
     (status,) = await gpus.wait([first])
     assert (status.outcome, status.started_at) == (Outcome.CANCELLED, None)
-    await gpus.driver.forget([first.attempt_id])
+    await gpus.forget(first)
     assert await gpus.status(first) is None
     assert not gpus.folder_of(first.attempt_id).exists()
     await gpus.stop(part, StopReason.CANCELLED, 0)

@@ -152,7 +152,7 @@ async def test_nothing_is_lost_or_run_twice_when_the_supervisor_is_killed_at_ran
         await submit(list(range(first, first + 20)))
     while not killer.done():
         try:
-            await harness.driver.observe()
+            await harness.driver.observe(harness.held())
         except DriverError:
             continue
     await killer
@@ -320,10 +320,10 @@ async def test_empty_checkpoint_folder_goes_with_the_last_attempt_that_shares_it
     def there() -> list[str]:
         return sorted(path.name for path in (harness.site / "checkpoints").iterdir())
 
-    await harness.driver.forget([first.attempt_id, writes.attempt_id])
+    await harness.forget(first, writes)
     assert there() == ["kept", "shared"]
     await kill_supervisor(harness)
-    await harness.driver.forget([second.attempt_id])
+    await harness.forget(second)
     assert there() == ["kept"]
     again = harness.script('test -d "$ATOLL_CHECKPOINT_DIR"', checkpoint_key="shared")
     assert (await harness.run(again)).exit_code == 0
@@ -343,9 +343,9 @@ async def test_large_output_is_not_read_on_the_event_loop(
         return chunk
 
     monkeypatch.setattr(folders, "read_log", watched)
-    assert len((await harness.logs.read_log(launch.attempt_id, "stdout", 0, 1 << 20)).data) == 300_000
-    assert len((await harness.logs.read_log(launch.attempt_id, "stdout", -70_000, 1 << 20)).data) == 70_000
-    assert len((await harness.logs.read_log(launch.attempt_id, "stdout", 299_000, 1 << 20)).data) == 1000
+    assert len((await harness.logs.read_log(harness.held_as(launch), "stdout", 0, 1 << 20)).data) == 300_000
+    assert len((await harness.logs.read_log(harness.held_as(launch), "stdout", -70_000, 1 << 20)).data) == 70_000
+    assert len((await harness.logs.read_log(harness.held_as(launch), "stdout", 299_000, 1 << 20)).data) == 1000
     assert [size for on_loop, size in read if not on_loop] == [300_000, 70_000]
     assert max(size for on_loop, size in read if on_loop) <= 64 << 10
 
@@ -357,9 +357,9 @@ async def test_observing_a_thousand_attempts_takes_less_than_20_ms(harness: Proc
     times = []
     for _ in range(5):
         begun = time.perf_counter()
-        states = (await harness.driver.observe()).states
+        states = (await harness.driver.observe(harness.held())).states
         times.append(time.perf_counter() - begun)
         assert len(states) == 1000
     assert min(times) < 0.02
-    await harness.driver.forget([launch.attempt_id for launch in launches])
+    await harness.driver.forget([launch.held for launch in launches])
     assert not list((harness.site / "attempts").iterdir())

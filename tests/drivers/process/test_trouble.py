@@ -86,8 +86,8 @@ async def test_machine_without_room_for_the_supervisor_is_said(
     with monkeypatch.context() as patch:
         patch.setattr(subprocess, "run", full)
         with pytest.raises(DriverError, match=f"no room for a process: {os.strerror(number)}"):
-            await harness.driver.observe()
-    assert (await harness.driver.observe()).complete
+            await harness.driver.observe(harness.held())
+    assert (await harness.driver.observe(harness.held())).complete
 
 
 async def test_supervisor_that_cannot_start_is_said(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ async def test_supervisor_that_cannot_start_is_said(tmp_path: Path) -> None:
     harness = ProcessHarness(tmp_path)
     await harness.start()
     with pytest.raises(DriverError) as caught:
-        await harness.driver.observe()
+        await harness.driver.observe(harness.held())
     assert "supervisor" in str(caught.value)
     (tmp_path / "site" / "supervisor").unlink()
     assert (await harness.run(harness.script("exit 3"))).exit_code == 3

@@ -39,7 +39,8 @@ class Attempt:
         job = JobSpec.model_validate(spec)
         launch = Launch(
             attempt_id="aaaaa-0123456789abcdef", job_id=7, task=None, task_count=1, number=1, checkpoint_key="7",
-            person="ann", account=None, spec=job, request=Resources(1000, 1 << 30, 0), nodes=1, walltime=None,
+            person="ann", project="physics", account=None, spec=job, request=Resources(1000, 1 << 30, 0), nodes=1,
+            walltime=None,
         )  # fmt: skip
         workdir = str(place.pop("workdir", self.work))
         environment = {"PATH": os.environ["PATH"]}

@@ -130,14 +130,14 @@ class Ends:
         launch = await self._trapped(harness, "trap 'echo got it' USR1")
         import signal
 
-        await harness.signals.signal(launch.attempt_id, signal.SIGUSR1)
+        await harness.signals.signal(harness.held_as(launch), signal.SIGUSR1)
         await harness.wait_for_output(launch, b"got it")
         status = await harness.status(launch)
         assert status is not None
         assert status.phase is Phase.RUNNING
         missing = harness.script(":")
         try:
-            await harness.signals.signal(missing.attempt_id, signal.SIGUSR1)
+            await harness.signals.signal(harness.held_as(missing), signal.SIGUSR1)
         except KeyError:
             return
         raise AssertionError("a signal to an unknown attempt must be a KeyError")

@@ -6,6 +6,7 @@ import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from atoll.drivers.base import (
     Answer,
     AttemptStatus,
     Driver,
+    Held,
     Launch,
     Logs,
     Phase,
@@ -58,6 +60,7 @@ class Harness(ABC):
         self.instance = new_instance_id()
         self._driver: Driver | None = None
         self._jobs = 0
+        self._held: dict[str, Held] = {}
 
     @abstractmethod
     async def make_driver(self) -> Driver:
@@ -125,6 +128,7 @@ class Harness(ABC):
             "number": 1,
             "checkpoint_key": f"{self.instance}-{self._jobs}",
             "person": self.owner,
+            "project": "contract",
             "account": self.account,
             "spec": job,
             "request": Resources(cpu=100, memory=self.memory, gpu=job.gpu),
@@ -150,11 +154,26 @@ class Harness(ABC):
         assert [answer.attempt_id for answer in answers] == [launch.attempt_id for launch in launches]
         refused = [answer for answer in answers if not isinstance(answer, Submitted)]
         assert not refused, f"not taken: {refused}"
+        for launch, answer in zip(launches, answers, strict=True):
+            assert isinstance(answer, Submitted)
+            self._held[launch.attempt_id] = replace(launch.held, native_id=answer.native_id)
         return answers
+
+    def held_as(self, launch: Launch) -> Held:
+        """The attempt as control would tell the driver of it."""
+        return self._held.get(launch.attempt_id, launch.held)
+
+    def held(self) -> list[Held]:
+        """All attempts that control would believe to be at the site."""
+        return list(self._held.values())
+
+    async def forget(self, *launches: Launch) -> None:
+        """Have the site forget attempts; control goes on to hold those that it refuses to forget."""
+        await self.driver.forget([self.held_as(launch) for launch in launches])
 
     async def status(self, launch: Launch) -> AttemptStatus | None:
         """What the site says of an attempt now."""
-        observation = await self.driver.observe()
+        observation = await self.driver.observe(self.held())
         assert observation.complete
         return observation.states.get(launch.attempt_id)
 
@@ -169,7 +188,7 @@ class Harness(ABC):
         try:
             async with asyncio.timeout(patience or self.patience):
                 while True:
-                    observed = dict((await self.driver.observe()).states)
+                    observed = dict((await self.driver.observe(self.held())).states)
                     if all(name in observed and observed[name].phase in enough for name in names):
                         return [observed[name] for name in names]
                     await hints.next()
@@ -189,7 +208,7 @@ class Harness(ABC):
         pieces: list[bytes] = []
         offset = 0
         while True:
-            chunk = await self.logs.read_log(launch.attempt_id, stream, offset, 1 << 20)
+            chunk = await self.logs.read_log(self.held_as(launch), stream, offset, 1 << 20)
             assert chunk.offset == offset or not chunk.data
             if not chunk.data:
                 return b"".join(pieces)
@@ -210,7 +229,7 @@ class Harness(ABC):
 
     async def stop(self, launch: Launch, reason: StopReason, grace: float) -> None:
         """Begin to stop an attempt."""
-        await self.driver.stop([StopRequest(launch.attempt_id, launch.attempt_id, reason, grace)])
+        await self.driver.stop([StopRequest(self.held_as(launch), reason, grace)])
 
 
 class Hints:

@@ -8,7 +8,7 @@ from atoll.core.clock import system_clock
 from atoll.core.resources import Resources
 from atoll.core.site import Ability
 from atoll.core.states import Outcome
-from atoll.drivers.base import Phase, Refused, StopReason, Submitted
+from atoll.drivers.base import Held, Phase, Refused, StopReason, Submitted
 from atoll.drivers.contract.harness import Harness, digest, only
 
 
@@ -43,7 +43,7 @@ class Life:
         launch = harness.script(":")
         await harness.run(launch)
         before = system_clock()
-        observation = await harness.driver.observe()
+        observation = await harness.driver.observe(harness.held())
         after = system_clock()
         assert observation.complete
         assert before <= observation.as_of <= after
@@ -53,7 +53,7 @@ class Life:
         """All ids are of this platform, and nothing else at the site is taken for ours."""
         launch = harness.script("sleep 30")
         await harness.submit(launch)
-        states = (await harness.driver.observe()).states
+        states = (await harness.driver.observe(harness.held())).states
         assert set(states) == {launch.attempt_id}
         assert all(name == status.attempt_id for name, status in states.items())
 
@@ -62,24 +62,24 @@ class Life:
         assert await harness.driver.submit([]) == []
         await harness.driver.stop([])
         await harness.driver.forget([])
-        assert dict((await harness.driver.observe()).states) == {}
+        assert dict((await harness.driver.observe(harness.held())).states) == {}
 
     async def test_forgotten_attempt_is_gone(self, harness: Harness) -> None:
         """Forgetting removes an ended attempt and its output; again it is harmless."""
         launch = harness.script("echo hi; mkdir -p deep/er; echo x >deep/er/file; chmod 0 deep/er")
         await harness.run(launch)
-        await harness.driver.forget([launch.attempt_id])
+        await harness.forget(launch)
         assert await harness.status(launch) is None
         with pytest.raises(KeyError):
-            await harness.logs.read_log(launch.attempt_id, "stdout", 0, 10)
-        await harness.driver.forget([launch.attempt_id])
+            await harness.logs.read_log(harness.held_as(launch), "stdout", 0, 10)
+        await harness.forget(launch)
 
     async def test_running_attempt_is_not_forgotten(self, harness: Harness) -> None:
         """Forgetting is for ended attempts: a running one goes on and stays known."""
         launch = harness.script("sleep 0.8; exit 9")
         await harness.submit(launch)
         await harness.wait([launch], Phase.RUNNING)
-        await harness.driver.forget([launch.attempt_id])
+        await harness.forget(launch)
         (status,) = await harness.wait([launch])
         assert status.exit_code == 9
 
@@ -108,7 +108,7 @@ class Life:
         save = 'echo step 5 >"$ATOLL_CHECKPOINT_DIR/state"'
         first = harness.script(save, checkpoint_key="shared")
         await harness.run(first)
-        await harness.driver.forget([first.attempt_id])
+        await harness.forget(first)
         load = 'cat "$ATOLL_CHECKPOINT_DIR/state" 2>/dev/null || echo nothing'
         assert await harness.output(harness.script(load, checkpoint_key="shared")) == "step 5\n"
         assert await harness.output(harness.script(load, checkpoint_key="other")) == "nothing\n"
@@ -126,7 +126,7 @@ class Life:
 
         if not isinstance(harness.driver, Watch):
             pytest.skip("the driver gives no hints")
-        await harness.driver.observe()
+        await harness.driver.observe(harness.held())
         hints = Hints(harness.driver, harness.patience)
         import time
 
@@ -176,11 +176,11 @@ class Files:
         )
         await harness.run(launch)
         into = harness.folder / "taken"
-        taken = await stage.take_out(launch.attempt_id, ["out/*.csv", "top.csv"], into)
+        taken = await stage.take_out(harness.held_as(launch), ["out/*.csv", "top.csv"], into)
         assert taken == ["out/a.csv", "out/od d.csv", "top.csv"]
         assert (into / "out/a.csv").read_text() == "1\n"
         assert sorted(str(path.relative_to(into)) for path in into.rglob("*") if path.is_file()) == taken
-        assert await stage.take_out(launch.attempt_id, ["nothing-*"], harness.folder / "none") == []
+        assert await stage.take_out(harness.held_as(launch), ["nothing-*"], harness.folder / "none") == []
 
     async def test_links_out_of_the_working_directory_are_not_followed(self, harness: Harness) -> None:
         """Neither a file nor a folder outside can be taken out by way of a link; one inside can."""
@@ -192,7 +192,7 @@ class Files:
         await harness.run(launch)
         into = harness.folder / "taken"
         patterns = ["*", "etc/passwd", "etc/*", "d/*", "../launch", "**/passwd"]
-        assert await stage.take_out(launch.attempt_id, patterns, into) == ["d/inside", "inside", "real"]
+        assert await stage.take_out(harness.held_as(launch), patterns, into) == ["d/inside", "inside", "real"]
         assert (into / "inside").read_text() == "mine\n"
 
     async def test_taking_out_of_an_unknown_attempt_is_a_key_error(self, harness: Harness) -> None:
@@ -200,7 +200,7 @@ class Files:
         stage = harness.stage
         for name in (harness.script(":").attempt_id, "../../etc"):
             with pytest.raises(KeyError):
-                await stage.take_out(name, ["*"], harness.folder / "taken")
+                await stage.take_out(Held(name), ["*"], harness.folder / "taken")
 
 
 REFUSALS: dict[str, tuple[Ability, dict[str, Any], str]] = {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from atoll.drivers.base import LogChunk
+from atoll.drivers.base import Held, LogChunk
 from atoll.drivers.contract.harness import MIB, Harness, digest
 
 
@@ -21,7 +21,7 @@ class Output:
         launch = harness.script(":")
         await harness.run(launch)
         for stream in ("stdout", "stderr"):
-            assert await harness.logs.read_log(launch.attempt_id, stream, 0, 100) == LogChunk(0, b"", 0)
+            assert await harness.logs.read_log(harness.held_as(launch), stream, 0, 100) == LogChunk(0, b"", 0)
 
     async def test_ten_megabytes_of_binary_output_arrive(self, harness: Harness) -> None:
         """Large output of all byte values is the same when it is read."""
@@ -37,7 +37,7 @@ class Output:
         """From the beginning, the middle, the end, beyond it, and backwards from the end."""
         launch = harness.script("printf 0123456789")
         await harness.run(launch)
-        name = launch.attempt_id
+        held = harness.held_as(launch)
         cases = {
             (0, 4): LogChunk(0, b"0123", 10),
             (4, 3): LogChunk(4, b"456", 10),
@@ -49,7 +49,7 @@ class Output:
             (-99, 100): LogChunk(0, b"0123456789", 10),
         }
         for (offset, limit), expected in cases.items():
-            assert await harness.logs.read_log(name, "stdout", offset, limit) == expected, (offset, limit)
+            assert await harness.logs.read_log(held, "stdout", offset, limit) == expected, (offset, limit)
 
     async def test_output_is_read_while_it_is_written(self, harness: Harness) -> None:
         """What a running job has written can be read before it ends."""
@@ -65,10 +65,10 @@ class Output:
         launch = harness.script("echo hi")
         for name in (launch.attempt_id, "../../etc", "x"):
             with pytest.raises(KeyError):
-                await harness.logs.read_log(name, "stdout", 0, 10)
+                await harness.logs.read_log(Held(name), "stdout", 0, 10)
         await harness.run(launch)
         with pytest.raises(KeyError):
-            await harness.logs.read_log(launch.attempt_id, "../launch", 0, 10)
+            await harness.logs.read_log(harness.held_as(launch), "../launch", 0, 10)
 
     async def test_output_goes_to_a_named_file_too(self, harness: Harness) -> None:
         """Files named by patterns hold the same as the streams; the same name for both joins the streams."""

@@ -14,6 +14,7 @@ from atoll.drivers.base import (
     Answer,
     DriverError,
     DriverSetup,
+    Held,
     Launch,
     LogChunk,
     Observation,
@@ -136,7 +137,7 @@ class FakeDriver:
             return f"{launch.person} has no account here; only {owner}'s jobs run."
         return None
 
-    async def observe(self) -> Observation:
+    async def observe(self, held: Sequence[Held]) -> Observation:
         """All attempts of this platform that the engine knows, or what it lets be seen of them."""
         as_of = self.engine.clock()
         behaviour = await self._answered()
@@ -151,20 +152,20 @@ class FakeDriver:
         for request in attempts:
             self.engine.stop(request)
 
-    async def forget(self, attempt_ids: Sequence[str]) -> None:
+    async def forget(self, attempts: Sequence[Held]) -> None:
         """Let the engine drop ended attempts."""
         await self._answered()
-        self.engine.forget(attempt_ids)
+        self.engine.forget([attempt.attempt_id for attempt in attempts])
 
     async def close(self) -> None:
         """There is nothing to let go of; what is played goes on in the engine."""
 
-    async def read_log(self, attempt_id: str, stream: str, offset: int, limit: int) -> LogChunk:
+    async def read_log(self, attempt: Held, stream: str, offset: int, limit: int) -> LogChunk:
         """Output as the attempt's script says. Raises KeyError for an attempt that is not known."""
         await self._answered()
-        return self.engine.read(attempt_id, stream, offset, limit)
+        return self.engine.read(attempt.attempt_id, stream, offset, limit)
 
-    async def signal(self, attempt_id: str, signal: int) -> None:
+    async def signal(self, attempt: Held, signal: int) -> None:
         """Send a signal. Raises KeyError where the attempt does not run."""
         await self._answered()
-        self.engine.signal(attempt_id, signal)
+        self.engine.signal(attempt.attempt_id, signal)

@@ -247,7 +247,7 @@ class Engine:
         Asking again keeps the first reason, and can only make the end come sooner.
         """
         now = self.settle()
-        played = self._attempts.get(request.attempt_id)
+        played = self._attempts.get(request.attempt.attempt_id)
         if played is None or played.ended:
             return
         stopping = played.outcome if played.outcome in _STOPPED.values() else None
@@ -260,7 +260,7 @@ class Engine:
         when = now + timedelta(seconds=request.grace if killed else played.script.stop_time)
         if played.ends_at is not None and when < played.ends_at:
             played.end(when, outcome, signal=signals.SIGKILL if killed else signals.SIGTERM)
-            self._plan(when, request.attempt_id)
+            self._plan(when, request.attempt.attempt_id)
             self.settle()
 
     def signal(self, attempt_id: str, number: int) -> None:

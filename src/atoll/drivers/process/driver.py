@@ -21,6 +21,7 @@ from atoll.drivers.base import (
     Answer,
     AttemptStatus,
     DriverSetup,
+    Held,
     Launch,
     LogChunk,
     Observation,
@@ -132,7 +133,7 @@ class ProcessDriver:
                 answers.append(Refused(launch.attempt_id, sentence))
         return answers
 
-    async def observe(self) -> Observation:
+    async def observe(self, held: Sequence[Held]) -> Observation:
         """What the supervisor knows: it is asked for what changed, and the answer is all there is."""
         as_of = system_clock()
         await self._prepare()
@@ -156,15 +157,15 @@ class ProcessDriver:
     async def stop(self, attempts: Sequence[StopRequest]) -> None:
         """Ask the attempts to end by TERM, and have them killed after their grace."""
         stops = [
-            {"id": each.attempt_id, "outcome": _OUTCOMES[each.reason].value, "grace": max(0.0, each.grace)}
+            {"id": each.attempt.attempt_id, "outcome": _OUTCOMES[each.reason].value, "grace": max(0.0, each.grace)}
             for each in attempts
         ]
         if stops:
             await self._ask("stop", attempts=stops)
 
-    async def forget(self, attempt_ids: Sequence[str]) -> None:
+    async def forget(self, attempts: Sequence[Held]) -> None:
         """Drop ended attempts and remove their folders; those that still run are left alone."""
-        ids = [each for each in attempt_ids if is_attempt_id(each, self._setup.instance)]
+        ids = [each.attempt_id for each in attempts if is_attempt_id(each.attempt_id, self._setup.instance)]
         if not ids:
             return
         gone = (await self._ask("forget", ids=ids))["gone"]
@@ -178,27 +179,28 @@ class ProcessDriver:
 
     # -- Logs, Signals, Watch, Stage -----------------------------------------------------------------------------
 
-    async def read_log(self, attempt_id: str, stream: str, offset: int, limit: int) -> LogChunk:
+    async def read_log(self, attempt: Held, stream: str, offset: int, limit: int) -> LogChunk:
         """A piece of output, from the attempt's folder. Raises KeyError for an attempt or stream that is not there."""
+        attempt_id = attempt.attempt_id
         chunk = self._folders.read_log(attempt_id, stream, offset, min(limit, _INLINE))
         if len(chunk.data) < min(limit, chunk.size - chunk.offset):
             return await asyncio.to_thread(self._folders.read_log, attempt_id, stream, offset, limit)
         return chunk
 
-    async def signal(self, attempt_id: str, signal: int) -> None:
+    async def signal(self, attempt: Held, signal: int) -> None:
         """Send a signal to all processes of a running attempt. Raises KeyError where it does not run."""
         if signal not in signals.valid_signals():
             raise ValueError(f"{signal} is no signal")
-        if not (await self._ask("signal", id=attempt_id, signal=int(signal)))["sent"]:
-            raise KeyError(attempt_id)
+        if not (await self._ask("signal", id=attempt.attempt_id, signal=int(signal)))["sent"]:
+            raise KeyError(attempt.attempt_id)
 
     def changes(self) -> AsyncGenerator[None, None]:
         """Yields after an attempt started or ended, at most once until the next observe."""
         return self._link.changes()
 
-    async def take_out(self, attempt_id: str, patterns: Sequence[str], into: Path) -> list[str]:
+    async def take_out(self, attempt: Held, patterns: Sequence[str], into: Path) -> list[str]:
         """Copy files of the attempt's working directory. Raises KeyError where there is no such attempt."""
-        return await asyncio.to_thread(self._take_out, attempt_id, patterns, into)
+        return await asyncio.to_thread(self._take_out, attempt.attempt_id, patterns, into)
 
     async def shutdown(self) -> bool:
         """Tell the supervisor to end, if no attempt runs; whether it does. Not part of the protocol of drivers."""

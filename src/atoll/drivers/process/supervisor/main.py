@@ -175,7 +175,7 @@ def main(words: list[str]) -> None:
         os.write(tell, b"1")  # another one is there, or coming up: that one serves
         os._exit(0)
     _redirect()
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, _pass_over)
     os.umask(0o022)
     try:

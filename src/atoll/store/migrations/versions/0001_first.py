@@ -28,6 +28,7 @@ def upgrade() -> None:
         sa.Column("submit_began_at", sa.BigInteger(), nullable=True),
         sa.Column("submit_deadline", sa.BigInteger(), nullable=True),
         sa.Column("submitted_at", sa.BigInteger(), nullable=True),
+        sa.Column("account", sa.String(length=255), nullable=True),
         sa.Column("native_id", sa.Text(), nullable=True),
         sa.Column("native_state", sa.Text(), nullable=True),
         sa.Column("started_at", sa.BigInteger(), nullable=True),

@@ -1,0 +1,8 @@
+"""Short commands at a site, as the account that a job belongs to: on this machine, or over SSH.
+
+Shared by the drivers whose engine is spoken to by commands, or whose sockets and files are behind a login node.
+"""
+
+from atoll.drivers.shell.base import NoAccount, Ran, Shell
+
+__all__ = ["NoAccount", "Ran", "Shell"]
