@@ -12,7 +12,7 @@ from atoll.core.reasons import ReasonCode
 from atoll.core.states import JobState, Outcome
 from atoll.drivers.base import Held, LogChunk
 from atoll.drivers.fake.behaviour import forgetful, glancing, refusing, unanswering, vanished
-from atoll.store import attempts, events
+from atoll.store import attempts, events, sites
 from atoll.store.attempts import AttemptState
 from atoll.store.database import Database
 from atoll.store.leases import StaleLease
@@ -351,3 +351,14 @@ async def test_what_reached_a_silent_site_stays_there(motion: SlowMotion) -> Non
     motion.clock.advance(500)
     await motion.dispatch()
     assert (await motion.job(job_id)).state == "starting"
+
+
+async def test_what_was_placed_at_a_site_that_is_gone_goes_back_to_the_queue(motion: SlowMotion) -> None:
+    await motion.step("describe")
+    await motion.dispatch()
+    [job_id] = await motion.insert({})
+    await motion.dispatch()
+    await motion.database.write(lambda connection: sites.remove(connection, SITE))
+    motion.clock.advance(20)
+    await motion.dispatch()
+    assert (await motion.job(job_id)).state == "queued"

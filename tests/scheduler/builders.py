@@ -7,6 +7,8 @@ from typing import Any
 from atoll.core.ranges import Ranges
 from atoll.core.resources import Resources
 from atoll.core.site import Ability, Flavor, Health, Site, SiteReport
+from atoll.core.site_file import Identity
+from atoll.core.spec import JobClass
 from atoll.scheduler.model import (
     Change,
     Decisions,
@@ -36,14 +38,16 @@ def site(
     abilities: frozenset[Ability] = frozenset(),
     health: Health = Health.OK,
     drained: bool = False,
-    depth: int | None = None,
+    backlog: dict[JobClass, int] | None = None,
+    identity: Identity | None = None,
     labels: dict[str, str] | None = None,
     message: str = "",
     **report: Any,
 ) -> SiteState:
     """A site that has reported."""
     reported = SiteReport(flavors or (flavor(),), abilities, **report)
-    return SiteState(Site(name, "fake", labels or {}, reported, health, message=message), drained=drained, depth=depth)
+    made = Site(name, "fake", labels or {}, reported, health, message=message, identity=identity, backlog=backlog or {})
+    return SiteState(made, drained=drained)
 
 
 def silent(name: str = "new") -> SiteState:
@@ -87,7 +91,9 @@ def carried_out(snapshot: Snapshot, decisions: Decisions) -> list[Change]:
         for task in started:
             attempt = f"{place.job_id}[{task}]-{next(_numbers)}"
             holder = place.job_id if waiting.group is None else waiting.group
-            running = Running(attempt, holder, place.site, place.flavor, waiting.request, waiting.nodes)
+            running = Running(
+                attempt, holder, place.site, place.flavor, waiting.request, waiting.nodes, waiting.rank, waits=True
+            )
             changes.append(RoomTaken(running))
         rest = waiting.tasks.without(place.tasks) if waiting.tasks and place.tasks else Ranges()
         if rest.parts:

@@ -1,12 +1,26 @@
 """What a cycle decides, one behaviour at a time."""
 
+from dataclasses import replace
+
 from atoll.core.ranges import Ranges
 from atoll.core.reasons import ReasonCode
 from atoll.core.resources import Resources
 from atoll.core.site import Ability, Health
+from atoll.core.site_file import Identity
+from atoll.core.spec import JobClass
 from atoll.scheduler.cycle import cycle
 from atoll.scheduler.explain import explain
-from atoll.scheduler.model import JobGone, JobWaits, Place, Placement, RoomFreed, Running, SiteChanged, SiteGone
+from atoll.scheduler.model import (
+    JobGone,
+    JobWaits,
+    Place,
+    Placement,
+    RoomFreed,
+    RoomTaken,
+    Running,
+    SiteChanged,
+    SiteGone,
+)  # fmt: skip
 from tests.scheduler.builders import (
     GIB,
     carried_out,
@@ -112,8 +126,8 @@ def test_sites_that_do_not_answer_or_are_new_or_drained_get_nothing_and_the_reas
     assert started(cycle(snapshot, 0)) == [(1, "full")]
 
 
-def test_a_site_gets_no_more_attempts_than_its_engine_or_its_operator_allows() -> None:
-    limited = site("a", flavor(cpu=9, memory=9), max_jobs=3), site("b", flavor(cpu=9, memory=9), depth=1)
+def test_a_site_gets_no_more_attempts_than_its_engine_allows() -> None:
+    limited = site("a", flavor(cpu=9, memory=9), max_jobs=3), site("b", flavor(cpu=9, memory=9), max_jobs=1)
     snapshot = snapshot_of(*limited, job(1, tasks=tasks(10)), job(2))
     decisions = cycle(snapshot, 0)
     assert decisions.placements == (
@@ -278,3 +292,48 @@ def test_a_preferred_site_that_is_drained_or_silent_leaves_the_next_one() -> Non
     others = site("a", drained=True), site("b", health=Health.UNREACHABLE)
     snapshot = snapshot_of(*others, site("c"), job(1, tasks=tasks(2)))
     assert cycle(snapshot, 0).placements == (Place(1, tasks(2), "c", "cpu"),)
+
+
+def test_an_engine_with_a_queue_gets_what_fits_and_a_few_more_of_each_class() -> None:
+    queueing = site("a", flavor(cpu=2), queues=True, backlog={JobClass.BATCH: 3, JobClass.INTERACTIVE: 1})
+    interactive = [job(number, rank=0, tasks=tasks(9)) for number in (1, 2)]
+    snapshot = snapshot_of(queueing, *interactive, job(3, tasks=tasks(20)), job(4, rank=3))
+    decisions = cycle(snapshot, 0)
+    assert decisions.placements == (
+        Place(1, Ranges((range(2),)), "a", "cpu"),
+        Place(1, Ranges((range(2, 3),)), "a", "cpu"),
+        Place(3, Ranges((range(3),)), "a", "cpu"),
+    )
+    snapshot.apply(carried_out(snapshot, decisions))
+    snapshot.validate()
+    assert cycle(snapshot, 0).placements == ()
+
+
+def test_room_elsewhere_is_taken_before_a_place_in_an_engines_queue() -> None:
+    snapshot = snapshot_of(site("a", flavor(cpu=1), queues=True), site("b", flavor(cpu=1)), job(1, tasks=tasks(3)))
+    assert [place.site for place in cycle(snapshot, 0).placements] == ["a", "b", "a"]
+
+
+def test_an_attempt_that_begins_leaves_its_place_in_the_engines_queue_to_the_next() -> None:
+    queueing = site("a", flavor(cpu=1), queues=True, backlog={JobClass.BATCH: 1})
+    waits = Running("x", 9, "a", "cpu", Resources(1000, GIB), waits=True)
+    snapshot = snapshot_of(queueing, waits, job(1))
+    assert cycle(snapshot, 0).placements == ()
+    snapshot.apply([RoomTaken(replace(waits, waits=False))])
+    assert started(cycle(snapshot, 0)) == [(1, "a")]
+
+
+def test_what_others_hold_at_a_site_is_not_free_for_us() -> None:
+    used = replace(flavor(cpu=4), others=Resources(3000, GIB))
+    snapshot = snapshot_of(site("a", used), job(1), job(2))
+    assert started(cycle(snapshot, 0)) == [(1, "a")]
+
+
+def test_a_person_without_an_account_at_a_site_gets_no_room_there() -> None:
+    mapped = site("a", identity=Identity(map={"ada": "alovelace"}))
+    snapshot = snapshot_of(
+        mapped, job(1, placement=Placement("ada")), job(2, placement=Placement("eve")),
+    )  # fmt: skip
+    decisions = cycle(snapshot, 0)
+    assert started(decisions) == [(1, "a")]
+    assert sentences(decisions)[2] == "No site can run it: a has no account for eve."

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from atoll.core.ranges import Ranges
 from atoll.core.resources import Resources
 from atoll.core.site import Ability, Health
-from atoll.core.spec import ConstraintTerm
+from atoll.core.spec import ConstraintTerm, JobClass
 from atoll.scheduler.cycle import cycle
 from atoll.scheduler.fit import eligible
 from atoll.scheduler.model import (
@@ -56,7 +56,8 @@ def sites(draw: st.DrawFn) -> SiteState:
         abilities=draw(ABILITIES),
         health=draw(st.sampled_from([Health.OK, Health.OK, Health.OK, Health.UNREACHABLE])),
         drained=draw(st.integers(0, 9)) == 0,
-        depth=draw(st.none() | st.integers(0, 3)),
+        queues=draw(st.booleans()),
+        backlog=draw(st.dictionaries(st.sampled_from(list(JobClass)), st.integers(0, 3))),
         max_jobs=draw(st.none() | st.integers(0, 3)),
     )
 
@@ -237,9 +238,10 @@ def overfull(snapshot: Snapshot) -> set[tuple[str, str, int]]:
     for name, state in states.items():
         report = state.site.report
         assert report is not None
-        for limit in (state.depth, report.max_jobs):
-            if limit is not None and counts[name] > limit:
-                found.add((name, "attempts", counts[name] - limit))
+        if report.max_jobs is not None and counts[name] > report.max_jobs:
+            found.add((name, "attempts", counts[name] - report.max_jobs))
+        if report.queues:
+            continue  # what is too much waits in the engine's own queue
         for kind in report.flavors:
             over = sums[name, kind.name] - kind.total
             for resource in ("cpu", "memory", "gpu"):

@@ -15,17 +15,18 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points, version
+from importlib.metadata import version
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import uvicorn
 from sqlalchemy import Connection
 
 from atoll.api.app import create_app
 from atoll.control import launches
+from atoll.control.drivers import Drivers
 from atoll.control.leases import LeaseKeeper
 from atoll.control.plane import ControlPlane
 from atoll.control.pump import Pump
@@ -33,8 +34,9 @@ from atoll.control.purge import Ages
 from atoll.control.work import SiteWork, Tools
 from atoll.core.clock import system_clock
 from atoll.core.config import PlatformConfig
-from atoll.core.errors import AtollError, Conflict, Invalid
-from atoll.drivers.base import Driver, DriverSetup
+from atoll.core.errors import AtollError, Conflict
+from atoll.core.site_file import Identity, SiteFile
+from atoll.drivers.base import DriverSetup
 from atoll.faces.http.platform import Platform
 from atoll.people.service import local_token
 from atoll.store import attempts, leases, settings, sites
@@ -43,6 +45,7 @@ from atoll.store.database import Database
 from atoll.store.files import FileStore
 from atoll.store.logs import LogStore
 from atoll.store.place import make_private_folder, refuse_network_file_system
+from atoll.store.sites import Configured
 
 log = logging.getLogger("atoll")
 
@@ -123,25 +126,15 @@ def _bind(config: PlatformConfig) -> socket.socket:
     return listener
 
 
-def make_driver(driver: str, setup: DriverSetup) -> Driver:
-    """A driver by its name in the entry point group. Raises Invalid where nobody has registered the name."""
-    found = {point.name: point for point in entry_points(group="atoll.drivers")}
-    if driver not in found:
-        raise Invalid(
-            "unknown_driver", f"There is no driver {driver!r}; there are {', '.join(sorted(found))}.", field="driver"
-        )
-    made = found[driver].load()(setup)
-    assert isinstance(made, Driver)
-    return made
-
-
 def _local_config(config: PlatformConfig) -> dict[str, object]:
     local = config.local
     asked = {"cpus": local.cpus, "memory": local.memory, "gpus": local.gpus, "accounts": local.accounts or None}
     return {name: value for name, value in asked.items() if value is not None}
 
 
-async def _local_site(tools: Tools, config: PlatformConfig, folders: _Folders, owner: str) -> dict[str, SiteWork]:
+async def _local_site(
+    tools: Tools, config: PlatformConfig, folders: _Folders, drivers: Drivers, owner: str
+) -> dict[str, SiteWork]:
     """The site that is this machine."""
     local = config.local
     if not local.enabled:
@@ -149,7 +142,7 @@ async def _local_site(tools: Tools, config: PlatformConfig, folders: _Folders, o
     folder = folders.site(local.name)
     asked = _local_config(config)
     await tools.database.write(lambda connection: _claim_local_site(connection, local.name, folder, asked))
-    driver = make_driver("process", DriverSetup(local.name, tools.instance, folder, asked, owner))
+    driver = drivers.make("process", DriverSetup(local.name, tools.instance, folder, asked, owner))
     return {
         local.name: SiteWork(
             tools, local.name, driver, call_seconds=10.0, log_limit=config.log_limit, output_limit=config.file_limit
@@ -164,9 +157,16 @@ def _claim_local_site(connection: Connection, name: str, folder: Path, asked: di
     because another cannot see it.
     """
     place = {"host": socket.gethostname(), "folder": str(folder)}
-    known = sites.get_config(connection, name)
+    known = sites.configured(connection).get(name)
+    if known is not None and not known.local:
+        raise Conflict(
+            "site_taken",
+            f"There is a site {name!r} already, with the driver {known.driver!r}. Give this machine's site a name of "
+            "its own (local: {name: ...} in the configuration).",
+            field="local.name",
+        )
     if known is not None:
-        before = json.loads(known.config)
+        before = known.config
         same = all(before.get(key) == value for key, value in place.items())
         if not same and (leases.is_held(connection, f"site:{name}") or attempts.any_live(connection, name)):
             raise Conflict(
@@ -176,7 +176,7 @@ def _claim_local_site(connection: Connection, name: str, folder: Path, asked: di
                 "(local: {name: ...} in the configuration).",
                 field="local.name",
             )
-    sites.put(connection, name, "process", {}, {**asked, **place})
+    sites.put(connection, name, "process", {}, {**asked, **place}, local=True)
 
 
 async def serve(config: PlatformConfig, *, stop_jobs: bool = False) -> None:
@@ -202,9 +202,26 @@ async def _serve(
         database, system_clock, LeaseKeeper(database, time.monotonic), pump,
         FileStore(config.store_folder / "files"), LogStore(config.store_folder / "logs"), instance,
     )  # fmt: skip
-    works = await _local_site(tools, config, folders, owner)
+    drivers = Drivers(config.drivers)
+    works = await _local_site(tools, config, folders, drivers, owner)
     keep = config.keep_days
-    plane = ControlPlane(tools, works, Ages(keep.jobs, keep.events, keep.files, keep.idempotency_keys))
+
+    def setup_of(name: str, driver_config: Mapping[str, Any], identity: Identity | None) -> DriverSetup:
+        shared = identity is not None and identity.shared
+        return DriverSetup(name, instance, folders.site(name), driver_config, owner, shared=shared)
+
+    def open_site(site: Configured) -> SiteWork:
+        driver = drivers.make(site.driver, setup_of(site.name, site.config, site.identity))
+        return SiteWork(
+            tools, site.name, driver, observe_gap=0.5, call_seconds=60.0, log_limit=config.log_limit,
+            output_limit=config.file_limit,
+        )  # fmt: skip
+
+    def check_site(file: SiteFile) -> None:
+        drivers.make(file.driver, setup_of(file.name, file.config, file.identity))
+
+    ages = Ages(keep.jobs, keep.events, keep.files, keep.idempotency_keys)
+    plane = ControlPlane(tools, works, ages, open_site)
     state = _State()
     platform = Platform(
         database=database,
@@ -218,6 +235,7 @@ async def _serve(
         changed=pump.poke,
         changes=pump,
         driver_for=plane.driver_for,
+        check_site=check_site,
         ready=state.ready,
     )
     token = await database.write(lambda connection: local_token(connection, owner, folders.state, tools.now()))

@@ -15,6 +15,7 @@ from atoll.client import models
 from atoll.client.retry import Repeat
 from atoll.core.errors import AtollError, Internal, Unavailable, from_problem
 from atoll.core.ids import JobRef
+from atoll.core.site_file import SiteFile
 from atoll.core.spec import JobSpec, read_spec
 
 T = TypeVar("T")
@@ -271,6 +272,37 @@ def sites() -> Call[models.Page[models.Site]]:
 def site(name: str) -> Call[models.Site]:
     """One site."""
     return Call("GET", f"/api/v1/sites/{quote(name, safe='')}", _model(models.Site))
+
+
+def _site_path(name: str, *parts: str) -> str:
+    return "/".join(["/api/v1/sites", quote(name, safe=""), *parts])
+
+
+def site_file(name: str) -> Call[SiteFile]:
+    """A site as it is configured; for administrators."""
+    return Call("GET", _site_path(name, "file"), _model(SiteFile))
+
+
+def put_site(file: SiteFile) -> Call[tuple[models.Site, bool]]:
+    """Add a site or change how it is configured; whether it is new."""
+    read = _model(models.Site)
+    body = file.model_dump(mode="json")
+    return Call("PUT", _site_path(file.name), lambda reply: (read(reply), reply.status == 201), body=body)
+
+
+def change_site(name: str, drained: bool) -> Call[models.Site]:
+    """Drain a site, or let it work again."""
+    return Call("PATCH", _site_path(name), _model(models.Site), body={"drained": drained})
+
+
+def remove_site(name: str) -> Call[None]:
+    """Remove a site."""
+    return Call("DELETE", _site_path(name), _nothing, repeat=Repeat.UNSENT)
+
+
+def describe_site(name: str) -> Call[models.Described]:
+    """Ask a site what it has, now."""
+    return Call("POST", _site_path(name, "describe"), _model(models.Described), repeat=Repeat.SAFE)
 
 
 def tokens() -> Call[models.Page[models.Token]]:

@@ -183,6 +183,7 @@ class SiteFlavor(Answer):
     nodes: int = 1
     total: Amount = Amount()
     used: Amount = Amount()
+    others: Amount = Amount()
     node: Amount = Amount()
 
 
@@ -193,8 +194,19 @@ class Site(Answer):
     driver: str
     labels: dict[str, str] = {}
     health: str = "unknown"
+    drained: bool = False
+    identity: str = "owner"
     message: str | None = ""
     seen_at: Moment | None = None
+    flavors: tuple[SiteFlavor, ...] = ()
+    abilities: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Described(Answer):
+    """What a site said of itself just now, and how long it took, in seconds."""
+
+    seconds: float = 0.0
     flavors: tuple[SiteFlavor, ...] = ()
     abilities: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ from atoll.client.files import CHUNK, Incoming, LocalFile, hash_file, safe_targe
 from atoll.client.retry import Attempts
 from atoll.client.wire import Wire, is_event_stream, reply_of, stream_refusal
 from atoll.core.errors import Internal, Unavailable
+from atoll.core.site_file import SiteFile
 from atoll.core.spec import JobSpec
 
 T = TypeVar("T")
@@ -192,6 +193,26 @@ class Client(Wire):
     def site(self, name: str) -> models.Site:
         """One site."""
         return self._send(calls.site(name))
+
+    def site_file(self, name: str) -> SiteFile:
+        """A site as it is configured; for administrators."""
+        return self._send(calls.site_file(name))
+
+    def put_site(self, file: SiteFile) -> tuple[models.Site, bool]:
+        """Add the site that `file` says, or change how it is configured; whether it is new. For administrators."""
+        return self._send(calls.put_site(file))
+
+    def drain_site(self, name: str, *, drained: bool = True) -> models.Site:
+        """Let a site get no new work, or (drained=False) work again. For administrators."""
+        return self._send(calls.change_site(name, drained))
+
+    def remove_site(self, name: str) -> None:
+        """Remove a site at which no job is any more. For administrators."""
+        self._send(calls.remove_site(name))
+
+    def describe_site(self, name: str) -> models.Described:
+        """Ask a site what it has, now. For administrators."""
+        return self._send(calls.describe_site(name))
 
     def tokens(self) -> tuple[models.Token, ...]:
         """The tokens of this person."""

@@ -1,13 +1,14 @@
 """Asks a site what it has and can do, now and then, and notes that it is well."""
 
-import json
+from dataclasses import replace
 
 from sqlalchemy import Connection
 
 from atoll.control.work import SiteWork
+from atoll.core.resources import Resources
 from atoll.core.site import Health, SiteReport
 from atoll.drivers.base import DriverError
-from atoll.store import events, sites
+from atoll.store import figures, sites
 from atoll.store.leases import Lease
 
 EVERY = 60.0
@@ -24,8 +25,26 @@ async def step(work: SiteWork, lease: Lease) -> float | None:
         words = str(error)
         await tools.guarded(lease, lambda connection: note(connection, work.site, None, words, tools.now()))
         raise
-    await tools.guarded(lease, lambda connection: note(connection, work.site, report, "", tools.now()))
+
+    def tell(connection: Connection) -> None:
+        note(connection, work.site, _with_others(connection, work.site, report), "", tools.now())
+
+    await tools.guarded(lease, tell)
     return EVERY
+
+
+def _with_others(connection: Connection, site: str, report: SiteReport) -> SiteReport:
+    """The report with what others hold: what is neither free nor held by what runs of ours."""
+    ours = figures.used(connection, running=True)
+    flavors = []
+    for flavor in report.flavors:
+        if flavor.free is not None:
+            used = ours.get((site, flavor.name))
+            left = flavor.total - flavor.free - (used.resources if used is not None else Resources())
+            others = Resources(max(0, left.cpu), max(0, left.memory), max(0, left.gpu))
+            flavor = replace(flavor, others=others)
+        flavors.append(flavor)
+    return replace(report, flavors=tuple(flavors))
 
 
 def note(connection: Connection, name: str, report: SiteReport | None, words: str, now: int) -> None:
@@ -39,8 +58,7 @@ def note(connection: Connection, name: str, report: SiteReport | None, words: st
     else:
         sites.set_health(connection, name, health, words)
     if before.health is not health or (report is not None and before.report != report):
-        data = json.dumps({"site": name, "health": health, "message": words})
-        events.append(connection, [{"at": now, "kind": "site", "state": health, "data": data}])
+        sites.tell(connection, name, health, words, now)
 
 
 def note_answer(connection: Connection, name: str, now: int) -> None:

@@ -38,7 +38,7 @@ from atoll.scheduler.model import (
 )  # fmt: skip
 from atoll.scheduler.snapshot import Snapshot
 from atoll.store import attempts, events, jobs, leases, sites
-from atoll.store.attempts import AttemptState, Placing, Room
+from atoll.store.attempts import Placing, Room
 from atoll.store.jobs import JobRow
 from atoll.store.leases import Lease
 from atoll.store.tables import jobs as job_table
@@ -73,7 +73,7 @@ class Dispatcher:
         self._rooms: dict[int, set[str]] = {}
         self._sites: set[str] = set()
         self._sites_at = 0
-        self._silent: list[str] = []
+        self._silent: set[str] = set()
         self.paused = False
         """Set: nothing is placed any more."""
 
@@ -199,22 +199,17 @@ class Dispatcher:
             [*(SiteChanged(state) for state in states), *(SiteGone(name) for name in self._sites - names)]
         )
         self._sites = names
-        self._silent = [
+        self._silent = {
             state.site.name
             for state in states
             if state.site.health is Health.UNREACHABLE and not _seen_since(state.site, now - _RECALL_AFTER)
-        ]
+        }
 
     async def _recall(self, lease: Lease) -> int:
-        """Take back what was placed at sites that are silent and has not been handed over."""
-        tools, names, message = self._tools, self._silent, "The site did not answer before it was handed over."
-        if not names:
-            return 0
-
-        def find(connection: Connection) -> list[str]:
-            return [name for name in names if attempts.at_site(connection, name, [AttemptState.PLACED], 1)]
-
-        stuck = await tools.database.read(find)
+        """Take back what was placed at sites that are silent or gone, and has not been handed over."""
+        tools, message = self._tools, "The site did not answer before it was handed over."
+        placed = await tools.database.read(attempts.sites_with_placed)
+        stuck = [name for name in placed if name in self._silent or name not in self._sites]
         if not stuck:
             return 0
 
@@ -239,7 +234,10 @@ def _as_reached(connection: Connection, site: Site, now: datetime) -> Site:
 
 
 def _running(room: Room) -> Running:
-    return Running(room.attempt_id, room.array_id or room.job_id, room.site, room.flavor, room.request, room.nodes)
+    return Running(
+        room.attempt_id, room.array_id or room.job_id, room.site, room.flavor, room.request, room.nodes,
+        RANKS[JobClass(room.class_)], room.waits,
+    )  # fmt: skip
 
 
 def _read_page(connection: Connection, after: int) -> tuple[int, list[Change]]:

@@ -7,9 +7,10 @@ from sqlalchemy import Connection
 
 from atoll.core.environ import attempt_environment
 from atoll.core.resources import Resources
+from atoll.core.site_file import Identity
 from atoll.core.spec import JobSpec, read_spec_json
 from atoll.drivers.base import Launch, StagedFile
-from atoll.store import jobs, people
+from atoll.store import jobs, sites
 from atoll.store.attempts import AttemptRow
 from atoll.store.files import FileStore
 from atoll.store.jobs import JobRow
@@ -37,18 +38,11 @@ def with_arrays(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[J
 def load(connection: Connection, rows: Sequence[AttemptRow], files: FileStore) -> list[Launch]:
     """The launches of attempts, in their order."""
     found = with_arrays(connection, sorted({row.job_id for row in rows}))
-    accounts = {}
-    for owner in {pair[0].owner for pair in found.values()}:
-        person = people.find_person(connection, owner)
-        accounts[owner] = person.account if person is not None else None
-    return [
-        _launch(row, *found[row.job_id], accounts[found[row.job_id][0].owner], files)
-        for row in rows
-        if row.job_id in found
-    ]
+    accounts = {site: sites.get_identity(connection, site) for site in {row.site for row in rows}}
+    return [_launch(row, *found[row.job_id], accounts[row.site], files) for row in rows if row.job_id in found]
 
 
-def _launch(row: AttemptRow, job: JobRow, whole: JobRow, account: str | None, files: FileStore) -> Launch:
+def _launch(row: AttemptRow, job: JobRow, whole: JobRow, identity: Identity | None, files: FileStore) -> Launch:
     assert whole.spec is not None
     spec = spec_of(whole.spec)
     request = Resources(row.cpu, row.memory, row.gpu)
@@ -61,7 +55,7 @@ def _launch(row: AttemptRow, job: JobRow, whole: JobRow, account: str | None, fi
         checkpoint_key=_checkpoint_key(spec, job, whole),
         person=job.owner,
         project=job.project or "",
-        account=account,
+        account=identity.account_of(job.owner) if identity is not None else None,
         spec=spec,
         request=request,
         nodes=row.nodes,

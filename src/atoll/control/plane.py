@@ -1,37 +1,60 @@
-"""The control plane of one replica: its leases, its pump, and a set of loops for each site."""
+"""The control plane of one replica: its leases, its pump, and the loops of each site that is configured."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
-from atoll.control import describe, dispatch, finish, observe, purge, stop, submit
+from sqlalchemy import Connection
+
+from atoll.control import dispatch, purge
 from atoll.control.dispatch import Dispatcher
-from atoll.control.finish import Finisher
 from atoll.control.loop import Loop
 from atoll.control.purge import Ages
+from atoll.control.tending import Tending
 from atoll.control.work import SiteWork, Tools
-from atoll.drivers.base import Driver, DriverError, Watch
-from atoll.store.leases import Lease
+from atoll.core.errors import AtollError
+from atoll.core.site import Health
+from atoll.drivers.base import Driver
+from atoll.store import leases, sites
+from atoll.store.sites import Configured
 
 log = logging.getLogger(__name__)
 
+Open = Callable[[Configured], SiteWork]
+"""Makes what the loops of a configured site work with. Raises Invalid where its driver cannot be made."""
+_LOOK_AGAIN = 30.0
+"""Seconds after which the configured sites are looked at, news or not."""
+_GAP = 0.5
+"""Seconds between two looks."""
+
 
 class ControlPlane:
-    """Runs the loops. Give it its sites, then `run` it until it is cancelled."""
+    """Runs the loops until it is cancelled.
 
-    def __init__(self, tools: Tools, works: Mapping[str, SiteWork], ages: Ages | None = None) -> None:
+    `works` are the sites that are this replica's own; `open_site` makes the others, as they are configured.
+    """
+
+    def __init__(
+        self, tools: Tools, works: Mapping[str, SiteWork], ages: Ages | None = None, open_site: Open | None = None
+    ) -> None:
         self.tools = tools
-        self.works = dict(works)
+        self._own = frozenset(works)
+        self._open_site = open_site
         self._ages = ages or Ages()
+        self._tended = {name: Tending(work) for name, work in works.items()}
+        self._revisions: dict[str, int] = {}
         self.dispatcher = Dispatcher(tools)
+
+    @property
+    def sites(self) -> list[str]:
+        """The sites that this replica can work with."""
+        return list(self._tended)
 
     def driver_for(self, site: str) -> Driver | None:
         """The driver of a site, None where this replica has none."""
-        work = self.works.get(site)
-        return work.driver if work is not None else None
+        tending = self._tended.get(site)
+        return tending.work.driver if tending is not None else None
 
     async def run(self) -> None:
         """Run everything until cancelled; jobs go on without us."""
@@ -39,60 +62,74 @@ class ControlPlane:
         tools.keeper.want(dispatch.LEASE)
         tools.keeper.want(purge.LEASE)
         loops = [
-            self._loop("dispatch", self.dispatcher.step, dispatch.LEASE, gap=0.02),
-            self._loop("purge", partial(purge.step, tools, self._ages), purge.LEASE, on_changes=False),
-        ]
-        watches: list[Callable[[], Coroutine[Any, Any, None]]] = []
-        for work in self.works.values():
-            tools.keeper.want(work.lease_name)
-            watching = self._loop(
-                f"observe {work.site}", partial(observe.step, work), work.lease_name,
-                on_changes=False, gap=work.observe_gap,
-            )  # fmt: skip
-            loops += [watching, *self._site_loops(work)]
-            if isinstance(work.driver, Watch):
-                watches.append(partial(_watch, work.driver, watching))
+            Loop("dispatch", self.dispatcher.step, keeper=tools.keeper, lease_name=dispatch.LEASE, pump=tools.pump,
+                 gap=0.02),
+            Loop("purge", partial(purge.step, tools, self._ages), keeper=tools.keeper, lease_name=purge.LEASE,
+                 pump=tools.pump, on_changes=False),
+        ]  # fmt: skip
+        for tending in self._tended.values():
+            tending.start()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(tools.pump.run(), name="pump")
                 group.create_task(tools.keeper.run(), name="leases")
                 for loop in loops:
                     group.create_task(loop.run(), name=loop.name)
-                for watch in watches:
-                    group.create_task(watch(), name="watch")
+                if self._open_site is not None:
+                    group.create_task(self._follow_sites(self._open_site), name="sites")
         finally:
-            for work in self.works.values():
-                with suppress(DriverError):
-                    await work.driver.close()
+            for tending in self._tended.values():
+                await tending.end()
 
-    def _site_loops(self, work: SiteWork) -> list[Loop]:
-        name = work.site
-        return [
-            self._loop(f"describe {name}", partial(describe.step, work), work.lease_name, on_changes=False),
-            self._loop(f"submit {name}", partial(submit.step, work), work.lease_name, gap=0.05),
-            self._loop(f"stop {name}", partial(stop.step, work), work.lease_name, gap=0.05),
-            self._loop(f"finish {name}", Finisher(work, with_files=False).step, work.lease_name, gap=0.05),
-            self._loop(f"bring out {name}", Finisher(work, with_files=True).step, work.lease_name, gap=0.05),
-            self._loop(f"forget {name}", partial(finish.forget, work), work.lease_name, gap=0.5),
-        ]
+    async def _follow_sites(self, open_site: Open) -> None:
+        """Begin and end to work with sites as they are configured, changed and removed."""
+        tools = self.tools
+        while True:
+            cursor = tools.pump.cursor
+            try:
+                revisions = await tools.database.read(sites.revisions)
+                if revisions != self._revisions:
+                    await self._bring_up_to_date(open_site)
+            except AtollError as error:
+                log.warning("the sites cannot be looked up: %s", error.sentence)
+            except Exception:
+                log.exception("the sites cannot be looked up")
+            await asyncio.sleep(_GAP)
+            await tools.pump.wait(cursor, _LOOK_AGAIN)
 
-    def _loop(
-        self, name: str, step: Callable[[Lease], Awaitable[float | None]], lease: str, *,
-        on_changes: bool = True, gap: float = 0.0,
-    ) -> Loop:  # fmt: skip
-        return Loop(
-            name, step, keeper=self.tools.keeper, lease_name=lease, pump=self.tools.pump,
-            on_changes=on_changes, gap=gap,
-        )  # fmt: skip
+    async def _bring_up_to_date(self, open_site: Open) -> None:
+        configured = await self.tools.database.read(sites.configured)
+        for name in set(self._tended) - self._own - set(configured):
+            await self._leave(name)
+        for name, site in configured.items():
+            if site.local or name in self._own or self._revisions.get(name) == site.revision:
+                continue
+            if name in self._tended:
+                await self._tended.pop(name).end()
+            try:
+                work = open_site(site)
+            except AtollError as error:
+                await self._complain(name, error.sentence)
+                continue
+            self._tended[name] = Tending(work)
+            self._tended[name].start()
+            log.info("working with site %s (%s)", name, site.driver)
+        self._revisions = {name: site.revision for name, site in configured.items()}
 
+    async def _leave(self, name: str) -> None:
+        tending = self._tended.pop(name)
+        await tending.end()
+        self.tools.keeper.drop(tending.work.lease_name)
+        log.info("site %s is not worked with any more", name)
 
-async def _watch(driver: Watch, loop: Loop) -> None:
-    """Have the observe loop look whenever the driver hints at news; without hints it looks at its interval."""
-    while True:
-        try:
-            async for _ in driver.changes():
-                loop.nudge()
-        except Exception as error:
-            # without hints the observe loop looks at its interval: no reason to stop anything
-            log.debug("no hints from the site for now: %s", error)
-        await asyncio.sleep(1.0)
+    async def _complain(self, name: str, words: str) -> None:
+        """Tell why a site cannot be worked with, unless another replica works with it."""
+        log.error("site %s: %s", name, words)
+
+        def note(connection: Connection) -> None:
+            if not leases.is_held(connection, f"site:{name}"):
+                sites.set_health(connection, name, Health.UNREACHABLE, words)
+                sites.tell(connection, name, Health.UNREACHABLE, words, self.tools.now())
+
+        await self.tools.database.write(note)
+        self.tools.pump.poke()

@@ -66,6 +66,9 @@ class PlatformConfig(Document):
         str | None, Field(description="Folder for logs and files, which replicas share. Default: the data folder.")
     ] = None
     file_limit: Annotated[Bytes, Field(gt=0, description="Largest file that may be sent.")] = 10 * 1024**3
+    drivers: Annotated[
+        list[str], Field(default_factory=list, description="Third parties' drivers that sites may use, by name.")
+    ]
     local: Annotated[LocalSite, Field(default_factory=LocalSite)]
     keep_days: KeepDays = KeepDays()
 

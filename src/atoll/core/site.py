@@ -1,10 +1,13 @@
 """A site as the rest of Atoll sees it: what it has, what it can do, how it does. Drivers report it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
 from atoll.core.resources import Resources
+from atoll.core.site_file import Identity
+from atoll.core.spec import JobClass
 
 
 class Health(StrEnum):
@@ -43,6 +46,8 @@ class Flavor:
     nodes: int = 1
     free: Resources | None = None
     """What nobody uses now, others than Atoll included; None where the engine does not tell."""
+    others: Resources = field(default_factory=Resources)
+    """What others than Atoll hold, as far as `free` tells; drivers leave this to control."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ class SiteReport:
     """Most attempts of ours that the engine takes at once."""
     owner: str | None = None
     """The person whose jobs alone may run here, where the site lacks OTHER_PERSONS."""
+    queues: bool = False
+    """Whether the engine has a queue of its own, so that attempts may wait there for room."""
     notes: tuple[str, ...] = ()
     """Sentences for the operator: what works less well here, and why."""
 
@@ -75,6 +82,10 @@ class Site:
     """When it last answered."""
     message: str = ""
     """Why it is not well, in the engine's words."""
+    identity: Identity | None = None
+    """Accounts of persons; None: what the driver knows of them."""
+    backlog: Mapping[JobClass, int] = field(default_factory=dict)
+    """How many attempts of a class may wait in the engine's own queue, where that is not the default."""
 
     @property
     def all_labels(self) -> dict[str, str]:

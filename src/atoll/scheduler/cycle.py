@@ -11,7 +11,7 @@ from atoll.core.ranges import Ranges
 from atoll.core.reasons import Reason
 from atoll.scheduler.explain import held_back, lacking
 from atoll.scheduler.fit import Room
-from atoll.scheduler.model import Decisions, Place
+from atoll.scheduler.model import CLASSES, Decisions, Place
 from atoll.scheduler.snapshot import Snapshot
 
 HEAD = 1000
@@ -60,13 +60,24 @@ def _choose(snapshot: Snapshot, room: Room, ready: Rows) -> tuple[list[Place], d
     Room only shrinks within a cycle: a demand that did not fit once does not fit again, so that all its jobs
     are passed over at the cost of looking them up in an array.
     """
-    demands = snapshot.demands
-    column = snapshot.rows["demand"]
-    fits = room.fitting(demands.totals, demands.possible)
-    ready = ready[fits[column[ready]]]
     placements: list[Place] = []
     started: dict[int, int] = {}
     holders = snapshot.limits()
+    ranks = snapshot.rows["rank"][ready]
+    for rank in range(len(CLASSES)):
+        # what a site's own queue takes differs from class to class
+        _choose_of_rank(snapshot, room, ready[ranks == rank], rank, holders, placements, started)
+    return placements, started
+
+
+def _choose_of_rank(
+    snapshot: Snapshot, room: Room, ready: Rows, rank: int, holders: Holders, placements: list[Place],
+    started: dict[int, int],
+) -> None:  # fmt: skip
+    demands = snapshot.demands
+    column = snapshot.rows["demand"]
+    fits = room.fitting(demands.totals, demands.possible, rank)
+    ready = ready[fits[column[ready]]]
     for begin in range(0, len(ready), _BLOCK):
         block = ready[begin : begin + _BLOCK]
         block = block[fits[column[block]] & _below_width(snapshot, block, holders)]
@@ -85,10 +96,9 @@ def _choose(snapshot: Snapshot, room: Room, ready: Rows) -> tuple[list[Place], d
                 fits[number] = False
                 full = True
         if full:
-            fits = room.fitting(demands.totals, demands.possible)
+            fits = room.fitting(demands.totals, demands.possible, rank)
             if not fits.any():
                 break
-    return placements, started
 
 
 def _wanted(snapshot: Snapshot, row: int, holders: Holders) -> int:
@@ -100,22 +110,26 @@ def _wanted(snapshot: Snapshot, row: int, holders: Holders) -> int:
 
 
 def _place(snapshot: Snapshot, room: Room, row: int, number: int, wanted: int) -> list[Place]:
-    """Give a row as much room as it wants and there is, in the pools that it prefers."""
+    """Give a row as much room as it wants and there is, in the pools that it prefers; then places in sites' queues."""
     job_id, tasks = int(snapshot.rows["job"][row]), snapshot.tasks(row)
-    total = snapshot.demands[number].total
-    places = []
-    for choice in snapshot.demands.preference(number):
-        count = room.count(choice, total, wanted)
-        if count:
-            room.take(choice, total, count)
-            wanted -= count
-            taken: Ranges | None = None
-            if tasks is not None:
-                taken, tasks = tasks.take(count)
-            pool = room.pools[choice]
-            places.append(Place(job_id, taken, pool.site, pool.flavor.name))
+    rank, total = int(snapshot.rows["rank"][row]), snapshot.demands[number].total
+    places: list[Place] = []
+    for queued in (None, rank):
+        for choice in snapshot.demands.preference(number):
             if not wanted:
-                break
+                return places
+            if queued is None:
+                count = room.count(choice, total, wanted)
+            else:
+                count = room.count_queued(choice, wanted, rank)
+            if count:
+                room.take(choice, total, count, queued)
+                wanted -= count
+                taken: Ranges | None = None
+                if tasks is not None:
+                    taken, tasks = tasks.take(count)
+                pool = room.pools[choice]
+                places.append(Place(job_id, taken, pool.site, pool.flavor.name))
     return places
 
 
@@ -123,7 +137,7 @@ def _explain(snapshot: Snapshot, room: Room, rows: Rows, started: dict[int, int]
     """Why these rows still wait, where that is news."""
     jobs = snapshot.rows["job"][rows].tolist()
     numbers = snapshot.rows["demand"][rows].tolist()
-    known: dict[int, Reason] = {}
+    known: dict[tuple[int, int], Reason] = {}
     holders = snapshot.limits()
     for row, count in started.items():
         if (limit := snapshot.rows["limit"][row]) >= 0:
@@ -136,9 +150,10 @@ def _explain(snapshot: Snapshot, room: Room, rows: Rows, started: dict[int, int]
             continue
         reason = held_back(snapshot, row, now, holders)
         if reason is None:
-            if number not in known:
-                known[number] = lacking(snapshot, room, number)
-            reason = known[number]
+            kind = number, int(snapshot.rows["rank"][row])
+            if kind not in known:
+                known[kind] = lacking(snapshot, room, *kind)
+            reason = known[kind]
         if snapshot.tell(row, reason):
             news.append((job_id, reason))
     return news

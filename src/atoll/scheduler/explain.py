@@ -39,7 +39,9 @@ def explain(snapshot: Snapshot, job_id: int, now: int) -> Explanation | None:
     queue = snapshot.queue()
     room = snapshot.room()
     number = int(snapshot.rows["demand"][row])
-    reason = held_back(snapshot, row, now, snapshot.limits()) or lacking(snapshot, room, number, exact=True)
+    reason = held_back(snapshot, row, now, snapshot.limits()) or lacking(
+        snapshot, room, number, int(snapshot.rows["rank"][row]), exact=True
+    )
     facts = [_site_fact(snapshot, room, number, state) for _, state in sorted(snapshot.sites.items())]
     tasks = snapshot.tasks(row)
     if tasks is not None:
@@ -67,13 +69,16 @@ def _too_early(not_before: int, backing_off: bool) -> Reason:
     return Reason.of(ReasonCode.BEGIN_TIME, f"Waits for its begin time, {moment}.")
 
 
-def lacking(snapshot: Snapshot, room: Room, number: int, *, exact: bool = False) -> Reason:
-    """What the demand `number` lacks now; `exact`: in current figures, so the sentence changes with them."""
+def lacking(snapshot: Snapshot, room: Room, number: int, rank: int, *, exact: bool = False) -> Reason:
+    """What the demand `number` of a class (its rank) lacks now.
+
+    `exact`: in current figures, so that the sentence changes with them.
+    """
     demand, choices = snapshot.demands[number], snapshot.demands.preference(number)
     openings = [choice for choice in choices if room.open[choice]]
     if not openings:
         return _closed(demand, snapshot)
-    if any(room.count(choice, demand.total, 1) for choice in openings):
+    if any(room.count(choice, demand.total, 1) or room.count_queued(choice, 1, rank) for choice in openings):
         return Reason.of(ReasonCode.NONE)
     nearest = next((choice for choice in openings if room.slots[room.pools[choice].site] > 0), openings[0])
     return Reason.of(ReasonCode.RESOURCES, _shortage(demand, room, nearest, exact))

@@ -5,7 +5,7 @@ them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from atoll.core.reasons import Reason, ReasonCode
 from atoll.core.resources import Resources, format_bytes, format_milli, format_seconds
 from atoll.core.site import Ability, Flavor, Health, Site
 from atoll.core.spec import ConstraintTerm, suggestion
-from atoll.scheduler.model import Demand, Placement, SiteState, Waiting
+from atoll.scheduler.model import CLASSES, Demand, Placement, Running, SiteState, Waiting
 
 FIELDS: dict[Ability, str] = {
     Ability.IMAGE: "environment.image",
@@ -64,11 +64,15 @@ class Used:
 
     resources: Resources = _NOTHING
     attempts: int = 0
+    waiting: list[int] = field(default_factory=lambda: [0] * len(CLASSES))
+    """Of them those that have not begun, by rank."""
 
-    def change(self, resources: Resources, times: int) -> None:
-        """Count `times` attempts (negative: that ended) of this size."""
-        self.resources += resources * times
+    def count(self, running: Running, times: int) -> None:
+        """Count `times` attempts like this one (negative: that ended)."""
+        self.resources += running.request * running.nodes * times
         self.attempts += times
+        if running.waits:
+            self.waiting[running.rank] += times
 
 
 def is_remote(site: Site) -> bool:
@@ -96,9 +100,11 @@ def placement_obstacle(placement: Placement, nodes: int, site: Site) -> Obstacle
     wanted = placement.abilities | ({Ability.MULTINODE} if nodes > 1 else frozenset())
     for ability in sorted(wanted - report.abilities):
         return Obstacle(FIELDS[ability], f"{name} has no ability {ability} ({FIELDS[ability]})")
-    owner = report.owner
-    if owner is not None and placement.person != owner and Ability.OTHER_PERSONS not in report.abilities:
-        return Obstacle("person", f"{name} runs only jobs of {owner}")
+    if site.identity is not None:
+        if not site.identity.serves(placement.person):
+            return Obstacle("person", f"{name} has no account for {placement.person}")
+    elif report.owner not in (None, placement.person) and Ability.OTHER_PERSONS not in report.abilities:
+        return Obstacle("person", f"{name} runs only jobs of {report.owner}")
     labels = site.all_labels
     for term in placement.constraints:
         if not term.allows(labels):
@@ -249,22 +255,30 @@ class Room:
         self.pools = pools
         self.states = states
         self.open = [is_open(states[pool.site]) for pool in pools]
+        unused = Used()
         self.free = [
-            pool.flavor.total - used[place].resources if (place := (pool.site, pool.flavor.name)) in used
-            else pool.flavor.total
+            pool.flavor.total - pool.flavor.others - used.get((pool.site, pool.flavor.name), unused).resources
             for pool in pools
-        ]  # fmt: skip
+        ]
         taken = dict.fromkeys(states, 0)
+        self.backlog = {name: [state.backlog(rank) for rank in range(len(CLASSES))] for name, state in states.items()}
+        """How many more attempts of each rank may wait in each site's own queue."""
         for (site, _), use in used.items():
             if site in taken:
                 taken[site] += use.attempts
+                self.backlog[site] = [
+                    left - waiting for left, waiting in zip(self.backlog[site], use.waiting, strict=True)
+                ]
         self.slots = {name: _limit(state) - taken[name] for name, state in states.items()}
         """How many more attempts each site takes."""
 
-    def fitting(self, totals: NDArray[np.void], possible: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Which of many demands fit somewhere now; both arrays have a row for each, see `Demands`."""
+    def fitting(self, totals: NDArray[np.void], possible: NDArray[np.bool_], rank: int) -> NDArray[np.bool_]:
+        """Which of many demands of a rank are taken somewhere now; both arrays have a row for each, see `Demands`."""
         fits = np.zeros(len(totals), np.bool_)
         for number, free in self._with_room():
+            if self.backlog[self.pools[number].site][rank] > 0:
+                fits |= possible[:, number]
+                continue
             fits |= (
                 possible[:, number]
                 & (totals["cpu"] <= free.cpu)
@@ -292,10 +306,18 @@ class Room:
             most = min(most, free.gpu // total.gpu)
         return max(0, most)
 
-    def take(self, number: int, total: Resources, times: int) -> None:
-        """Count `total` down from a pool, `times` times."""
+    def count_queued(self, number: int, most: int, rank: int) -> int:
+        """How many attempts of a rank, at most `most`, may be given to the queue of a pool's site."""
+        site = self.pools[number].site
+        return max(0, min(most, self.slots[site], self.backlog[site][rank])) if self.open[number] else 0
+
+    def take(self, number: int, total: Resources, times: int, queued: int | None = None) -> None:
+        """Count `total` down from a pool, `times` times; `queued`: the rank of those that wait in the site's queue."""
+        site = self.pools[number].site
         self.free[number] -= total * times
-        self.slots[self.pools[number].site] -= times
+        self.slots[site] -= times
+        if queued is not None:
+            self.backlog[site][queued] -= times
 
 
 def is_open(state: SiteState) -> bool:
@@ -304,5 +326,5 @@ def is_open(state: SiteState) -> bool:
 
 
 def _limit(state: SiteState) -> int:
-    limits = (state.depth, state.site.report.max_jobs if state.site.report else None)
-    return min((limit for limit in limits if limit is not None), default=2**62)
+    limit = state.site.report.max_jobs if state.site.report else None
+    return 2**62 if limit is None else limit

@@ -18,6 +18,13 @@ RANKS: dict[JobClass, int] = {
     JobClass.OPPORTUNISTIC: 3,
 }
 """Which class goes first: the smaller number."""
+CLASSES: tuple[JobClass, ...] = tuple(RANKS)
+"""The classes by their rank."""
+BACKLOG = (4, 4, 16, 0)
+"""By rank: how many attempts of a class wait at most in an engine's queue, where the site file does not say.
+
+Enough that an engine which frees room between two observations finds work; few enough that the order stays ours.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +126,9 @@ class Running:
     flavor: str
     request: Resources
     nodes: int = 1
+    rank: int = RANKS[JobClass.BATCH]
+    waits: bool = False
+    """Whether it has not begun, as far as is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +138,13 @@ class SiteState:
     site: Site
     drained: bool = False
     """Whether it gets nothing new."""
-    depth: int | None = None
-    """Most attempts of ours that it is given at once, beside its engine's own limit; None: what has room."""
+
+    def backlog(self, rank: int) -> int:
+        """How many attempts of a class (its rank) may wait in the site's own queue; 0 where it has none."""
+        site = self.site
+        if site.report is None or not site.report.queues:
+            return 0
+        return site.backlog.get(CLASSES[rank], BACKLOG[rank])
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from atoll.core.ranges import Ranges
 from atoll.core.reasons import Reason
 from atoll.core.resources import Resources
+from atoll.core.site import Flavor
 from atoll.scheduler import model
 from atoll.scheduler.demands import Demands
 from atoll.scheduler.fit import Pool, Room, Used, pools_of
@@ -30,6 +31,7 @@ _WAITING: Columns = [
 ]  # fmt: skip
 _RUNNING: Columns = [
     ("job", "i8"), ("cpu", "i8"), ("memory", "i8"), ("gpu", "i8"), ("nodes", "i4"), ("place", "i4"),
+    ("rank", "i1"), ("waits", "?"),
 ]  # fmt: skip
 _LIMITS: Columns = [("holders", "i4"), ("uses", "i4")]
 _ENDLESS = -1  # width and limit of what has no limit
@@ -164,9 +166,10 @@ class Snapshot:
         request = running.request
         row = self._running.add(running.attempt_id)
         self._running.rows[row] = (
-            running.job_id, request.cpu, request.memory, request.gpu, running.nodes, number,
+            running.job_id, request.cpu, request.memory, request.gpu, running.nodes, number, running.rank,
+            running.waits,
         )  # fmt: skip
-        self._used.setdefault(place, Used()).change(request * running.nodes, 1)
+        self._used.setdefault(place, Used()).count(running, 1)
         self._count_holder(running.job_id, 1)
 
     def _room_freed(self, attempt_id: str) -> None:
@@ -174,7 +177,7 @@ class Snapshot:
         if row is not None:
             running = self._running_at(attempt_id, row)
             place = (running.site, running.flavor)
-            self._used[place].change(running.request * running.nodes, -1)
+            self._used[place].count(running, -1)
             if not self._used[place].attempts:
                 del self._used[place]
             self._running.release((row,))
@@ -271,9 +274,9 @@ class Snapshot:
         return self._running_at(attempt_id, self._running.index[attempt_id])
 
     def _running_at(self, attempt_id: str, number: int) -> Running:
-        job, cpu, memory, gpu, nodes, place = self._running.rows[number].item()
+        job, cpu, memory, gpu, nodes, place, rank, waits = self._running.rows[number].item()
         site, flavor = self._places[place]
-        return Running(attempt_id, job, site, flavor, Resources(cpu, memory, gpu), nodes)
+        return Running(attempt_id, job, site, flavor, Resources(cpu, memory, gpu), nodes, rank, waits)
 
     # ---- reasons told before
 
@@ -314,7 +317,7 @@ class Snapshot:
         assert len(self._tasks) == arrays, "tasks without a job"
         used: dict[tuple[str, str], Used] = {}
         for attempt in running.values():
-            used.setdefault((attempt.site, attempt.flavor), Used()).change(attempt.request * attempt.nodes, 1)
+            used.setdefault((attempt.site, attempt.flavor), Used()).count(attempt, 1)
         assert self._used == used, "what the pools hold is not the sum of what runs"
         holders = Counter(attempt.job_id for attempt in running.values())
         assert self._holders == holders, "those that hold room are miscounted"
@@ -338,7 +341,7 @@ class Snapshot:
 
     def _only_free_differs(self) -> bool:
         def bare(pools: Iterable[Pool]) -> list[Pool]:
-            return [replace(pool, flavor=replace(pool.flavor, free=None)) for pool in pools]
+            return [replace(pool, flavor=_lasting(pool.flavor)) for pool in pools]
 
         return bare(self.pools) == bare(pools_of(self.sites.values()))
 
@@ -357,5 +360,11 @@ def _essence(state: SiteState) -> Any:
     report = state.site.report
     if report is None:
         return None
-    flavors = tuple(replace(flavor, free=None) for flavor in report.flavors)
-    return state.site.all_labels, flavors, report.abilities, report.max_walltime, report.owner
+    flavors = tuple(map(_lasting, report.flavors))
+    return (
+        state.site.all_labels, flavors, report.abilities, report.max_walltime, report.owner, state.site.identity,
+    )  # fmt: skip
+
+
+def _lasting(flavor: Flavor) -> Flavor:
+    return replace(flavor, free=None, others=Resources())

@@ -1,18 +1,28 @@
 """HTTP: the sites."""
 
-from typing import Annotated
+import asyncio
+import json
+import time
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Request
 from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
 
+from atoll.core.clock import to_micros
+from atoll.core.errors import Invalid, Unavailable
 from atoll.core.site import Ability, Health
-from atoll.faces.http.auth import Caller, Here
+from atoll.core.site_file import SiteFile, read_site
+from atoll.drivers.base import DriverError
+from atoll.faces.http.auth import Caller, Here, require_administrator
+from atoll.faces.http.body import json_body, read_json
 from atoll.faces.http.problems import problems
 from atoll.sites import service
 
 router = APIRouter(tags=["sites"])
 SiteName = Annotated[str, Path(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+@=-]{0,62}$")]
+_ANSWER_WITHIN = 30.0
+"""Seconds that a site has for describing itself while somebody waits."""
 
 
 class Amounts(BaseModel):
@@ -24,13 +34,14 @@ class Amounts(BaseModel):
 
 
 class FlavorDocument(BaseModel):
-    """A kind of hardware at a site."""
+    """A kind of hardware at a site; `used` by jobs of this platform, `others` by others, as far as is known."""
 
     name: str
     nodes: int
     total: Amounts
     node: Amounts
     used: Amounts
+    others: Amounts
 
 
 class SiteDocument(BaseModel):
@@ -40,6 +51,8 @@ class SiteDocument(BaseModel):
     driver: str
     labels: dict[str, str]
     health: Health
+    drained: bool
+    identity: str
     message: str
     seen_at: str | None
     flavors: list[FlavorDocument]
@@ -53,6 +66,21 @@ class SiteList(BaseModel):
     items: list[SiteDocument]
 
 
+class SiteChange(BaseModel):
+    """What an operator changes about a site."""
+
+    drained: bool
+
+
+class Described(BaseModel):
+    """What a site said just now."""
+
+    seconds: float
+    flavors: list[FlavorDocument]
+    abilities: list[Ability]
+    notes: list[str]
+
+
 @router.get("/sites", response_model=SiteList, responses=problems())
 async def list_sites(_who: Caller, platform: Here) -> Response:
     """All sites: what they have, what of it jobs of this platform use, how they do."""
@@ -63,3 +91,92 @@ async def list_sites(_who: Caller, platform: Here) -> Response:
 async def get_site(name: SiteName, _who: Caller, platform: Here) -> Response:
     """One site."""
     return JSONResponse(await platform.database.read(lambda connection: service.get(connection, name)))
+
+
+@router.get("/sites/{name}/file", response_model=SiteFile, responses=problems(403, 404))
+async def get_site_file(name: SiteName, who: Caller, platform: Here) -> Response:
+    """The site as it is configured; for administrators."""
+    require_administrator(who, "see how a site is configured")
+    file = await platform.database.read(lambda connection: service.file_of(connection, name))
+    return JSONResponse(file.model_dump(mode="json"))
+
+
+@router.put(
+    "/sites/{name}", response_model=SiteDocument,
+    responses={**problems(403, 409, 413, 415), 201: {"model": SiteDocument, "description": "The site is new."}},
+    openapi_extra={"requestBody": {"required": True, "content": {"application/json": {
+        "schema": {"$ref": "#/components/schemas/SiteFile"}}}}},
+)  # fmt: skip
+async def put_site(request: Request, name: SiteName, who: Caller, platform: Here) -> Response:
+    """Add a site, or change how it is configured; at work within seconds. For administrators."""
+    require_administrator(who, "configure sites")
+    file = read_site(_parsed(await json_body(request)))
+    if file.name != name:
+        raise Invalid("wrong_name", f"The file is of the site {file.name!r}, the address of {name!r}.", field="name")
+    platform.check_site(file)
+    now = to_micros(platform.clock())
+
+    def work(connection: Any) -> tuple[bool | None, dict[str, Any]]:
+        return service.put(connection, file, now), service.get(connection, name)
+
+    added, document = await platform.database.write(work)
+    platform.changed()
+    return JSONResponse(document, 201 if added else 200)
+
+
+def _parsed(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise Invalid("bad_json", "The body is not JSON that can be read.", field="body") from None
+
+
+@router.patch(
+    "/sites/{name}", response_model=SiteDocument, responses=problems(403, 404, 413, 415),
+    openapi_extra={"requestBody": {"required": True, "content": {"application/json": {
+        "schema": {"$ref": "#/components/schemas/SiteChange"}}}}},
+)  # fmt: skip
+async def change_site(request: Request, name: SiteName, who: Caller, platform: Here) -> Response:
+    """Drain a site (what runs there goes on, nothing new starts) or let it work again. For administrators."""
+    require_administrator(who, "drain sites")
+    change = await read_json(request, SiteChange)
+    now = to_micros(platform.clock())
+
+    def work(connection: Any) -> dict[str, Any]:
+        service.set_drained(connection, name, change.drained, now)
+        return service.get(connection, name)
+
+    document = await platform.database.write(work)
+    platform.changed()
+    return JSONResponse(document)
+
+
+@router.delete("/sites/{name}", status_code=204, response_class=Response, responses=problems(403, 404, 409))
+async def remove_site(name: SiteName, who: Caller, platform: Here) -> Response:
+    """Remove a site at which no job is any more. For administrators."""
+    require_administrator(who, "remove sites")
+    now = to_micros(platform.clock())
+    await platform.database.write(lambda connection: service.remove(connection, name, now))
+    platform.changed()
+    return Response(status_code=204)
+
+
+@router.post("/sites/{name}/describe", response_model=Described, responses=problems(403, 404, 503))
+async def describe_site(name: SiteName, who: Caller, platform: Here) -> Response:
+    """Ask the site what it has, now, and wait for its answer. For administrators."""
+    require_administrator(who, "question sites")
+    await platform.database.read(lambda connection: service.get(connection, name))
+    driver = platform.driver_for(name)
+    if driver is None:
+        raise Unavailable(
+            "site_elsewhere", f"Site {name} cannot be reached from this part of the platform now; try again.",
+            retry_after=5,
+        )  # fmt: skip
+    began = time.monotonic()
+    try:
+        async with asyncio.timeout(_ANSWER_WITHIN):
+            report = await driver.describe()
+    except (DriverError, TimeoutError) as error:
+        words = str(error) or f"no answer within {_ANSWER_WITHIN:.0f} seconds"
+        raise Unavailable("site_silent", f"Site {name} does not answer: {words}", retry_after=10) from error
+    return JSONResponse({"seconds": round(time.monotonic() - began, 3), **service.described(name, report, {})})

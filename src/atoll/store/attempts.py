@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, or_, select, update
 
 from atoll.core.ranges import Ranges
 from atoll.core.reasons import ReasonCode, reason_of_end
 from atoll.core.resources import Resources
+from atoll.core.spec import JobClass
 from atoll.core.states import (
     FAULTS,
     HOLDS_ROOM,
@@ -417,6 +418,9 @@ class Room:
     flavor: str
     request: Resources
     nodes: int
+    class_: str
+    waits: bool
+    """Whether it has not begun, as far as is known."""
     array_id: int | None = None
     """Of a task: its array."""
 
@@ -425,7 +429,7 @@ def rooms(connection: Connection, job_ids: Sequence[int] | None) -> list[Room]:
     """The room taken by attempts that have not ended: of some jobs (rows), or of all."""
     columns = (
         attempts.c.id, attempts.c.job_id, attempts.c.site, attempts.c.flavor, attempts.c.cpu, attempts.c.memory,
-        attempts.c.gpu, attempts.c.nodes, jobs.c.array_id,
+        attempts.c.gpu, attempts.c.nodes, attempts.c.state, jobs.c.class_, jobs.c.array_id,
     )  # fmt: skip
     known = select(*columns).outerjoin_from(attempts, jobs, jobs.c.id == attempts.c.job_id)
     query = known.where(attempts.c.kept, attempts.c.state != AttemptState.ENDED)
@@ -436,7 +440,17 @@ def rooms(connection: Connection, job_ids: Sequence[int] | None) -> list[Room]:
         for piece in chunked(job_ids):
             found += connection.execute(query.where(attempts.c.job_id.in_(piece)))
     return [
-        Room(row.id, row.job_id, row.site, row.flavor, Resources(row.cpu, row.memory, row.gpu), row.nodes, row.array_id)
+        Room(
+            row.id,
+            row.job_id,
+            row.site,
+            row.flavor,
+            Resources(row.cpu, row.memory, row.gpu),
+            row.nodes,
+            row.class_ or JobClass.BATCH,
+            row.state != AttemptState.RUNNING,
+            row.array_id,
+        )
         for row in found
     ]
 
@@ -502,6 +516,12 @@ def end_unsubmitted(connection: Connection, ids: Sequence[str], now: int) -> lis
     return [row.id for row in found]
 
 
+def sites_with_placed(connection: Connection) -> list[str]:
+    """The sites at which something was placed that nobody has handed over."""
+    query = select(attempts.c.site).distinct().where(attempts.c.kept, attempts.c.state == AttemptState.PLACED)
+    return list(connection.execute(query).scalars())
+
+
 def recall(connection: Connection, site: str, message: str, now: int) -> int:
     """Take back what was placed at a site and never reached it: its jobs wait again, or end where that was asked.
 
@@ -513,3 +533,20 @@ def recall(connection: Connection, site: str, message: str, now: int) -> int:
     ended(connection, ends, now)
     finish(connection, [Finished(row.id, row.job_id, retries=0, rerun=False) for row in rows], now)
     return len(rows)
+
+
+def count_unfinished(connection: Connection, site: str) -> int:
+    """How many attempts at a site have not ended, or have something there that their jobs wait for."""
+    query = (
+        select(func.count())
+        .select_from(attempts)
+        .join(jobs, jobs.c.id == attempts.c.job_id)
+        .where(
+            attempts.c.site == site, attempts.c.kept,
+            or_(
+                attempts.c.state != AttemptState.ENDED,
+                (jobs.c.state == JobState.FINISHING) & (jobs.c.attempt_id == attempts.c.id),
+            ),
+        )
+    )  # fmt: skip
+    return int(connection.execute(query).scalar_one())

@@ -41,12 +41,13 @@ class Used:
     attempts: int
 
 
-def used(connection: Connection) -> dict[tuple[str, str], Used]:
-    """Room in use, by site and flavor."""
+def used(connection: Connection, *, running: bool = False) -> dict[tuple[str, str], Used]:
+    """Room in use, by site and flavor: by all that was placed, or only by what runs."""
     query = text(
         "SELECT site, flavor, count(*) AS number, sum(cpu * nodes) AS cpu, sum(memory * nodes) AS memory, "
-        "sum(gpu * nodes) AS gpu FROM attempts WHERE kept AND state <> 'ended' GROUP BY site, flavor"
-    )
+        "sum(gpu * nodes) AS gpu FROM attempts WHERE kept AND state <> 'ended' AND (state = 'running' OR NOT :running) "
+        "GROUP BY site, flavor"
+    ).bindparams(running=running)
     return {
         (row.site, row.flavor): Used(Resources(int(row.cpu), int(row.memory), int(row.gpu)), int(row.number))
         for row in connection.execute(query)

@@ -1,26 +1,69 @@
 """Sites as configured, and what their drivers last reported."""
 
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from atoll.core.clock import from_micros
 from atoll.core.resources import Resources
 from atoll.core.site import Ability, Flavor, Health, Site, SiteReport
+from atoll.core.site_file import Identity
+from atoll.core.spec import JobClass
+from atoll.store import events
 from atoll.store.tables import sites
 
 
-def put(connection: Connection, name: str, driver: str, labels: dict[str, str], config: dict[str, object]) -> None:
-    """Add the site, or change how it is configured; its report stays."""
-    values = {"driver": driver, "labels": json.dumps(labels), "config": json.dumps(config)}
-    if connection.execute(update(sites).where(sites.c.name == name).values(values)).rowcount == 0:
-        connection.execute(insert(sites).values(name=name, health=Health.UNKNOWN, message="", **values))
+@dataclass(frozen=True)
+class Configured:
+    """How a site is configured. `revision` rises with each change."""
+
+    name: str
+    driver: str
+    config: Mapping[str, Any]
+    identity: Identity | None
+    local: bool
+    """Whether it is the machine of one replica, which alone works with it."""
+    revision: int
+
+
+def put(
+    connection: Connection, name: str, driver: str, labels: Mapping[str, str], config: Mapping[str, Any], *,
+    identity: Identity | None = None, backlog: Mapping[JobClass, int] | None = None, local: bool = False,
+) -> bool | None:  # fmt: skip
+    """Add the site (True), or change how it is configured (False; its report stays); None: it was so before."""
+    values: dict[str, Any] = {
+        "driver": driver, "labels": json.dumps(dict(labels)), "config": json.dumps(dict(config)),
+        "identity": json.dumps(identity.model_dump(mode="json")) if identity is not None else None,
+        "backlog": json.dumps(dict(backlog or {})), "local": local,
+    }  # fmt: skip
+    before = connection.execute(select(sites).where(sites.c.name == name)).one_or_none()
+    if before is None:
+        connection.execute(insert(sites).values(name=name, health=Health.UNKNOWN, message="", revision=1, **values))
+        return True
+    if all(getattr(before, key) == value for key, value in values.items()):
+        return None
+    connection.execute(update(sites).where(sites.c.name == name).values(revision=before.revision + 1, **values))
+    return False
 
 
 def remove(connection: Connection, name: str) -> None:
     """Take the site out."""
     connection.execute(delete(sites).where(sites.c.name == name))
+
+
+def set_drained(connection: Connection, name: str, drained: bool) -> bool:
+    """Let the site get no new work, or work again; whether that is a change."""
+    statement = update(sites).where(sites.c.name == name, sites.c.drained != drained)
+    return connection.execute(statement.values(drained=drained)).rowcount == 1
+
+
+def tell(connection: Connection, name: str, what: str, message: str, now: int) -> None:
+    """Write the event that something about a site has changed: its health, or what an operator did."""
+    data = json.dumps({"site": name, "health": what, "message": message})
+    events.append(connection, [{"at": now, "kind": "site", "state": what, "data": data}])
 
 
 def set_report(connection: Connection, name: str, report: SiteReport, now: int) -> None:
@@ -43,30 +86,50 @@ def get_health(connection: Connection, name: str) -> Health | None:
     return Health(found) if found is not None else None
 
 
-def get_config(connection: Connection, name: str) -> Row[str, str] | None:
-    """Driver and configuration (JSON) of a site."""
-    return connection.execute(select(sites.c.driver, sites.c.config).where(sites.c.name == name)).one_or_none()
+def configured(connection: Connection) -> dict[str, Configured]:
+    """How the sites are configured, by name."""
+    columns = (sites.c.name, sites.c.driver, sites.c.config, sites.c.identity, sites.c.local, sites.c.revision)
+    return {row.name: _configured(row) for row in connection.execute(select(*columns).order_by(sites.c.name))}
+
+
+def revisions(connection: Connection) -> dict[str, int]:
+    """The revision of each site, by name: cheap to ask again and again."""
+    return {row.name: row.revision for row in connection.execute(select(sites.c.name, sites.c.revision))}
+
+
+def get_identity(connection: Connection, name: str) -> Identity | None:
+    """Whose accounts jobs at a site run as; None where that is the driver's matter."""
+    text = connection.execute(select(sites.c.identity).where(sites.c.name == name)).scalar()
+    return Identity.model_validate(json.loads(text)) if text else None
 
 
 def load(connection: Connection) -> list[Site]:
     """All sites, by name."""
-    return [
-        Site(
-            name=row.name,
-            driver=row.driver,
-            labels=json.loads(row.labels),
-            report=_parse(row.report) if row.report else None,
-            health=Health(row.health),
-            seen_at=from_micros(row.seen_at) if row.seen_at is not None else None,
-            message=row.message,
-        )
-        for row in connection.execute(select(sites).order_by(sites.c.name))
-    ]
+    return [_site(row) for row in connection.execute(select(sites).order_by(sites.c.name))]
 
 
 def drained(connection: Connection) -> set[str]:
     """Names of the sites that get no new work."""
     return set(connection.execute(select(sites.c.name).where(sites.c.drained)).scalars())
+
+
+def _configured(row: Row[*tuple[Any, ...]]) -> Configured:
+    identity = Identity.model_validate(json.loads(row.identity)) if row.identity else None
+    return Configured(row.name, row.driver, json.loads(row.config), identity, row.local, row.revision)
+
+
+def _site(row: Row[*tuple[Any, ...]]) -> Site:
+    return Site(
+        name=row.name,
+        driver=row.driver,
+        labels=json.loads(row.labels),
+        report=_parse(row.report) if row.report else None,
+        health=Health(row.health),
+        seen_at=from_micros(row.seen_at) if row.seen_at is not None else None,
+        message=row.message,
+        identity=Identity.model_validate(json.loads(row.identity)) if row.identity else None,
+        backlog={JobClass(name): depth for name, depth in json.loads(row.backlog).items()},
+    )
 
 
 def _dump(report: SiteReport) -> str:
@@ -82,6 +145,7 @@ def _parse(text: str) -> SiteReport:
             node=Resources(**item["node"]),
             nodes=item["nodes"],
             free=Resources(**item["free"]) if item["free"] else None,
+            others=Resources(**item["others"]),
         )
         for item in document.pop("flavors")
     )

@@ -264,6 +264,12 @@ sites = Table(
     Column("driver", String(63), nullable=False),
     Column("labels", Text, nullable=False),
     Column("config", Text, nullable=False),
+    Column("identity", Text),
+    Column("backlog", Text, nullable=False, server_default="{}"),
+    # the machine of one replica, which alone works with it
+    Column("local", Boolean, nullable=False, server_default=false()),
+    # rises with each change of the columns above
+    Column("revision", Integer, nullable=False, server_default="1"),
     Column("drained", Boolean, nullable=False, server_default=false()),
     Column("health", String(16), nullable=False),
     Column("message", Text, nullable=False, server_default=""),

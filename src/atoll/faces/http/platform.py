@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from atoll.core.clock import Clock, system_clock
+from atoll.core.site_file import SiteFile
 from atoll.drivers.base import Driver
 from atoll.store.database import Database
 from atoll.store.files import FileStore
@@ -30,6 +31,10 @@ def _no_driver(_site: str) -> Driver | None:
     return None
 
 
+def _any_site(_site: SiteFile) -> None:
+    """The default of `Platform.check_site`: no driver is here to say what it takes."""
+
+
 def _ready() -> str | None:
     """The default of `Platform.ready`."""
     return None
@@ -52,6 +57,8 @@ class Platform:
     """Called after each write, so that the loops look at once."""
     driver_for: Callable[[str], Driver | None] = _no_driver
     """The live driver of a site; None where this replica has none."""
+    check_site: Callable[[SiteFile], None] = _any_site
+    """Raises Invalid for a site whose driver is not there, or does not take its config."""
     ready: Callable[[], str | None] = _ready
     """None where the control plane runs, else the sentence that says why not."""
     file_limit: int = 10 * 1024 * MEBIBYTE

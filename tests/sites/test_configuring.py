@@ -1,0 +1,98 @@
+"""Sites are added, changed, drained and removed over HTTP, by administrators alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from atoll.core.site import Ability
+from atoll.core.states import Outcome
+from atoll.store import events, sites
+from tests.support.http import Served
+from tests.support.rows import end, run
+
+SITES = "/api/v1/sites"
+TOY: dict[str, Any] = {"name": "toy", "driver": "fake", "labels": {"region": "eu"}, "config": {"cpus": "4"}}
+
+
+async def put(served: Served, person: str = "root", **changes: Any) -> Any:
+    file = {**TOY, **changes}
+    async with served.client(person) as client:
+        return await client.put(f"{SITES}/{file['name']}", json=file)
+
+
+async def test_a_site_is_added_once_and_changed_by_the_same_request(served: Served) -> None:
+    first = await put(served)
+    assert (first.status_code, first.json()["identity"], first.json()["health"]) == (201, "owner", "unknown")
+    again = await put(served)
+    assert again.status_code == 200
+    changed = await put(served, identity="shared", labels={"region": "us"})
+    assert (changed.json()["identity"], changed.json()["labels"]["region"]) == ("shared", "us")
+    revisions = await served.database.read(sites.revisions)
+    assert revisions == {"toy": 2}, "what changed nothing must restart nothing"
+    told = await served.database.read(lambda connection: events.after(connection, 0, kinds=["site"]))
+    assert [event.data["health"] for event in told] == ["configured", "configured"]
+
+
+async def test_the_file_comes_back_as_it_was_to_administrators_only(served: Served) -> None:
+    await put(served, identity={"map": {"anna": "hpc-anna"}}, backlog={"batch": 7})
+    async with served.client("root") as root, served.client("anna") as anna:
+        got = (await root.get(f"{SITES}/toy/file")).json()
+        assert got == {**TOY, "identity": {"map": {"anna": "hpc-anna"}}, "backlog": {"batch": 7}}
+        assert (await anna.get(f"{SITES}/toy/file")).status_code == 403
+        assert (await anna.get(f"{SITES}/toy")).json()["identity"] == "mapped"
+        assert (await root.get(f"{SITES}/nothing/file")).status_code == 404
+
+
+async def test_members_change_nothing(served: Served) -> None:
+    await put(served)
+    assert (await put(served, "anna", labels={})).status_code == 403
+    async with served.client("anna") as anna:
+        assert (await anna.patch(f"{SITES}/toy", json={"drained": True})).status_code == 403
+        assert (await anna.delete(f"{SITES}/toy")).status_code == 403
+        assert (await anna.post(f"{SITES}/toy/describe")).status_code == 403
+        assert (await anna.get(f"{SITES}/toy")).json()["labels"]["region"] == "eu"
+
+
+async def test_a_file_for_another_name_and_wrong_fields_are_refused_by_name(served: Served) -> None:
+    async with served.client("root") as root:
+        other = await root.put(f"{SITES}/other", json=TOY)
+        assert (other.status_code, other.json()["field"]) == (422, "name")
+        wrong = await root.put(f"{SITES}/toy", json={**TOY, "identity": "everyone"})
+        assert (wrong.status_code, wrong.json()["field"]) == (422, "identity")
+        garbage = await root.put(f"{SITES}/toy", content=b"{", headers={"content-type": "application/json"})
+        assert garbage.status_code == 422
+        assert (await root.patch(f"{SITES}/none", json={"drained": True})).status_code == 404
+        assert (await root.delete(f"{SITES}/none")).status_code == 404
+    assert await served.database.read(sites.revisions) == {}
+
+
+async def test_a_drained_site_says_so_and_works_again_when_told(served: Served) -> None:
+    await served.add_site("here")
+    async with served.client("root") as root:
+        assert (await root.patch(f"{SITES}/here", json={"drained": True})).json()["drained"] is True
+        assert (await root.get(SITES)).json()["items"][0]["drained"] is True
+        assert (await root.patch(f"{SITES}/here", json={"drained": False})).json()["drained"] is False
+
+
+async def test_a_site_with_jobs_is_not_removed_and_gets_no_other_driver(served: Served) -> None:
+    abilities = frozenset({Ability.OTHER_PERSONS})
+    await served.add_site("toy", abilities=abilities)
+    job = await served.submit()
+    [attempt] = await served.database.write(lambda connection: run(connection, job, site="toy"))
+    refused = await put(served, driver="process", config={})
+    assert (refused.status_code, refused.json()["code"]) == (409, "site_in_use")
+    async with served.client("root") as root:
+        kept = await root.delete(f"{SITES}/toy")
+        assert (kept.status_code, kept.json()["code"]) == (409, "site_in_use")
+        assert "1 attempts" in kept.json()["detail"]
+        await served.database.write(lambda connection: end(connection, [attempt], Outcome.SUCCEEDED))
+        assert (await root.delete(f"{SITES}/toy")).status_code == 204
+        assert (await root.get(f"{SITES}/toy")).status_code == 404
+
+
+async def test_the_machine_of_a_replica_is_not_configured_from_outside(served: Served) -> None:
+    await served.database.write(lambda connection: sites.put(connection, "mine", "process", {}, {}, local=True))
+    refused = await put(served, name="mine")
+    assert (refused.status_code, refused.json()["code"]) == (409, "local_site")
+    async with served.client("root") as root:
+        assert (await root.delete(f"{SITES}/mine")).json()["code"] == "local_site"
