@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
 from atoll.control.drivers import Drivers
 from atoll.control.leases import LeaseKeeper
@@ -22,6 +23,7 @@ from atoll.core.ids import new_instance_id
 from atoll.core.site import Health
 from atoll.core.site_file import Identity
 from atoll.drivers.base import DriverSetup
+from atoll.drivers.fake import FakeDriver
 from atoll.store import leases, sites
 from atoll.store.database import Database
 from atoll.store.files import FileStore
@@ -49,12 +51,11 @@ class Replica:
         return SiteWork(self.tools, site.name, driver)
 
     async def put(self, name: str, driver: str = "fake", **config: Any) -> None:
-        await self.tools.database.write(
-            lambda connection: (
-                sites.put(connection, name, driver, {}, config, identity=Identity(shared=True)),
-                sites.tell(connection, name, "configured", "", self.tools.now()),
-            )
-        )
+        def write(connection: Connection) -> None:
+            sites.put(connection, name, driver, {}, config, identity=Identity(shared=True))
+            sites.tell(connection, name, "configured", "", self.tools.now())
+
+        await self.tools.database.write(write)
         self.pump.poke()
 
     async def until(self, condition: Callable[[], object]) -> None:
@@ -119,7 +120,7 @@ def test_a_third_partys_driver_must_be_enabled_by_name(monkeypatch: pytest.Monke
     assert Drivers().names() == []
     with pytest.raises(Invalid, match=r"drivers: \[theirs\]"):
         Drivers().make("theirs", setup)
-    assert Drivers(["theirs"]).make("theirs", setup)
+    assert isinstance(Drivers(["theirs"]).make("theirs", setup), FakeDriver)
 
 
 def test_a_driver_whose_parts_are_missing_is_told_as_such(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy.event import listen, remove
 
 from atoll.core.ids import JobRef
 from atoll.core.states import JobState, Outcome
+from atoll.drivers.base import Held
 from atoll.jobs import actions
 from atoll.jobs.actions import Target
 from atoll.store import attempts, events, jobs
@@ -335,8 +336,8 @@ class _Signalled:
     def __init__(self) -> None:
         self.got: list[tuple[str, int]] = []
 
-    async def signal(self, attempt_id: str, signal: int) -> None:
-        self.got.append((attempt_id, signal))
+    async def signal(self, attempt: Held, signal: int) -> None:
+        self.got.append((attempt.attempt_id, signal))
 
 
 async def test_a_signal_goes_to_what_runs(served: Served) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from atoll.core.errors import Invalid
 from atoll.core.ids import JobRef
 from atoll.core.states import Outcome
-from atoll.drivers.base import DriverError, LogChunk
+from atoll.drivers.base import DriverError, Held, LogChunk
 from atoll.faces.http.sse import ServerEvent
 from atoll.jobs.follow import Follower, Position, whole_characters
 from atoll.store import attempts, logs
@@ -37,7 +37,8 @@ class LiveLogs:
         """What the attempt's program does."""
         self.written[attempt_id, stream] = self.written.get((attempt_id, stream), b"") + data
 
-    async def read_log(self, attempt_id: str, stream: str, offset: int, limit: int) -> LogChunk:
+    async def read_log(self, attempt: Held, stream: str, offset: int, limit: int) -> LogChunk:
+        attempt_id = attempt.attempt_id
         """As drivers do."""
         if self.silent:
             raise DriverError("connection refused")

@@ -6,13 +6,17 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
+from atoll.core.site_file import SiteFile
 from atoll.core.spec import JobSpec
 from atoll.faces.http.problems import Problem
 from atoll.jobs.change import JobChanges
 from atoll.jobs.model import SignalRequest
 from atoll.people.model import TokenRequest
+from atoll.sites.routes import SiteChange
 
-_BODIES: tuple[type[BaseModel], ...] = (JobSpec, JobChanges, SignalRequest, TokenRequest, Problem)
+_BODIES: tuple[type[BaseModel], ...] = (
+    JobSpec, JobChanges, SignalRequest, SiteChange, SiteFile, TokenRequest, Problem,
+)  # fmt: skip
 _LINKS = (
     (("/api/v1/jobs", "post"), "id", "$response.body#/id"),
     (("/api/v1/tokens", "post"), "token_id", "$response.body#/id"),
