@@ -21,11 +21,11 @@ CODE := $(wildcard src tests scripts bench examples)
 
 export PYTHON
 
-.PHONY: help up install test lint format bench chaos docs lock engines clean
+.PHONY: help up install test lint format bench chaos demo-sites chaos-sites docs lock engines clean
 
 help: ## list the targets
 	@echo 'Atoll: make TARGET [NAME=value]'
-	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 up: $(VENV)/.server ## install what the platform needs and run it here: DATA=./atoll-data PORT=8470
 	@scripts/how-to-try '$(strip $(DATA))' '$(strip $(PORT))'
@@ -58,7 +58,15 @@ bench: engines $(VENV)/.dev ## the benchmarks: a table with medians: BENCH_ARGS=
 
 chaos: engines $(VENV)/.dev ## kill, pause and cut off a running platform, at full size: PYTEST_ARGS=...
 	$(SAY) 'chaos tests at full size; this takes a while'
-	@$(BIN)/python -m pytest -m chaos --full-size $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m chaos --full-size --ignore=tests/chaos/test_sites.py $(PYTEST_ARGS)
+
+demo-sites: engines $(VENV)/.dev ## 500 jobs over several real sites that come and go; a picture in demo-sites/
+	$(SAY) 'several sites on this machine, and 500 jobs over all of them'
+	@$(BIN)/python -m bench.demo_sites
+
+chaos-sites: engines $(VENV)/.dev ## 30 minutes of random faults at real sites: PYTEST_ARGS=...
+	$(SAY) 'random faults at sites, for 30 minutes'
+	@$(BIN)/python -m pytest tests/chaos/test_sites.py --full-size -s $(PYTEST_ARGS)
 
 docs: $(VENV)/.dev ## the documentation as pages, in site/
 	$(SAY) 'documentation into site/'

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import array, bulk, footprint, startup, submissions, trivial
+from bench import array, bulk, footprint, slurm_site, startup, submissions, trivial
 from bench.figures import Broken, Row, table
 from bench.machine import describe
 
@@ -24,6 +24,7 @@ BENCHMARKS: dict[str, Callable[[Path, bool], Iterator[Row]]] = {
     "bulk": bulk.measure,
     "array": array.measure,
     "trivial": trivial.measure,
+    "slurm": slurm_site.measure,
 }
 
 
