@@ -94,8 +94,8 @@ class Faults:
 
     def __init__(self, sites: Sites, platform: RunningPlatform, chance: random.Random) -> None:
         self._sites, self._platform, self._chance = sites, platform, chance
-        self.removed: set[str] = set()
-        """Names of the jobs that somebody removed at their engine."""
+        self.removed: set[tuple[str, str]] = set()
+        """Site and the engine's name of what somebody removed there."""
         self.done: list[str] = []
 
     def one(self) -> None:
@@ -150,26 +150,19 @@ class Faults:
         self._platform.resume()
 
     def _removed_from_slurm(self) -> None:
-        cluster = self._chance.choice((self._sites.near, self._sites.far))
-        listed = cluster.run("squeue", "--noheader", "--array", "--format=%i %k", check=False).splitlines()
-        if listed:
-            native, _, name = self._chance.choice(listed).partition(" ")
-            self.removed.add(name)
+        site, cluster = self._chance.choice((("near", self._sites.near), ("far", self._sites.far)))
+        natives = cluster.run("squeue", "--noheader", "--array", "--format=%i", check=False).split()
+        if natives:
+            native = self._chance.choice(natives)
+            self.removed.add((site, native))
             cluster.run("scancel", native, check=False)
 
     def _removed_from_podman(self) -> None:
-        words = ["ps", "--filter", "label=atoll.job", "--format", "{{.ID}}"]
-        running = self._sites.containers.podman(*words).split()
-        if running:
-            chosen = self._chance.choice(running)
-            self.removed.add(self._name_of(chosen))
-            self._sites.containers.podman("rm", "--force", "--time", "0", chosen)
-
-    def _name_of(self, container: str) -> str:
-        """The job's name, from what the container runs by."""
-        return self._sites.containers.podman(
-            "inspect", "--format", '{{index .Config.Labels "atoll.name"}}', container
-        ).strip()
+        names = self._sites.containers.podman("ps", "--format", "{{.Names}}").split()
+        if names:
+            name = self._chance.choice(names)
+            self.removed.add(("boxes", name))
+            self._sites.containers.podman("rm", "--force", "--time", "0", name)
 
 
 def test_every_job_is_accounted_for_whatever_happens_to_its_site(
@@ -201,12 +194,12 @@ def test_every_job_is_accounted_for_whatever_happens_to_its_site(
             faults.one()
         jobs = _settled(platform, numbers)
         counts = sites.ledger.counts()
+        removed = {job for job in numbers if _was_removed(platform, job, faults.removed)}
     twice = {number: count for number, count in counts.items() if count > 1}
     assert not twice, f"these ran twice: {twice}\n{platform.tail()}"
-    removed = {name for name in faults.removed if name.startswith("n")}
     for job_id, number in numbers.items():
         job, code = jobs[job_id], Ledger.exit_code(number)
-        if f"n{number}" in removed:
+        if job_id in removed:
             assert job["state"] in ENDED, job
             assert job["state"] != "succeeded" or counts[number] == 1, f"{job} succeeded without having run"
             continue
@@ -216,6 +209,15 @@ def test_every_job_is_accounted_for_whatever_happens_to_its_site(
     print(f"{len(numbers)} jobs, {len(removed)} removed by hand, {len(faults.done)} faults")
     assert len(numbers) >= 3 * _BATCH
     assert len(set(faults.done)) >= 5, "too few kinds of faults for this to prove anything"
+
+
+def _was_removed(platform: RunningPlatform, job: int, removed: set[tuple[str, str]]) -> bool:
+    attempts = platform.request("GET", f"/api/v1/jobs/{job}").json()["attempt_list"]
+    return any(
+        (attempt["site"], name) in removed
+        for attempt in attempts
+        for name in (attempt["native_id"], f"atoll-{attempt['id']}")
+    )
 
 
 def _waiting(platform: RunningPlatform) -> int:
