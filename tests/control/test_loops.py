@@ -10,7 +10,7 @@ import pytest
 from atoll.control import dispatch, finish
 from atoll.core.reasons import ReasonCode
 from atoll.core.states import JobState, Outcome
-from atoll.drivers.base import Held, LogChunk
+from atoll.drivers.base import AttemptStatus, DriverError, Held, LogChunk, Observation, Phase
 from atoll.drivers.fake.behaviour import forgetful, glancing, refusing, unanswering, vanished
 from atoll.store import attempts, events, sites
 from atoll.store.attempts import AttemptState
@@ -362,3 +362,64 @@ async def test_what_was_placed_at_a_site_that_is_gone_goes_back_to_the_queue(mot
     motion.clock.advance(20)
     await motion.dispatch()
     assert (await motion.job(job_id)).state == "queued"
+
+
+async def test_why_an_attempt_waits_at_its_engine_is_told_in_the_engines_words(
+    motion: SlowMotion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [job_id] = await motion.insert({})
+    await motion.step("describe")
+    await motion.dispatch()
+    await motion.step("submit")
+    [attempt] = await motion.attempts(job_id)
+
+    async def observe(_held: object) -> Observation:
+        status = AttemptStatus(attempt.id, Phase.STARTING, "7", message="Waits for 4 nodes of partition long.")
+        return Observation(True, motion.clock(), {attempt.id: status})
+
+    with monkeypatch.context() as patched:
+        patched.setattr(motion.driver, "observe", observe)
+        await motion.step("observe")
+    assert (await motion.job(job_id)).sentence == "Waits for 4 nodes of partition long."
+    await motion.settle()
+    assert (await motion.job(job_id)).sentence == "Ended with exit code 0."
+
+
+async def test_what_was_refused_has_nothing_to_be_brought_home(
+    motion: SlowMotion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    motion.engine.behave(refusing("Invalid account."))
+    [job_id] = await motion.insert({})
+    await motion.step("describe")
+    await motion.dispatch()
+
+    async def read_log(*_: object) -> LogChunk:
+        raise AssertionError("the site was asked for the output of what it refused")
+
+    monkeypatch.setattr(motion.driver, "read_log", read_log)
+    await motion.step("submit", "finish")
+    assert (await motion.job(job_id)).state == "failed"
+
+
+async def test_output_behind_an_error_that_lasts_is_given_up_and_told(
+    motion: SlowMotion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [job_id] = await motion.insert({})
+    await motion.round()
+    motion.clock.advance(2)
+
+    class Gone(DriverError):
+        lasting = True
+
+    async def read_log(*_: object) -> LogChunk:
+        raise Gone("The account is gone.")
+
+    monkeypatch.setattr(motion.driver, "read_log", read_log)
+    await motion.step("observe", "finish")
+    assert (await motion.job(job_id)).state == "finishing"
+    monkeypatch.setattr(finish, "_TRIES", 0)
+    motion.finishers[0].forget_failures()
+    await motion.step("finish")
+    assert (await motion.job(job_id)).state == "succeeded"
+    [attempt] = await motion.attempts(job_id)
+    assert "The account is gone" in attempt.message

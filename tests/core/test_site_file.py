@@ -39,6 +39,8 @@ def test_a_whole_site_file_is_read_and_written_back_as_it_was() -> None:
         ("hpc-{person}", "ada", "hpc-ada"),
         ({"ada": "alovelace"}, "ada", "alovelace"),
         ({"ada": "alovelace"}, "eve", None),
+        ("same-name", "root", "root"),
+        ("r{person}", "oot", None),
     ],
 )
 def test_persons_are_mapped_to_accounts(written: object, person: str, account: str | None) -> None:
@@ -66,6 +68,7 @@ def test_a_shared_identity_serves_everybody_by_the_sites_own_account() -> None:
         (b"name: a\ndriver: slurm\nidentity: sharde", "identity", "shared"),
         (b"name: a\ndriver: slurm\nidentity: {map: root}", "identity.map", "{person}"),
         (b"name: a\ndriver: slurm\nidentity: {map: {ada: -x}}", "identity.map", "-x"),
+        (b"name: a\ndriver: slurm\nidentity: {map: {ada: root}}", "identity.map", "'root' of 'ada'"),
         (b"name: a\ndriver: slurm\nbacklog: {batch: -1}", "backlog.batch", "greater than or equal to 0"),
         (b"name: a\nname: b\ndriver: slurm", None, "twice"),
     ],

@@ -18,6 +18,7 @@ from atoll.control import launches
 from atoll.control.work import SiteWork, held
 from atoll.core.errors import AtollError, Internal
 from atoll.core.spec import JobSpec
+from atoll.core.states import Outcome
 from atoll.drivers.base import DriverError, Held, Logs, Stage
 from atoll.store import attempts, files, logs
 from atoll.store.attempts import AttemptRow, Finished
@@ -90,7 +91,8 @@ class Finisher:
                 except Exception as error:
                     # whatever one job's files do to us, the others come home
                     self._put_off(ended.row.id, error)
-                    if isinstance(error, DriverError | AtollError) or self._later[ended.row.id][0] < _TRIES:
+                    passing = isinstance(error, AtollError) or (isinstance(error, DriverError) and not error.lasting)
+                    if passing or self._later[ended.row.id][0] < _TRIES:
                         return None
                     note = f"Its output could not be collected: {error}."
                     return _Home(ended.finished, [], None, ended.owner, note)
@@ -141,7 +143,8 @@ async def _bring_home(work: SiteWork, ended: _Ended) -> _Home:
     row, spec = ended.row, ended.spec
     stored: list[StoredLog] = []
     outputs: list[tuple[str, str, int]] | None = None
-    if row.submit_began_at is not None:
+    # what was refused left nothing at the site
+    if row.submit_began_at is not None and row.outcome != Outcome.REFUSED:
         for stream in STREAMS:
             stored += await _store_log(work, held(row), stream)
         if spec.files_out:

@@ -37,9 +37,11 @@ class News:
     """Attempts that the engine has lost sight of, for the first time."""
     back: list[str] = field(default_factory=list)
     """Attempts that were missing and are not."""
+    waits: dict[str, str] = field(default_factory=dict)
+    """Attempts that wait in the engine's own queue, with its sentence, where that is news."""
 
     def __bool__(self) -> bool:
-        return any((self.taken, self.started, self.ended, self.not_landed, self.missing, self.back))
+        return any((self.taken, self.started, self.ended, self.not_landed, self.missing, self.back, self.waits))
 
 
 def compare(rows: Sequence[AttemptRow], observation: Observation) -> News:
@@ -67,8 +69,11 @@ def _compare_present(row: AttemptRow, status: AttemptStatus, news: News) -> None
     elif status.phase is Phase.RUNNING and row.state in _BEFORE_RUNNING:
         began = to_micros(status.started_at) if status.started_at is not None else row.placed_at
         news.started.append(Start(row.id, began, status.native_id, status.native_state))
-    elif row.state in (AttemptState.PLACED, AttemptState.SUBMITTING):
-        news.taken[row.id] = status.native_id
+    else:
+        if row.state in (AttemptState.PLACED, AttemptState.SUBMITTING):
+            news.taken[row.id] = status.native_id
+        if status.phase is Phase.STARTING and status.message and status.message != row.message:
+            news.waits[row.id] = status.message
 
 
 def _compare_absent(row: AttemptRow, as_of: int, news: News) -> None:
@@ -130,6 +135,8 @@ async def step(work: SiteWork, lease: Lease) -> float | None:
 def _write(connection: Connection, news: News, as_of: int, now: int) -> None:
     if news.taken:
         attempts.submitted(connection, news.taken, now)
+    if news.waits:
+        attempts.waits(connection, news.waits)
     if news.started:
         attempts.started(connection, news.started, now)
     if news.ended:

@@ -24,10 +24,15 @@ _PERSON = "{person}"
 _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,254}")
 
 
+def _may_be(account: str, person: str) -> bool:
+    """Whether a person may have the account: nobody but the person `root`, who runs the platform, is given root's."""
+    return _ACCOUNT.fullmatch(account) is not None and (account != "root" or person == "root")
+
+
 def _check_map(value: Any) -> Any:
     if isinstance(value, dict):
         for person, account in value.items():
-            if not isinstance(person, str) or not isinstance(account, str) or not _ACCOUNT.fullmatch(account):
+            if not isinstance(person, str) or not isinstance(account, str) or not _may_be(account, person):
                 raise ValueError(f"the account {str(account)[:80]!r} of {str(person)[:80]!r} is not one that can be")
     elif not isinstance(value, str) or (value != SAME_NAME and value.count(_PERSON) != 1):
         raise ValueError("must be same-name, a table of persons and accounts, or a text with {person} in it")
@@ -64,7 +69,7 @@ class Identity(Document):
         if isinstance(self.map, dict):
             return self.map.get(person)
         account = person if self.map == SAME_NAME else self.map.replace(_PERSON, person)
-        return account if _ACCOUNT.fullmatch(account) else None
+        return account if _may_be(account, person) else None
 
     def serves(self, person: str) -> bool:
         """Whether the person's jobs may run here."""

@@ -163,6 +163,9 @@ class StopRequest:
 class DriverError(Exception):
     """The site could not be asked, or did not answer. The message is one sentence in the engine's words."""
 
+    lasting = False
+    """Whether it will be so until an operator changes something, so that nobody should wait for it."""
+
 
 @runtime_checkable
 class Driver(Protocol):

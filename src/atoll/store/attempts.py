@@ -178,6 +178,22 @@ def submitted(connection: Connection, native_ids: Mapping[str, str], now: int) -
     )
 
 
+def waits(connection: Connection, sentences: Mapping[str, str]) -> None:
+    """These attempts wait in their engine's own queue, for reasons in its words. No event: a reason is read."""
+    connection.execute(
+        update(attempts).where(attempts.c.id == bindparam("key")).values(message=bindparam("words")),
+        [{"key": key, "words": words[:4000]} for key, words in sentences.items()],
+    )
+    jobs_of = _job_ids(connection, list(sentences))
+    if jobs_of:
+        connection.execute(
+            update(jobs)
+            .where(jobs.c.id == bindparam("key"), jobs.c.state == JobState.STARTING)
+            .values(sentence=bindparam("words")),
+            [{"key": job, "words": sentences[key][:4000]} for key, job in jobs_of.items()],
+        )
+
+
 @dataclass(frozen=True)
 class Start:
     """An attempt was seen running."""
@@ -194,7 +210,7 @@ def started(connection: Connection, starts: Sequence[Start], now: int) -> None:
         connection,
         [
             {"key": start.attempt_id, "native_id": start.native_id, "native_state": start.native_state,
-             "started_at": start.started_at, "state": AttemptState.RUNNING, "missing_since": None}
+             "started_at": start.started_at, "state": AttemptState.RUNNING, "missing_since": None, "message": None}
             for start in starts
         ],
         (AttemptState.PLACED, AttemptState.SUBMITTING, AttemptState.STARTING),
