@@ -95,6 +95,7 @@ PLAYED = frozenset(
         "nothing_submitted_nothing_observed",
         "running_attempt_is_not_forgotten",
         "attempts_are_found_after_a_restart_of_the_platform",
+        "orphan_is_found_and_ended",
         "what_the_site_cannot_do_is_refused_by_name",
         "more_than_the_site_has_is_refused",
         "other_person_without_an_account_is_refused",

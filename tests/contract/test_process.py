@@ -12,7 +12,15 @@ from tests.contract.process_harness import ProcessHarness
 class TestProcess(DriverContract):
     @pytest.fixture(params=["auto", "sampling"])
     async def harness(self, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[ProcessHarness]:
-        harness = ProcessHarness(tmp_path, {"memory_by": request.param})
+        folder = tmp_path / "volume"
+        folder.mkdir()
+        config = {
+            "memory_by": request.param,
+            "gpus": 2,
+            "gpu_model": "a100",
+            "volumes": {"data": {"path": str(folder)}},
+        }
+        harness = ProcessHarness(tmp_path, config)
         await harness.start()
         yield harness
         await harness.tear_down()

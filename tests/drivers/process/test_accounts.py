@@ -256,3 +256,13 @@ async def said_by(*words: str) -> tuple[int | None, str]:
     )
     said, _ = await process.communicate()
     return process.returncode, said.decode()
+
+
+async def test_shared_site_runs_everybodys_jobs_as_its_own_account(tmp_path: Path) -> None:
+    """Only where the site's file says so; and it says so."""
+    harness = ProcessHarness(tmp_path)
+    harness.shared = True
+    await harness.start()
+    assert await harness.output(harness.script("id -u", person="ann")) == f"{os.geteuid()}\n"
+    assert Ability.OTHER_PERSONS in (await harness.driver.describe()).abilities
+    await harness.tear_down()

@@ -4,15 +4,17 @@ import os
 import shutil
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from atoll.core.errors import Invalid
 from atoll.core.resources import Resources
 from atoll.core.spec import JobSpec
 from atoll.drivers.base import Launch
-from atoll.drivers.wrapper import WRAPPER, Place, read_record, render_launch
+from atoll.drivers.wrapper import WRAPPER, Place, read_record, render_launch, secret_files
 
 SHELLS = [shell for shell in ("dash", "bash", "busybox", "ksh", "mksh", "zsh") if shutil.which(shell)]
 
@@ -37,7 +39,7 @@ class Attempt:
         self.work = folder / "work"
         self.work.mkdir(parents=True, exist_ok=True)
         job = JobSpec.model_validate(spec)
-        launch = Launch(
+        self.launch = launch = Launch(
             attempt_id="aaaaa-0123456789abcdef", job_id=7, task=None, task_count=1, number=1, checkpoint_key="7",
             person="ann", project="physics", account=None, spec=job, request=Resources(1000, 1 << 30, 0), nodes=1,
             walltime=None,
@@ -206,3 +208,49 @@ def test_files_are_laid_into_the_working_directory(shell: list[str], tmp_path: P
     attempt = Attempt(tmp_path / "a", {"command": ["cat", "in/.hidden"]}, files=str(files))
     assert attempt.run(shell) == 0
     assert attempt.read("stdout") == "x"
+
+
+def test_secrets_are_there_while_the_command_runs_and_gone_after(shell: list[str], tmp_path: Path) -> None:
+    """Awkward values too; what was in the working directory under another name stays."""
+    value = 'it\'s "two"\n$HOME `id` \\ %s grüße \x81\x88'
+    spec = {
+        "command": [
+            "sh",
+            "-c",
+            'printf %s "$KEY" >key; cp "deep/er/-f ile" seen; ls ../secrets; test ! -e ../secrets/env',
+        ],
+        "secrets": [{"name": "one", "env": "KEY"}, {"name": "two", "file": "deep/er/-f ile"}],
+    }
+    attempt = Attempt(tmp_path / "a", spec, secrets=str(tmp_path / "a/secrets"))
+    launch = replace(attempt.launch, secrets={"one": value.encode(), "two": bytes(range(256))})
+    (attempt.folder / "secrets").mkdir()
+    for name, content in secret_files(launch).items():
+        (attempt.folder / "secrets" / name).write_bytes(content)
+    assert attempt.run(shell) == 0, attempt.read("stderr")
+    assert (attempt.work / "key").read_bytes() == value.encode()
+    assert (attempt.work / "seen").read_bytes() == bytes(range(256))
+    assert attempt.read("stdout") == "1\n"
+    assert not (attempt.folder / "secrets").exists()
+    assert not (attempt.work / "deep/er/-f ile").is_symlink()
+    assert read_record(str(attempt.folder)).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("secret", "value", "words"),
+    [
+        ({"name": "key", "env": "KEY"}, None, "the secret 'key' has no value"),
+        ({"name": "key", "env": "KEY"}, b"a\0b", "NUL"),
+        ({"name": "key", "env": "IFS"}, b"x", "'IFS' is a shell's own"),
+    ],
+)
+def test_secret_that_cannot_be_given_is_invalid(tmp_path: Path, secret: dict, value: bytes | None, words: str) -> None:
+    attempt = Attempt(tmp_path / "a", {"command": ["true"], "secrets": [secret]})
+    with pytest.raises(Invalid, match=words) as caught:
+        secret_files(replace(attempt.launch, secrets={} if value is None else {"key": value}))
+    assert caught.value.field == "secrets"
+
+
+def test_script_with_dos_line_breaks_is_invalid(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="DOS line breaks") as caught:
+        Attempt(tmp_path / "a", {"script": "#!/bin/sh\r\ntrue\r\n"})
+    assert caught.value.field == "script"

@@ -10,25 +10,34 @@ A third party's driver is right when these pass. In a test module:
         @pytest.fixture
         async def harness(self, tmp_path): ...   # a started MyHarness, torn down after the case
 
-Cases that need an ability or a protocol which the driver lacks are skipped, and say which. `CASES` names them all.
-The tests are coroutines: run them with pytest-asyncio in its auto mode.
-
+Cases that need an ability or a protocol which the driver lacks are skipped, and say which; so are those that need a
+hook (see `Hooks`) which the harness does not override. `CASES` names them all. The tests are coroutines: run them with
+pytest-asyncio in its auto mode.
 """
 
 import pytest
 
 pytest.register_assert_rewrite(
-    *(f"atoll.drivers.contract.{name}" for name in ("harness", "exits", "output", "ends", "life"))
+    *(
+        f"atoll.drivers.contract.{name}"
+        for name in ("harness", "exits", "output", "ends", "life", "sizes", "inside", "trouble")
+    )
 )
 
 from atoll.drivers.contract.ends import Ends  # noqa: E402
 from atoll.drivers.contract.exits import Exits, Texts  # noqa: E402
 from atoll.drivers.contract.harness import Harness  # noqa: E402
+from atoll.drivers.contract.hooks import Hooks  # noqa: E402
+from atoll.drivers.contract.inside import Commands, Ports, Secrets, Volumes  # noqa: E402
 from atoll.drivers.contract.life import Files, Life, Refusals  # noqa: E402
 from atoll.drivers.contract.output import Output  # noqa: E402
+from atoll.drivers.contract.sizes import Arrays, Gpus, Nodes  # noqa: E402
+from atoll.drivers.contract.trouble import Trouble  # noqa: E402
 
 
-class DriverContract(Exits, Texts, Output, Ends, Life, Files, Refusals):
+class DriverContract(
+    Exits, Texts, Output, Ends, Life, Files, Refusals, Arrays, Nodes, Gpus, Volumes, Secrets, Ports, Commands, Trouble
+):
     """All cases; give it a fixture `harness`."""
 
 
@@ -43,4 +52,4 @@ def _cases() -> dict[str, str]:
 CASES: dict[str, str] = _cases()
 """Every case by name, with what it proves."""
 
-__all__ = ["CASES", "DriverContract", "Harness"]
+__all__ = ["CASES", "DriverContract", "Harness", "Hooks"]

@@ -6,8 +6,8 @@ import signal
 import pytest
 
 from atoll.core.states import Outcome
-from atoll.drivers.base import Phase
-from atoll.drivers.contract.harness import Harness
+from atoll.drivers.base import Phase, Refused
+from atoll.drivers.contract.harness import Harness, only
 
 AWKWARD = [
     "plain",
@@ -150,6 +150,24 @@ class Texts:
         launch = harness.launch({"script": scripts[shebang], "args": ["a", "b  c"]})
         assert await harness.output(launch) == expected[shebang]
 
+    async def test_text_of_a_script_arrives_unchanged(self, harness: Harness) -> None:
+        """Quotes, here-documents, blanks at line ends, Unicode, backslashes, and a last line without an end."""
+        script = (
+            "#!/bin/sh\n"
+            "cat <<'END'\n"
+            "it's \"so\" $HOME `id` $(id) \\n \\\\ %s ' \n"
+            "\ttab, trailing blanks   \n"
+            "grüße 漢字 🏝\n"
+            "END\n"
+            'for word in "$@"; do printf "<%s>" "$word"; done\n'
+            "# a comment with a quote: don't\n"
+            "exit 0"
+        )
+        awkward = [word for word in AWKWARD if len(word) < 100]
+        text = await harness.output(harness.launch({"script": script, "args": awkward}))
+        lines = script.splitlines(keepends=True)
+        assert text == "".join(lines[2:5]) + "".join(f"<{word}>" for word in awkward)
+
     async def test_name_that_is_a_shell_command_is_only_a_name(self, harness: Harness) -> None:
         """A job's name is text wherever it goes, also in the name of a file for its output."""
         name = "$(touch harm); `touch harm` ; touch harm # '\""
@@ -160,6 +178,37 @@ class Texts:
         assert "harm" not in listed.splitlines()[1:] or f"{name}.log" in listed
         assert f"{name}.log" in listed
         assert "harm" not in listed.splitlines()
+
+    async def test_unicode_is_kept_in_names_and_paths(self, harness: Harness) -> None:
+        """In the job's name, in its working directory, in names of files, and in what it writes."""
+        word = "grüße 漢字 🏝 ñ"
+        launch = harness.launch(
+            {
+                "name": word,
+                "command": ["/bin/sh", "-c", f"pwd; echo out >'{word}.txt'; ls; printf '%s\\n' '{word}' >&2"],
+                "workdir": word,
+                "stdout": "%x.log",
+            }
+        )
+        folder, *listed = (await harness.output(launch)).splitlines()
+        assert folder.endswith(f"/{word}")
+        assert sorted(listed) == sorted([f"{word}.txt", f"{word}.log"])
+        assert (await harness.read(launch, "stderr")).decode() == f"{word}\n"
+
+    async def test_script_with_windows_line_ends_says_so(self, harness: Harness) -> None:
+        """A script that no interpreter here can read is refused, or fails, with a sentence that names the reason."""
+        launch = harness.launch({"script": "#!/bin/sh\r\necho hello\r\nexit 0\r\n"})
+        answer = only(await harness.driver.submit([launch]))
+        if isinstance(answer, Refused):
+            assert answer.permanent
+            told = answer.message
+        else:
+            await harness.submit(launch)
+            (status,) = await harness.wait([launch])
+            assert status.outcome is Outcome.FAILED
+            told = status.message + (await harness.read(launch, "stderr")).decode()
+        assert "line breaks" in told or "line ends" in told
+        assert "DOS" in told or "Windows" in told
 
     async def test_environment_is_the_platforms(self, harness: Harness) -> None:
         """Each process finds the ATOLL_* variables, folders that are there, and nothing secret of the platform."""
@@ -188,7 +237,7 @@ class Texts:
         )
         folder = (await harness.output(harness.script(make, checkpoint_key=key))).strip()
         show = {"command": ["python", "-c", "import sys; print(sys.prefix)"], "environment": {"venv": folder}}
-        assert (await harness.output(harness.launch(show))).strip() == folder
+        assert (await harness.output(harness.launch(show, checkpoint_key=key))).strip() == folder
         launch = harness.launch({**show, "environment": {"venv": "/no/venv"}})
         status = await harness.run(launch)
         assert status.exit_code == 126

@@ -19,7 +19,9 @@ from atoll.core.spec import JobSpec
 from atoll.drivers.base import (
     Answer,
     AttemptStatus,
+    Connect,
     Driver,
+    Exec,
     Held,
     Launch,
     Logs,
@@ -32,12 +34,16 @@ from atoll.drivers.base import (
     Submitted,
     Watch,
 )
+from atoll.drivers.contract.hooks import Hooks
 
 MIB = 1 << 20
 
 
-class Harness(ABC):
-    """A driver at a real engine, and the few things that the cases do with it again and again."""
+class Harness(Hooks, ABC):
+    """A driver at a real engine, and the few things that the cases do with it again and again.
+
+    What only some engines can do for a test is in `Hooks`: a harness overrides what its engine can.
+    """
 
     owner = "contract-owner"
     """The person as whom the cases run their jobs."""
@@ -112,6 +118,20 @@ class Harness(ABC):
         """The driver as a carrier of files."""
         if not isinstance(self.driver, Stage):
             pytest.skip("the driver carries no files")
+        return self.driver
+
+    @property
+    def connections(self) -> Connect:
+        """The driver as a way to ports inside attempts."""
+        if not isinstance(self.driver, Connect):
+            pytest.skip("the driver reaches no ports")
+        return self.driver
+
+    @property
+    def executor(self) -> Exec:
+        """The driver as a starter of commands inside attempts."""
+        if not isinstance(self.driver, Exec):
+            pytest.skip("the driver starts no commands inside attempts")
         return self.driver
 
     # -- attempts --------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The life of attempts between platform and site: once, many, forgotten, found again, carried files, refusals."""
 
+import random
 from typing import Any
 
 import pytest
@@ -157,6 +158,27 @@ class Files:
             "sha256sum <'data/in put.bin'; ./run.sh; test -x plain.sh || echo not executable", files=files
         )
         assert await harness.output(launch) == f"{digest(content)}  -\nran\nnot executable\n"
+
+    async def test_files_keep_their_checksums_in_and_out(self, harness: Harness) -> None:
+        """What goes in, is copied by the job and taken out is the same, byte for byte, whatever its name."""
+        await harness.need(Ability.FILES)
+        stage = harness.stage
+        contents = {
+            "in/blob.bin": random.Random(3).randbytes(3_000_001),
+            "in/leer": b"",
+            "in/grüße 漢字.txt": b"\r\n\0",
+        }
+        launch = harness.script(
+            "mkdir out && cp -R in/. out/ && cd out && sha256sum *",
+            files=tuple(harness.staged(path, content) for path, content in contents.items()),
+        )
+        told = dict(line.split("  ")[::-1] for line in (await harness.output(launch)).splitlines())
+        names = {path.removeprefix("in/"): digest(content) for path, content in contents.items()}
+        assert told == names
+        into = harness.folder / "taken"
+        taken = await stage.take_out(harness.held_as(launch), ["out/*"], into)
+        assert taken == sorted(f"out/{name}" for name in names)
+        assert {path.name: digest(path.read_bytes()) for path in into.glob("out/*")} == names
 
     async def test_input_is_read_from_a_file(self, harness: Harness) -> None:
         """A file of the working directory is the standard input; without one it is empty."""

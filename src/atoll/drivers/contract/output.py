@@ -1,5 +1,7 @@
 """Output: read apart, by piece, from either end, while it is written."""
 
+import asyncio
+
 import pytest
 
 from atoll.drivers.base import Held, LogChunk
@@ -59,6 +61,25 @@ class Output:
         status = await harness.status(launch)
         assert status is not None
         assert status.ended_at is None
+
+    async def test_output_is_followed_while_it_grows(self, harness: Harness) -> None:
+        """Read again and again from where the last piece ended: each byte comes once, and before the end."""
+        launch = harness.script("for n in 1 2 3 4 5 6; do echo line $n; sleep 0.4; done; echo end >&2")
+        await harness.submit(launch)
+        held, followed, sizes = harness.held_as(launch), b"", [0]
+        async with asyncio.timeout(2 * harness.patience):
+            while followed.count(b"\n") < 6:
+                chunk = await harness.logs.read_log(held, "stdout", len(followed), 7)
+                assert chunk.offset == len(followed)
+                followed += chunk.data
+                sizes.append(chunk.size)
+                if not chunk.data:
+                    await asyncio.sleep(0.1)  # as somebody who follows would
+        await harness.wait([launch])
+        assert followed == b"".join(b"line %d\n" % number for number in range(1, 7))
+        assert await harness.read(launch, "stderr") == b"end\n"
+        assert sizes == sorted(sizes), "the output shrinks"
+        assert len({size for size in sizes if size}) > 1, "nothing could be read before the end"
 
     async def test_output_of_an_unknown_attempt_is_a_key_error(self, harness: Harness) -> None:
         """There is no output of what was never submitted, and none under another stream's name."""

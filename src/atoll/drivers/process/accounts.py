@@ -54,13 +54,15 @@ def account_named(name: str) -> Account:
 
 def account_for(launch: Launch, setup: DriverSetup, config: ProcessConfig) -> Account:
     """The account that `launch` runs as. Raises Unmapped where its person has none here."""
+    if launch.account is None and setup.shared:
+        return own_account()
     mapped = launch.account
     if mapped is None and launch.person != setup.owner:
         mapped = config.accounts.get(launch.person)
         if mapped is None:
             raise Unmapped(
                 f"person: {launch.person!r} has no account at this site, which runs jobs of {setup.owner!r} only; "
-                "map the person to a Unix account in the site's file"
+                "map the person to a Unix account in the site's file, or say identity: shared"
             )
     own = own_account()
     if mapped is None or mapped == own.name:

@@ -23,6 +23,13 @@ def _absolute(path: str) -> str:
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 
 
+class VolumeConfig(Document):
+    """A folder of this machine that jobs may ask for by a name."""
+
+    path: Annotated[AbsolutePath, Field(description="The folder.")]
+    read_only: Annotated[bool, Field(description="Whether jobs may only read it.")] = False
+
+
 class ProcessConfig(Document):
     """Each field takes the place of what is found on this machine."""
 
@@ -44,6 +51,10 @@ class ProcessConfig(Document):
     path: Annotated[str | None, Field(description="PATH of jobs.")] = None
     environment: Annotated[dict[Variable, str], Field(default_factory=dict, description="Variables that all jobs get.")]
     conda: Annotated[AbsolutePath | None, Field(description="The conda program. Default: the one on the PATH.")] = None
+    volumes: Annotated[
+        dict[Name, VolumeConfig],
+        Field(default_factory=dict, description="Folders that jobs may ask for as volumes, by name."),
+    ]
     memory_by: Annotated[
         Literal["auto", "sampling"],
         Field(description="How memory is enforced: by cgroup where permitted, or by looking at the processes."),
@@ -55,7 +66,8 @@ def read_config(config: Mapping[str, Any]) -> ProcessConfig:
     try:
         return ProcessConfig.model_validate(dict(config))
     except ValidationError as error:
-        raise explain_validation(error, {"": list(ProcessConfig.model_fields)}, "site", "config.") from None
+        known = {"": list(ProcessConfig.model_fields), "volumes": list(VolumeConfig.model_fields)}
+        raise explain_validation(error, known, "site", "config.") from None
 
 
 def group_name(folder: Path) -> str:

@@ -20,6 +20,7 @@ from atoll.core.states import Outcome
 from atoll.drivers.base import (
     Answer,
     AttemptStatus,
+    DriverError,
     DriverSetup,
     Held,
     Launch,
@@ -32,15 +33,19 @@ from atoll.drivers.base import (
     Submitted,
     Unknown,
 )
+from atoll.drivers.process import volumes
 from atoll.drivers.process.accounts import Account, Unmapped, account_for, closed_folder
 from atoll.drivers.process.config import group_name, read_config
+from atoll.drivers.process.execution import Ends, ProcessExecution
 from atoll.drivers.process.folders import SiteFolders
 from atoll.drivers.process.link import SupervisorLink
+from atoll.drivers.process.listening import PortChannel, address_of
 from atoll.drivers.process.machine import Machine, discover
-from atoll.drivers.process.take_out import take_out
-from atoll.drivers.wrapper import Place, render_launch
+from atoll.drivers.wrapper import SECRETS, Place, Record, read_record, render_launch
+from atoll.drivers.wrapper.take_out import take_out
 
 _SCRATCH_NOTE = "Scratch space must be free when a job is taken on, and is not held to what was asked."
+_NO_MOUNTS = "this machine lets the platform make no mounts, neither as root nor by a user namespace"
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 _ROOT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _OUTCOMES = {
@@ -55,7 +60,7 @@ _DISTINCT_SITE = ("ATOLL_NODE_RANK", "ATOLL_NODES", "ATOLL_CPUS")
 
 
 class ProcessDriver:
-    """This machine as a site. Has Logs, Signals, Watch and Stage."""
+    """This machine as a site. Has Logs, Signals, Watch, Stage, Connect and Exec."""
 
     def __init__(self, setup: DriverSetup) -> None:
         self._setup = setup
@@ -67,6 +72,7 @@ class ProcessDriver:
             "name": group_name(self._folder),
             "gpus": [gpu.index for gpu in self._machine.gpus],
             "cgroups": self._config.memory_by == "auto",
+            "mounts": bool(self._config.volumes),
         }
         self._link = SupervisorLink(self._folder, settings)
         self._prepared = False
@@ -96,10 +102,15 @@ class ProcessDriver:
         await self._ask("hello")
         machine = self._machine
         flavor = Flavor(machine.flavor, total=machine.total, node=machine.total)
-        abilities = {Ability.SIGNAL, Ability.FILES, Ability.SCRATCH, Ability.VENV}
+        abilities = {Ability.SIGNAL, Ability.FILES, Ability.SCRATCH, Ability.VENV, Ability.SECRETS, Ability.CONNECT}
+        notes = []
         if self._conda() is not None:
             abilities.add(Ability.CONDA)
-        if self._others:
+        if self._config.volumes and self._link.mounts:
+            abilities.add(Ability.VOLUMES)
+        elif self._config.volumes:
+            notes.append(f"Volumes cannot be used: {_NO_MOUNTS}.")
+        if self._others or self._setup.shared:
             abilities.add(Ability.OTHER_PERSONS)
         by = {
             "v1": "Memory is held to what was asked by cgroup (version 1).",
@@ -107,9 +118,9 @@ class ProcessDriver:
             "sampling": "Memory is looked at a few times a second, as no cgroup may be made here: a job can pass "
             "its limit for a moment before it is ended.",
         }[self._link.memory]
-        notes = (by, "CPUs are counted, and not held to what was asked.", _SCRATCH_NOTE, *machine.notes)
+        notes = [by, "CPUs are counted, and not held to what was asked.", _SCRATCH_NOTE, *notes, *machine.notes]
         return SiteReport(
-            flavors=(flavor,), abilities=frozenset(abilities), owner=self._setup.owner or None, notes=notes
+            flavors=(flavor,), abilities=frozenset(abilities), owner=self._setup.owner or None, notes=tuple(notes)
         )
 
     async def submit(self, attempts: Sequence[Launch]) -> list[Answer]:
@@ -117,6 +128,8 @@ class ProcessDriver:
         if not attempts:
             return []
         await self._prepare()
+        if self._link.pid == 0 and any(launch.spec.volumes for launch in attempts):
+            await self._ask("hello")  # whether there can be volumes
         laid = await asyncio.to_thread(lambda: [self._lay_out(launch) for launch in attempts])
         requests = [request for request in laid if isinstance(request, dict)]
         said = (await self._ask("submit", attempts=requests))["answers"] if requests else []
@@ -144,6 +157,9 @@ class ProcessDriver:
             self._learn(await self._ask("observe", epoch=None, since=0))
         ours = self._setup.instance + "-"
         states = {each: status for each, status in self._known.items() if each.startswith(ours)}
+        missing = [each for each in held if each.attempt_id not in states and is_attempt_id(each.attempt_id)]
+        if missing:
+            states |= await asyncio.to_thread(self._ends_of, missing)
         return Observation(complete=True, as_of=as_of, states=states)
 
     def _learn(self, answer: dict[str, Any]) -> None:
@@ -153,6 +169,15 @@ class ProcessDriver:
         self._epoch, self._version = answer["epoch"], answer["version"]
         for state in answer["attempts"]:
             self._known[state[0]] = _status(state)
+
+    def _ends_of(self, missing: Sequence[Held]) -> dict[str, AttemptStatus]:
+        """The ends of attempts that the supervisor has lost (its journal is gone), as their wrappers wrote them."""
+        found = {}
+        for each in missing:
+            record = read_record(str(self._folders.of(each.attempt_id)))
+            if record.ended:
+                found[each.attempt_id] = _recorded(each.attempt_id, record)
+        return found
 
     async def stop(self, attempts: Sequence[StopRequest]) -> None:
         """Ask the attempts to end by TERM, and have them killed after their grace."""
@@ -177,7 +202,7 @@ class ProcessDriver:
         """Let go of the supervisor, which goes on."""
         await self._link.close()
 
-    # -- Logs, Signals, Watch, Stage -----------------------------------------------------------------------------
+    # -- Logs, Signals, Watch, Stage, Connect, Exec -------------------------------------------------------------------
 
     async def read_log(self, attempt: Held, stream: str, offset: int, limit: int) -> LogChunk:
         """A piece of output, from the attempt's folder. Raises KeyError for an attempt or stream that is not there."""
@@ -201,6 +226,21 @@ class ProcessDriver:
     async def take_out(self, attempt: Held, patterns: Sequence[str], into: Path) -> list[str]:
         """Copy files of the attempt's working directory. Raises KeyError where there is no such attempt."""
         return await asyncio.to_thread(self._take_out, attempt.attempt_id, patterns, into)
+
+    async def connect(self, attempt: Held, port: int) -> PortChannel:
+        """A stream to a port that a process of the attempt listens on, by the loopback of this machine."""
+        pids = (await self._ask("members", id=attempt.attempt_id))["pids"]
+        if pids is None:
+            raise KeyError(attempt.attempt_id)
+        address = await asyncio.to_thread(address_of, pids, port)
+        if address is None:
+            raise DriverError(f"No process of this attempt listens on port {port}.")
+        return await PortChannel.open(address, port)
+
+    async def execute(self, attempt: Held, command: Sequence[str], *, terminal: bool = False) -> ProcessExecution:
+        """Start a command beside the attempt's own, as its account; without a terminal its errors are output, too."""
+        await self._prepare()
+        return await self._link.execute(Ends(terminal), id=attempt.attempt_id, words=list(command))
 
     async def shutdown(self) -> bool:
         """Tell the supervisor to end, if no attempt runs; whether it does. Not part of the protocol of drivers."""
@@ -244,7 +284,7 @@ class ProcessDriver:
             account = self._account(launch)
             workdir = self._folders.workdir_of(launch)
             text = render_launch(launch, self._place(launch, account, workdir))
-            self._folders.lay_out(launch, account, text)
+            self._folders.lay_out(launch, account, text, volumes.outside(workdir, launch, self._config.volumes))
         except (Unmapped, ValueError, Invalid) as error:
             return Refused(launch.attempt_id, f"{str(error).rstrip('.')}.")
         except OSError as error:
@@ -263,8 +303,7 @@ class ProcessDriver:
             and "this site runs no container images",
             "environment.conda": spec.environment is not None and spec.environment.conda is not None
             and self._conda() is None and "this site has no conda",
-            "volumes": bool(spec.volumes) and "this site has no volumes",
-            "secrets": bool(spec.secrets) and "this site cannot hand secrets to jobs",
+            "volumes": self._without_volumes(launch),
             "nodes": launch.nodes > 1 and f"this site is one machine, and {launch.nodes} nodes were asked for",
             "cpu": asked.cpu > total.cpu
             and f"{format_milli(asked.cpu)} CPUs were asked for and this machine has {format_milli(total.cpu)}",
@@ -274,6 +313,13 @@ class ProcessDriver:
             and f"{format_milli(asked.gpu)} GPUs were asked for and this machine has {format_milli(total.gpu)}",
         }  # fmt: skip
         return next((f"{field}: {reason}." for field, reason in reasons.items() if reason), None)
+
+    def _without_volumes(self, launch: Launch) -> str | None:
+        if not launch.spec.volumes:
+            return None
+        if self._config.volumes and not self._link.mounts:
+            return _NO_MOUNTS
+        return volumes.refusal(launch, self._config.volumes, self._folder)
 
     def _short_of_scratch(self, launch: Launch) -> Refused | None:
         """Why the attempt's scratch space is not to be had, now or ever. Raises OSError."""
@@ -346,6 +392,7 @@ class ProcessDriver:
             environment=environment,
             site_environment=site,
             files=f"{folder}/files" if launch.files and not workdir.startswith(f"{folder}/") else None,
+            secrets=f"{folder}/{SECRETS}" if launch.spec.secrets else None,
             conda=self._conda(),
             withheld=frozenset({"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"} if self._machine.gpus else ()),
         )
@@ -368,7 +415,9 @@ class ProcessDriver:
             "before": end.before if end is not None else 0,
             "grace": launch.spec.grace,
             "gpu": launch.request.gpu,
+            "volumes": volumes.requests(launch, self._config.volumes),
             "scratch": str(self._folders.of(launch.attempt_id) / "scratch"),
+            "secrets": str(self._folders.of(launch.attempt_id) / SECRETS) if launch.spec.secrets else "",
             "checkpoint": launch.checkpoint_key,
         }
 
@@ -393,4 +442,19 @@ def _status(state: list[Any]) -> AttemptStatus:
         message=message,
         max_memory=peak,
         cpu_seconds=cpu,
+    )
+
+
+def _recorded(attempt_id: str, record: Record) -> AttemptStatus:
+    """What the wrapper's record says of an attempt that ended."""
+    return AttemptStatus(
+        attempt_id=attempt_id,
+        phase=Phase.ENDED,
+        native_id=attempt_id,
+        started_at=_moment(record.started_at),
+        ended_at=_moment(record.ended_at),
+        outcome=Outcome.SUCCEEDED if record.exit_code == 0 else Outcome.FAILED,
+        exit_code=record.exit_code,
+        signal=record.signal,
+        cpu_seconds=record.cpu_seconds,
     )

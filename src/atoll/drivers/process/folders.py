@@ -3,7 +3,8 @@
     FOLDER/wrapper.sh           what every attempt starts through
     FOLDER/supervisor/          lock, socket, journal and log; closed to everybody else
     FOLDER/attempts/ID.new/     an attempt's folder while it is filled
-    FOLDER/attempts/ID/         an attempt: launch, script, claim/, start, end, stdout, stderr, work/, scratch/
+    FOLDER/attempts/ID/         an attempt: launch, script, claim/, start, end, stdout, stderr, work/, scratch/;
+                                secrets/ while it runs
     FOLDER/checkpoints/KEY/     kept over the attempts that share the key
 
 An attempt's folder belongs to the account that it runs as, which may be hostile: nothing here follows a link in it.
@@ -18,10 +19,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from atoll.core.errors import Invalid
 from atoll.core.ids import is_attempt_id
 from atoll.drivers.base import DriverError, Launch, LogChunk
 from atoll.drivers.process.accounts import Account
-from atoll.drivers.wrapper import FILES, LAUNCH, SCRIPT, STDERR, STDOUT, WRAPPER
+from atoll.drivers.wrapper import FILES, LAUNCH, SCRIPT, SECRETS, STDERR, STDOUT, WRAPPER, secret_files
 from atoll.drivers.wrapper.record import read_plain
 
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@=,-]{0,127}")
@@ -29,7 +31,7 @@ _CLOSED, _PASSABLE = 0o700, 0o711
 _MOST = 4 << 20
 """Bytes of output that are read at once."""
 _KNOWN_FILES = ("launch", "script", "start", "end", "shell", "stdout", "stderr", "workdir")
-_KNOWN_FOLDERS = ("claim", "work", "scratch")
+_KNOWN_FOLDERS = ("claim", "work", "scratch", "secrets")
 
 
 class SiteFolders:
@@ -83,8 +85,10 @@ class SiteFolders:
             raise ValueError(f"checkpoint: {launch.checkpoint_key!r} cannot name a folder")
         return self.checkpoints / launch.checkpoint_key
 
-    def lay_out(self, launch: Launch, account: Account, text: str) -> None:
+    def lay_out(self, launch: Launch, account: Account, text: str, workdir: str) -> None:
         """Make the attempt's folder and fill it; one that is there is whole, and left as it is. Raises OSError.
+
+        `text` is for the wrapper; `workdir` is where the working directory is on this machine, volumes apart.
 
         It is filled under another name, where nobody but us can reach it, and becomes the account's and the attempt's
         last: whoever owns a folder can make a link of anything in it, which we would follow.
@@ -99,25 +103,28 @@ class SiteFolders:
             remove_tree(fresh)  # an earlier try did not come to its end
             os.mkdir(fresh, _CLOSED)  # noqa: PTH102
         try:
-            made = self._fill(launch, text, folder, fresh)
+            made = self._fill(launch, text, workdir, folder, fresh)
             if not account.own:
                 for path in reversed(made):  # the folder last: once it is the account's, we touch nothing in it
                     os.lchown(path, account.uid, account.gid)
             os.rename(fresh, folder)  # noqa: PTH104
-        except (OSError, ValueError):
+        except (OSError, ValueError, Invalid):
             remove_tree(fresh)
             raise
 
-    def _fill(self, launch: Launch, text: str, folder: str, fresh: str) -> list[str]:
+    def _fill(self, launch: Launch, text: str, workdir: str, folder: str, fresh: str) -> list[str]:
         """Lay into `fresh` what shall be in `folder`; returns all that was made, outer folders first."""
         made = [fresh]
-        workdir = self.workdir_of(launch)
         for path in (f"{fresh}/work", f"{fresh}/scratch"):
             os.mkdir(path, _CLOSED)  # noqa: PTH102
             made.append(path)
         made.append(self._write(f"{fresh}/{LAUNCH}", text))
         if launch.spec.script is not None:
             made.append(self._write(f"{fresh}/{SCRIPT}", launch.spec.script, 0o700))
+        if secrets := secret_files(launch):
+            os.mkdir(f"{fresh}/{SECRETS}", _CLOSED)  # noqa: PTH102
+            made.append(f"{fresh}/{SECRETS}")
+            made += [self._write(f"{fresh}/{SECRETS}/{name}", content) for name, content in secrets.items()]
         inside = workdir.startswith(f"{folder}/")
         if launch.spec.workdir is not None:
             made.append(self._write(f"{fresh}/workdir", workdir))
@@ -131,10 +138,10 @@ class SiteFolders:
         return made
 
     @staticmethod
-    def _write(path: str, text: str, mode: int = 0o600) -> str:
+    def _write(path: str, text: str | bytes, mode: int = 0o600) -> str:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         try:
-            view = memoryview(text.encode())
+            view = memoryview(text.encode() if isinstance(text, str) else text)
             while view:
                 view = view[os.write(descriptor, view) :]
         finally:

@@ -3,14 +3,17 @@
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from atoll.drivers.base import DriverError
+from atoll.drivers.process.execution import Ends, ProcessExecution
 from atoll.drivers.process.supervisor.main import PROTOCOL
 
 _BOOT = Path(__file__).with_name("boot.py")
@@ -37,6 +40,8 @@ class SupervisorLink:
         self.closed = False
         self.memory = ""
         """How the supervisor enforces memory: v1, v2 or sampling. Known after the first answer."""
+        self.mounts = ""
+        """How the supervisor makes mounts: root, user or not at all."""
         self.pid = 0
 
     async def ask(self, question: str, **values: Any) -> dict[str, Any]:
@@ -93,6 +98,50 @@ class SupervisorLink:
                 self._watchers.discard(writer)
                 writer.close()
 
+    async def execute(self, ends: Ends, **values: Any) -> ProcessExecution:
+        """A command beside an attempt's. Raises KeyError where that does not run, DriverError where it cannot be."""
+        try:
+            reader, writer = await self._connect()
+            self._watchers.add(writer)
+            let_go = partial(self._drop, writer)
+            try:
+                async with asyncio.timeout(_ANSWER_WITHIN):
+                    answer = await self._hand_over(reader, writer, ends, values)
+            except BaseException:
+                let_go()
+                raise
+        except BaseException as error:
+            ends.close()
+            if isinstance(error, ConnectionError | EOFError | TimeoutError | ValueError):
+                raise DriverError(f"The supervisor of this machine does not answer: {error}.") from error
+            raise
+        ends.hand_over()
+        if answer.get("started"):
+            return ProcessExecution(ends, reader, let_go)
+        ends.close()
+        let_go()
+        if "error" in answer:
+            raise DriverError(f"The command cannot be started: {answer['error']}.")
+        raise KeyError(values["id"])
+
+    @staticmethod
+    async def _hand_over(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ends: Ends, values: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Ask for a command with our descriptors beside the question; the answer."""
+        line = json.dumps({"ask": "execute", "terminal": ends.terminal, **values}).encode() + b"\n"
+        with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as plain:
+            # nothing was written before, so there is room for the first piece, and the descriptors go with that
+            sent = socket.send_fds(plain, [line], ends.handed)
+        writer.write(line[sent:])
+        await writer.drain()
+        answer: dict[str, Any] = json.loads(await reader.readuntil(b"\n"))
+        return answer
+
+    def _drop(self, writer: asyncio.StreamWriter) -> None:
+        self._watchers.discard(writer)
+        writer.close()
+
     async def close(self) -> None:
         """Let go of all connections; the supervisor goes on."""
         self.closed = True
@@ -136,7 +185,7 @@ class SupervisorLink:
             writer.write(b'{"ask":"hello"}\n')
             hello = json.loads(await reader.readuntil(b"\n"))
             if hello.get("protocol") == PROTOCOL and hello.get("settings") == self._settings:
-                self.memory, self.pid = hello["memory"], hello["pid"]
+                self.memory, self.mounts, self.pid = hello["memory"], hello["mounts"], hello["pid"]
                 understood = True
             else:
                 writer.write(b'{"ask":"leave"}\n')

@@ -7,18 +7,19 @@ from atoll.drivers.wrapper.launch import (
     FILES,
     LAUNCH,
     SCRIPT,
+    SECRETS,
     STDERR,
     STDOUT,
     WRAPPER,
     Place,
     environment_of,
     output_file,
-    quote,
     render_launch,
 )
 from atoll.drivers.wrapper.record import Record, parse_end, parse_start, read_record
+from atoll.drivers.wrapper.secrets import quote, secret_files
 
 __all__ = [
-    "FILES", "LAUNCH", "SCRIPT", "STDERR", "STDOUT", "WRAPPER", "Place", "Record", "environment_of", "output_file",
-    "parse_end", "parse_start", "quote", "read_record", "render_launch",
+    "FILES", "LAUNCH", "SCRIPT", "SECRETS", "STDERR", "STDOUT", "WRAPPER", "Place", "Record", "environment_of",
+    "output_file", "parse_end", "parse_start", "quote", "read_record", "render_launch", "secret_files",
 ]  # fmt: skip

@@ -9,19 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from atoll.core.errors import Invalid
 from atoll.core.patterns import expand_pattern
 from atoll.drivers.base import Launch
+from atoll.drivers.wrapper.secrets import SHELLS_OWN, quote, secret_lines
 
 WRAPPER = Path(__file__).with_name("wrapper.sh")
 """The wrapper's own text, to be laid where the site can read it."""
-LAUNCH, SCRIPT, STDOUT, STDERR, FILES = "launch", "script", "stdout", "stderr", "files"
+LAUNCH, SCRIPT, STDOUT, STDERR, FILES, SECRETS = "launch", "script", "stdout", "stderr", "files", "secrets"
 """Names in an attempt's folder."""
 
-# Variables that some shell treats as its own: setting them would change, or end, the wrapper's shell.
-_SHELLS_OWN = re.compile(
-    r"atoll_.*|BASH.*|KSH_.*|ZSH_.*|IFS|PPID|UID|EUID|GROUPS|SHELLOPTS|OPTIND|OPTARG|OPTERR|LINENO|RANDOM|SRANDOM"
-    r"|SECONDS|PS1|PS2|PS4|PWD|OLDPWD|_|DIRSTACK|FUNCNAME|HISTCMD|EPOCH.*|ENV|POSIXLY_CORRECT|PIPESTATUS|COMP_.*"
-)
 _SHEBANG = re.compile(r"#![ \t]*([^ \t\n]+)(?:[ \t]+([^\n]*?))?[ \t]*(?:\n|\Z)")
 
 
@@ -42,15 +39,12 @@ class Place:
     """Whether the wrapper itself writes `stdout` and `stderr` in the folder; else the engine collects them."""
     files: str | None = None
     """Folder whose content is copied into the working directory before the start."""
+    secrets: str | None = None
+    """Folder with what `secret_files` says; None where the attempt has no secrets, or gets them in another way."""
     conda: str | None = None
     """The site's conda program."""
     withheld: frozenset[str] = frozenset()
     """Variables that nobody may set here, because the engine sets them for each attempt."""
-
-
-def quote(text: str) -> str:
-    """`text` as one word of a POSIX shell, whatever is in it except NUL."""
-    return "'" + text.replace("'", "'\\''") + "'"
 
 
 def script_command(script: str, path: str) -> list[str]:
@@ -65,9 +59,19 @@ def script_command(script: str, path: str) -> list[str]:
 
 
 def command_words(launch: Launch, folder: str) -> list[str]:
-    """The words of the job's command; of a script, those that run `FOLDER/script` with its arguments."""
+    """The words of the job's command; of a script, those that run `FOLDER/script` with its arguments.
+
+    Raises Invalid for a script with DOS line breaks: no interpreter would be found by its first line.
+    """
     spec = launch.spec
     if spec.script is not None:
+        if "\r\n" in spec.script:
+            raise Invalid(
+                "bad_script",
+                "script: The script has DOS line breaks (\\r\\n) instead of UNIX ones (\\n); convert it with: "
+                "dos2unix FILE, or: sed -i 's/\\r$//' FILE.",
+                field="script",
+            )
         return [*script_command(spec.script, f"{folder}/{SCRIPT}"), *spec.args]
     return list(spec.command or ())
 
@@ -124,10 +128,13 @@ def _plain_path(path: str) -> str:
 
 
 def render_launch(launch: Launch, place: Place) -> str:
-    """The text of the file `launch`. Raises Invalid for a file name pattern that is not known."""
+    """The text of the file `launch`.
+
+    Raises Invalid for a file name pattern that is not known, and for a script with DOS line breaks.
+    """
     spec = launch.spec
     variables = environment_of(launch, place)
-    own = {name: value for name, value in variables.items() if _SHELLS_OWN.fullmatch(name)}
+    own = {name: value for name, value in variables.items() if SHELLS_OWN.fullmatch(name)}
     lines = _output_lines(launch, place)
     plain = [f"{name}={quote(value)}" for name, value in variables.items() if name not in own]
     if plain:
@@ -135,6 +142,8 @@ def render_launch(launch: Launch, place: Place) -> str:
     lines.append(f"atoll_workdir={quote(place.workdir)}")
     if place.files is not None:
         lines.append(f"atoll_files={quote(place.files)}")
+    if place.secrets is not None:
+        lines += secret_lines(launch, place.secrets)
     if spec.stdin is not None:
         lines.append(f"atoll_stdin={quote(_plain_path(spec.stdin))}")
     if spec.environment is not None and spec.environment.venv is not None:

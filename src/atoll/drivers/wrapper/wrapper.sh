@@ -19,19 +19,23 @@ if [ "${3:-}" != claimed ] && ! PATH=/usr/bin:/bin mkdir claim 2>/dev/null; then
     echo "atoll: the attempt cannot be claimed: no folder can be made in $1" >&2
     exit 125
 fi
-# Without this record nobody could tell later whether the command ran: so it does not.
-printf '%s %s\n' "$$" "${2:-$$}" >start || exit 125
-
 # A signal for the whole group must not keep the end from being written; the command gets the defaults back.
 atoll_asked=
 trap : HUP INT QUIT USR1 USR2 ALRM
 trap 'atoll_asked=1' TERM
 
+# Without this record nobody could tell later whether the command ran: so it does not.
+printf '%s %s\n' "$$" "${2:-$$}" >start || exit 125
+
 # Descriptor 3 is the job's error output; what this shell itself says goes to a file.
 exec 3>&2 2>shell
 atoll_workdir=$atoll_folder atoll_files= atoll_stdin=/dev/null atoll_venv= atoll_conda= atoll_environment=
-atoll_stdout_file= atoll_stderr_file= atoll_copy_stdout= atoll_copy_stderr=
+atoll_stdout_file= atoll_stderr_file= atoll_copy_stdout= atoll_copy_stderr= atoll_secrets=
 . ./launch
+if [ -n "$atoll_secrets" ]; then
+    . "$atoll_secrets/env"
+    PATH=/usr/bin:/bin rm -f -- "$atoll_secrets/env"
+fi
 
 # Say on the job's error output why its command cannot start.
 atoll_fail() {
@@ -50,6 +54,8 @@ atoll_prepare() {
     cd -- "$atoll_workdir" 2>/dev/null || atoll_fail "the working directory $atoll_workdir cannot be entered" || return
     [ -z "$atoll_files" ] || PATH=/usr/bin:/bin cp -R -- "$atoll_files/." . 2>&3 ||
         atoll_fail "the job's files cannot be laid into $atoll_workdir" || return
+    [ -z "$atoll_secrets" ] || atoll_link_secrets 2>&3 ||
+        atoll_fail "the job's secrets cannot be laid into $atoll_workdir" || return
     if [ -n "$atoll_stdout_file" ]; then
         atoll_link stdout "$atoll_stdout_file"
         case $? in 1) return 1 ;; 2) atoll_copy_stdout=1 ;; esac
@@ -100,6 +106,10 @@ if [ "$atoll_code" -gt 128 ] && [ "$atoll_code" -le 192 ]; then
     fi
 fi
 [ -z "$atoll_copy_stdout$atoll_copy_stderr" ] || atoll_finish
+if [ -n "$atoll_secrets" ]; then
+    atoll_unlink_secrets
+    PATH=/usr/bin:/bin rm -rf -- "$atoll_secrets"
+fi
 {
     times
     printf '%s\n' "$atoll_end"

@@ -8,7 +8,8 @@ from typing import Any
 STARTING, RUNNING, ENDED = "starting", "running", "ended"
 
 Request = dict[str, Any]
-"""What the driver asks for: id, uid, gid, groups, memory, walltime, signal, before, grace, gpu, scratch, checkpoint."""
+"""What the driver asks for: id, uid, gid, groups, memory, walltime, signal, before, grace, gpu, volumes; and the
+folders scratch, secrets, checkpoint."""
 
 _KEPT = (
     "phase", "pid", "born", "started", "began", "group", "gpus", "verdict", "message", "kill_at",
@@ -19,7 +20,7 @@ _KEPT = (
 class Attempt:
     """One attempt. Times named *_at and `began` are of the monotonic clock, others seconds since 1970 in UTC."""
 
-    __slots__ = ("again", "id", "request", "version", *_KEPT)
+    __slots__ = ("again", "commands", "id", "request", "version", *_KEPT)
 
     def __init__(self, request: Request) -> None:
         self.id: str = request["id"]
@@ -27,6 +28,8 @@ class Attempt:
         self.version = 0
         self.warned = False
         self.again = 0
+        self.commands: set[int] = set()
+        """Processes that were started beside its own command."""
         self.phase = STARTING
         self.pid = 0
         self.born: int | None = None

@@ -12,8 +12,9 @@ from typing import Any
 from atoll.drivers.process.supervisor import processes
 from atoll.drivers.process.supervisor.attempt import ENDED, RUNNING, STARTING, Attempt, Journal, Request
 from atoll.drivers.process.supervisor.cgroups import Groups
+from atoll.drivers.process.supervisor.commands import Commands
 from atoll.drivers.process.supervisor.devices import Devices
-from atoll.drivers.process.supervisor.limits import Limits, too_much
+from atoll.drivers.process.supervisor.limits import Limits, too_much, tree
 from atoll.drivers.process.supervisor.spawn import CLAIMED_BEFORE, NO_RECORD, NOT_STARTED, Starter
 from atoll.drivers.wrapper.record import CLAIM, read_record
 
@@ -24,6 +25,8 @@ _SEARCHES = 50
 _SEARCH_EVERY = 0.1
 _SPARE_LINES = 5000
 _OWN_FILES = 200
+_MOST_SECRETS = 100
+"""As many as a job may ask for."""
 
 
 class Keeper:
@@ -38,6 +41,7 @@ class Keeper:
         self.poll = select.epoll()
         self.devices = devices
         self.limits = Limits(groups)
+        self.commands = Commands(starter)
         self._journal = journal
         self._starter = starter
         self._groups = groups
@@ -142,6 +146,18 @@ class Keeper:
             return False
         processes.send(processes.descendants(attempt.pid), number)
         return True
+
+    def running(self, name: str) -> Attempt | None:
+        """An attempt whose wrapper has not written its end; None where it does not run."""
+        attempt = self.attempts.get(name)
+        if attempt is None or attempt.phase != RUNNING or read_record(self._starter.folder_of(attempt)).ended:
+            return None
+        return attempt
+
+    def members(self, name: str) -> list[int] | None:
+        """The processes of a running attempt; None where it does not run."""
+        attempt = self.running(name)
+        return None if attempt is None else [*tree(attempt), attempt.pid]
 
     @property
     def busy(self) -> bool:
@@ -394,6 +410,7 @@ class Keeper:
                 break
             ended = True
             self._helpers.discard(pid)
+            self.commands.ended(pid, status)
             attempt = self._by_pid.pop(pid, None)
             if attempt is not None:
                 self._child_ended(attempt, status, usage.ru_utime + usage.ru_stime)
@@ -402,7 +419,7 @@ class Keeper:
 
     def _kill_strays(self) -> None:
         """A child that is neither a wrapper nor a helper was left by an attempt that ended: it ends, too."""
-        mine = self._by_pid.keys() | self._helpers
+        mine = self._by_pid.keys() | self._helpers | self.commands.pids()
         strays = [pid for pid in processes.children(os.getpid()) if pid not in mine]
         self._strays = bool(strays)
         if strays:
@@ -471,6 +488,9 @@ class Keeper:
         ended: float | None = None,
     ) -> None:
         self.limits.leave(attempt)
+        self.commands.end_of(attempt)
+        if attempt.request.get("secrets"):
+            remove_secrets(attempt.request["secrets"])  # before anybody is told of the end
         if attempt.gpus:
             self.devices.give_back(attempt.gpus)
             self._devices_changed = True
@@ -478,11 +498,12 @@ class Keeper:
         attempt.code, attempt.signal = code, signal
         attempt.ended = ended or time.time()
         self._set(attempt, "phase", "outcome", "message", "code", "signal", "ended", "peak", "cpu")
-        if attempt.request.get("scratch"):
-            self._remove(attempt.request["scratch"])
+        for name in ("secrets", "scratch"):
+            if attempt.request.get(name):
+                self._remove(attempt.request[name])
 
     def _remove(self, path: str) -> None:
-        """Remove a scratch folder; a filled one in a process of its own, so that the loop goes on."""
+        """Remove a folder of an attempt that ended; a filled one in a process of its own, so that the loop goes on."""
         try:
             os.rmdir(path)  # noqa: PTH106
         except FileNotFoundError:
@@ -551,3 +572,17 @@ class Keeper:
             self._rewrite_at = None
         except OSError:
             self._rewrite_at = time.monotonic() + _RETRY_EVERY
+
+
+def remove_secrets(folder: str) -> None:
+    """Remove the files of an attempt's secrets, which its wrapper could not. The folder is hostile: no link counts."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return  # its wrapper did it
+    try:
+        for name in ("env", *map(str, range(_MOST_SECRETS))):
+            with suppress(OSError):
+                os.unlink(name, dir_fd=descriptor)
+    finally:
+        os.close(descriptor)

@@ -6,7 +6,7 @@ import time
 
 from atoll.drivers.process.supervisor.attempt import RUNNING, Attempt
 from atoll.drivers.process.supervisor.cgroups import Groups
-from atoll.drivers.process.supervisor.processes import descendants, kill_all, memory_of, send
+from atoll.drivers.process.supervisor.processes import descendants, families, kill_all, memory_of, send
 
 WARN, DEADLINE, ASK_AGAIN, KILL = "warn", "deadline", "ask again", "kill"
 _ASK_AGAIN_EVERY = 0.02
@@ -30,6 +30,11 @@ def human_bytes(size: int) -> str:
 def too_much(attempt: Attempt) -> str:
     """What is said of an attempt that was ended for its memory."""
     return f"It used more than the {human_bytes(attempt.request['memory'])} of memory that it had asked for."
+
+
+def tree(attempt: Attempt) -> list[int]:
+    """The processes of an attempt, with the commands beside its own; without its wrapper."""
+    return descendants(attempt.pid) + families(attempt.commands)
 
 
 class Limits:
@@ -125,7 +130,7 @@ class Limits:
 
     def _members(self, attempt: Attempt) -> list[int]:
         """All processes of an attempt except its wrapper, which is needed to write the end."""
-        found = set(descendants(attempt.pid))
+        found = set(tree(attempt))
         if attempt.group is not None and self._groups is not None:
             found.update(self._groups.members(attempt.group))
         found.discard(attempt.pid)
@@ -150,7 +155,7 @@ class Limits:
                 over = self._groups.kills(attempt.group) > 0
             else:
                 limit = attempt.request["memory"]
-                used = memory_of(descendants(attempt.pid), min(limit, attempt.peak or 0))
+                used = memory_of(tree(attempt), min(limit, attempt.peak or 0))
                 attempt.peak = max(attempt.peak or 0, used)
                 over = used > limit
             if over:

@@ -13,17 +13,18 @@ import select
 import signal
 import sys
 import time
+from functools import partial
 from typing import Any
 
-from atoll.drivers.process.supervisor import processes
+from atoll.drivers.process.supervisor import mounts, processes
 from atoll.drivers.process.supervisor.attempt import Journal
 from atoll.drivers.process.supervisor.cgroups import Groups
 from atoll.drivers.process.supervisor.devices import Devices
 from atoll.drivers.process.supervisor.keeper import Keeper
-from atoll.drivers.process.supervisor.server import Server
+from atoll.drivers.process.supervisor.server import Client, Server
 from atoll.drivers.process.supervisor.spawn import Starter
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raised when questions or answers change their meaning; the driver replaces a supervisor of another number."""
 _LOOK_AT_FOLDER_EVERY = 2.0
 _LEAVE_WHEN_IDLE_FOR = 60.0
@@ -37,7 +38,8 @@ class Supervisor:
         self._state = os.stat(".")  # noqa: PTH116  # no pathlib in the supervisor
         groups = Groups.find(settings["name"]) if settings["cgroups"] else None
         self._groups = groups
-        starter = Starter(folder, groups)
+        self._mounts = mounts.possible() if settings["mounts"] else ""
+        starter = Starter(folder, groups, self._mounts, settings["state"])
         journal = Journal("journal", processes.boot_id())
         self._keeper = Keeper(journal, starter, groups, Devices(settings["gpus"]))
         self._poll = self._keeper.poll
@@ -50,7 +52,7 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, _pass_over)
         signal.signal(signal.SIGTERM, self._asked_to_leave)
         self._keeper.recover()
-        self._server = Server("socket", self._poll, self._answer)
+        self._server = Server("socket", self._poll, self._answer, self._keeper.commands.abandon)
 
     def _asked_to_leave(self, number: int, frame: object) -> None:
         self._leaving = True
@@ -102,12 +104,13 @@ class Supervisor:
             self._keeper.end_all()
             self._leaving = True
 
-    def _answer(self, question: dict[str, Any]) -> dict[str, Any]:
+    def _answer(self, question: dict[str, Any], client: Client) -> dict[str, Any]:
         keeper = self._keeper
         match question["ask"]:
             case "hello":
                 return {
                     "protocol": PROTOCOL, "pid": os.getpid(), "settings": self._settings,
+                    "mounts": self._mounts,
                     "memory": self._groups.kind if self._groups is not None else "sampling",
                 }  # fmt: skip
             case "submit":
@@ -122,6 +125,12 @@ class Supervisor:
                 return {"gone": keeper.forget(question["ids"])}
             case "signal":
                 return {"sent": keeper.signal(question["id"], question["signal"])}
+            case "members":
+                return {"pids": keeper.members(question["id"])}
+            case "execute":
+                tell = partial(self._server.send, client)
+                attempt = keeper.running(question["id"])
+                return keeper.commands.execute(attempt, question, client.take_descriptors(), client, tell)
             case "shutdown":
                 self._leaving = not keeper.busy
                 return {"leaving": self._leaving}
@@ -163,7 +172,7 @@ def _redirect() -> None:
 
 
 def main(words: list[str]) -> None:
-    """Run the supervisor of FOLDER with SETTINGS, a JSON document: state, name, gpus, cgroups."""
+    """Run the supervisor of FOLDER with SETTINGS, a JSON document: state, name, gpus, cgroups, mounts."""
     folder, settings = words[0], json.loads(words[1])
     os.umask(0o077)
     os.chdir(settings["state"])

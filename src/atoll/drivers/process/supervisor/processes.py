@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable
 
+_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -17,16 +18,34 @@ def become_reaper() -> None:
         raise OSError(error, os.strerror(error))
 
 
-def read_text(path: str) -> str:
+def end_with_parent() -> None:
+    """Have this process killed when its parent ends. To be called after the last change of account."""
+    if _prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+
+
+def read_bytes(path: str) -> bytes:
     """The content of a small file of /proc or of a cgroup. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         pieces = []
         while piece := os.read(descriptor, 65536):
             pieces.append(piece)
-        return b"".join(pieces).decode("ascii", "replace")
+        return b"".join(pieces)
     finally:
         os.close(descriptor)
+
+
+def read_text(path: str) -> str:
+    """The same as text. Raises OSError."""
+    return read_bytes(path).decode("ascii", "replace")
+
+
+def environment_of(pid: int) -> dict[bytes, bytes]:
+    """The variables that a process was started with. Raises OSError."""
+    pairs = (entry.partition(b"=") for entry in read_bytes(f"/proc/{pid}/environ").split(b"\0"))
+    return {name: value for name, sign, value in pairs if name and sign}
 
 
 def boot_id() -> str:
@@ -75,6 +94,11 @@ def descendants(pid: int) -> list[int]:
     for child in found:  # grows while it is walked
         found += children(child)
     return found
+
+
+def families(pids: Iterable[int]) -> list[int]:
+    """Processes, each with its descendants."""
+    return [each for pid in pids for each in (pid, *descendants(pid))]
 
 
 def session_members(leader: int) -> list[int]:

@@ -12,7 +12,8 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-Answer = Callable[[dict[str, Any]], dict[str, Any]]
+_MOST_DESCRIPTORS = 4
+"""That may come with one question: the ends of a command's pipes, or of its terminal."""
 
 _LONGEST = 256 << 20
 """Bytes that one question may have."""
@@ -30,14 +31,25 @@ class Client:
         """Version of the last hint; None where the client wants none."""
         self.free = True
         """Whether somebody has looked since the last hint."""
+        self.descriptors: list[int] = []
+        """What came in with the last question; whoever answers it takes them."""
+
+    def take_descriptors(self) -> list[int]:
+        """What came in; the caller closes it."""
+        taken, self.descriptors = self.descriptors, []
+        return taken
+
+
+Answer = Callable[[dict[str, Any], Client], dict[str, Any]]
 
 
 class Server:
     """Listens, reads questions, writes answers; never blocks."""
 
-    def __init__(self, path: str, poll: select.epoll, answer: Answer) -> None:
+    def __init__(self, path: str, poll: select.epoll, answer: Answer, gone: Callable[[Client], None]) -> None:
         self._poll = poll
         self._answer = answer
+        self._gone = gone
         self.clients: dict[int, Client] = {}
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         if os.path.lexists(path):  # no pathlib in the supervisor
@@ -78,7 +90,9 @@ class Server:
             client.free = True
 
     def send(self, client: Client, document: dict[str, Any]) -> None:
-        """Send a document to a client."""
+        """Send a document to a client, if it is still there."""
+        if client.connection.fileno() < 0:
+            return
         client.outgoing += json.dumps(document, separators=(",", ":")).encode() + b"\n"
         try:
             self._flush(client)
@@ -101,9 +115,12 @@ class Server:
 
     def _read(self, client: Client) -> None:
         try:
-            piece = client.connection.recv(1 << 20)
+            piece, descriptors, _, _ = socket.recv_fds(client.connection, 1 << 20, _MOST_DESCRIPTORS)
         except BlockingIOError:
             return
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)
+        client.descriptors += descriptors
         client.received += len(piece)
         if not piece or client.received > _LONGEST:
             self._drop(client)
@@ -123,11 +140,13 @@ class Server:
                 client.told = -1
                 reply: dict[str, Any] = {}
             else:
-                reply = self._answer(question)
+                reply = self._answer(question, client)
         except (ValueError, KeyError, TypeError) as error:
             reply = {"error": f"the question is not understood: {error!r}"}
         except OSError as error:
             reply = {"error": str(error)}
+        for descriptor in client.take_descriptors():
+            os.close(descriptor)
         self.send(client, reply)
 
     def _flush(self, client: Client) -> None:
@@ -144,6 +163,9 @@ class Server:
         if self.clients.pop(descriptor, None) is not None:
             self._poll.unregister(descriptor)
             client.connection.close()
+            for each in client.take_descriptors():
+                os.close(each)
+            self._gone(client)
 
     def close(self) -> None:
         """Stop listening and let go of all clients."""

@@ -4,13 +4,16 @@ The supervisor ignores no signal and keeps the usual umask, so that nothing of t
 handlers end with exec by themselves.
 """
 
+import fcntl
 import os
 import resource
+import termios
 from typing import NoReturn
 
 from atoll.drivers.process.supervisor.attempt import Attempt
 from atoll.drivers.process.supervisor.cgroups import Groups
-from atoll.drivers.process.supervisor.processes import become_reaper
+from atoll.drivers.process.supervisor.mounts import enter, mount_volumes
+from atoll.drivers.process.supervisor.processes import become_reaper, end_with_parent, environment_of
 
 CLAIMED_BEFORE = 117
 """Exit status of a child that found its attempt claimed."""
@@ -24,11 +27,13 @@ _SHELL = "/bin/sh"
 class Starter:
     """Forks the wrapper of an attempt; the same settings for all attempts of the site."""
 
-    def __init__(self, folder: str, groups: Groups | None) -> None:
+    def __init__(self, folder: str, groups: Groups | None, mounts: str = "", state: str = "") -> None:
         self.wrapper = f"{folder}/wrapper.sh"
         self.attempts = f"{folder}/attempts"
         self.checkpoints = f"{folder}/checkpoints"
         self.groups = groups
+        self._mounts_as_root = mounts == "root"
+        self._state = state
         self.file_limit: tuple[int, int] | None = None
         """What attempts may open, where the supervisor itself has raised its own limit."""
         self._own = os.getuid()
@@ -67,6 +72,8 @@ class Starter:
             if attempt.group is not None and self.groups is not None:
                 self.groups.enter(attempt.group)
             self._make_checkpoint(attempt)
+            if attempt.request.get("volumes"):
+                mount_volumes(attempt.request["volumes"], self._mounts_as_root, self._state)
             if attempt.request["uid"] != self._own:
                 self._become_account(attempt)
             folder = self.folder_of(attempt)
@@ -76,6 +83,50 @@ class Starter:
             status = CLAIMED_BEFORE
         except BaseException as error:  # noqa: BLE001, RUF100  # nothing may get back into the loop of the parent
             os.write(self._complain, f"{attempt.id}\0{error}\0\n".encode()[:4096])
+        finally:
+            os._exit(status)
+
+    def execute(self, attempt: Attempt, beside: int, words: list[str], descriptors: list[int]) -> int:
+        """Start a command in the place of the process `beside` of an attempt; returns its process id. Raises OSError.
+
+        `descriptors` are its input and output, or its terminal.
+        """
+        environment = environment_of(beside)
+        pid = os.fork()
+        if pid == 0:
+            self._become_command(attempt, beside, words, descriptors, environment)
+        return pid
+
+    def _become_command(
+        self, attempt: Attempt, beside: int, words: list[str], descriptors: list[int], environment: dict[bytes, bytes]
+    ) -> NoReturn:
+        """In the child: turn into the command."""
+        status = 126
+        try:
+            os.setsid()
+            if attempt.request["uid"] != self._own:
+                for descriptor in descriptors:
+                    os.fchown(descriptor, attempt.request["uid"], -1)  # so that /dev/stdout and /dev/tty can be opened
+            if len(descriptors) == 1:
+                fcntl.ioctl(descriptors[0], termios.TIOCSCTTY, 0)
+            for target, source in enumerate((descriptors[0], descriptors[-1], descriptors[-1])):
+                os.dup2(source, target)
+            if self.file_limit is not None:
+                resource.setrlimit(resource.RLIMIT_NOFILE, self.file_limit)
+            if attempt.group is not None and self.groups is not None:
+                self.groups.enter(attempt.group)
+            if attempt.request.get("volumes"):
+                enter(beside, self._mounts_as_root)
+            if attempt.request["uid"] != self._own:
+                self._become_account(attempt)
+            end_with_parent()
+            os.chdir(f"/proc/{beside}/cwd")
+            os.execvpe(words[0], words, environment)  # noqa: S606
+        except FileNotFoundError as error:
+            status = 127
+            os.write(2, f"atoll: {words[0]}: {error.strerror}\n".encode("utf-8", "replace"))
+        except BaseException as error:  # noqa: BLE001, RUF100  # nothing may get back into the loop of the parent
+            os.write(2, f"atoll: {words[0]}: {error}\n".encode("utf-8", "replace"))
         finally:
             os._exit(status)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from atoll.drivers.process.folders import remove_tree
-from atoll.drivers.process.take_out import take_out
+from atoll.drivers.wrapper.take_out import take_out
 
 
 def taken(root: Path, into: Path) -> list[str]:

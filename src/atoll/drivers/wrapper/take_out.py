@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from atoll.drivers.process.globs import Glob
+from atoll.drivers.wrapper.globs import Glob
 
 _MOST_LINKS = 20
 _MOST_FILES = 100_000
@@ -108,7 +108,7 @@ def take_out(root: int, patterns: Sequence[str], into: Path, uid: int | None) ->
     wanted = [Glob(pattern) for pattern in patterns]
     taken: list[str] = []
     for path in beneath.files():
-        if not _can_be_named(path):
+        if not can_be_named(path):
             continue
         if len(taken) < _MOST_FILES and any(pattern.matches(path) for pattern in wanted):
             source = beneath.open(path)
@@ -118,7 +118,7 @@ def take_out(root: int, patterns: Sequence[str], into: Path, uid: int | None) ->
     return sorted(taken)
 
 
-def _can_be_named(path: str) -> bool:
+def can_be_named(path: str) -> bool:
     """Whether the path can be kept and shown: the database and people take no other."""
     return _NO_NAME.search(path) is None and len(path.encode()) <= _LONGEST_PATH
 

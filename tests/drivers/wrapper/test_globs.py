@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atoll.drivers.process.globs import Glob
+from atoll.drivers.wrapper.globs import Glob
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,144 @@
+"""What sbatch is told: its options for an attempt, and which attempts go together as one job array."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from atoll.core.spec import ConstraintTerm
+from atoll.drivers.base import Launch
+from atoll.drivers.slurm.config import ClassOptions
+
+NAME = "atoll-"
+"""What the names of our jobs begin with; the first attempt's id follows."""
+_NOT_PLAIN = re.compile(r"[^\x20-\x7e]")
+_MOST_TOGETHER = 5000
+"""Most attempts of one array: one more than this is another call."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the cluster allows, as far as it decides about options."""
+
+    max_array_size: int = 1001
+    """An array's indexes stay below it."""
+    max_walltime: int | None = None
+    """Seconds that the partition allows; None for no limit."""
+    features: frozenset[str] = frozenset()
+    """Features that nodes have."""
+    gpu_types: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Attempts with the same options, submitted by one sbatch."""
+
+    launches: tuple[Launch, ...]
+    placed: tuple[str, ...]
+    """The options that all share."""
+    options: tuple[str, ...]
+    """All options."""
+    is_array: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its first attempt's id, which the job's name carries."""
+        return self.launches[0].attempt_id
+
+    def native(self, job: str, index: int) -> str:
+        """What the engine calls an attempt of it."""
+        return f"{job}_{index}" if self.is_array else job
+
+    def of(self, launches: Sequence[Launch], root: str) -> "Batch":
+        """A batch of some of its attempts only."""
+        return _batch(launches, self.placed, root)
+
+
+def placing(launch: Launch, own: ClassOptions, limits: Limits) -> tuple[str, ...]:
+    """The options that decide where and how long an attempt runs; attempts that share them can be one array."""
+    asked = launch.request
+    options = [
+        f"--nodes={launch.nodes}",
+        "--ntasks-per-node=1",
+        f"--cpus-per-task={max(1, -(-asked.cpu // 1000))}",
+        f"--mem={max(1, -(-asked.memory // (1 << 20)))}M",
+    ]
+    if asked.gpu:
+        kind = gpu_type(launch, limits)
+        options.append(f"--gres=gpu:{kind + ':' if kind else ''}{asked.gpu // 1000}")
+    if launch.walltime is not None:
+        options.append(f"--time={_minutes(launch, limits)}")
+    named = {name: getattr(own, name) for name in ("partition", "qos", "account", "reservation")}
+    options += [f"--{name}={value}" for name, value in named.items() if value is not None]
+    features = [
+        term.label
+        for term in map(ConstraintTerm.parse, launch.spec.constraints)
+        if not term.values and term.label in limits.features
+    ]
+    if own.constraint is not None:
+        features.insert(0, f"({own.constraint})" if features else own.constraint)
+    if features:
+        options.append(f"--constraint={'&'.join(features)}")
+    return tuple(options)
+
+
+def gpu_type(launch: Launch, limits: Limits) -> str | None:
+    """The type of GPU that the job named by a flavor, None where any will do."""
+    named = [flavor.removeprefix("gpu-") for flavor in launch.spec.flavor if flavor.startswith("gpu-")]
+    return next((kind for kind in named if kind in limits.gpu_types), None)
+
+
+def _minutes(launch: Launch, limits: Limits) -> int:
+    """Whole minutes for Slurm's own clock, which is the second line: the keeper ends the job by the second.
+
+    The grace comes on top, or else Slurm would cut it; but never beyond what the partition allows.
+    """
+    assert launch.walltime is not None
+    exact = -(-launch.walltime // 60)
+    longer = -(-(launch.walltime + launch.spec.grace + 30) // 60)
+    if limits.max_walltime is None:
+        return max(1, longer)
+    return max(1, exact, min(longer, limits.max_walltime // 60))
+
+
+def batches(launches: Iterable[tuple[Launch, Sequence[str]]], root: str, limits: Limits) -> Iterator[Batch]:
+    """Groups of attempts with the same options, none larger than the cluster's arrays may be."""
+    groups: dict[tuple[str, ...], list[Launch]] = {}
+    for launch, options in launches:
+        groups.setdefault(tuple(options), []).append(launch)
+    most = max(1, min(limits.max_array_size, _MOST_TOGETHER))
+    for placed, members in groups.items():
+        for start in range(0, len(members), most):
+            yield _batch(members[start : start + most], placed, root)
+
+
+def _batch(launches: Sequence[Launch], placed: Sequence[str], root: str) -> Batch:
+    name = launches[0].attempt_id
+    folder = f"{root}/batches/{name}"
+    options = [
+        f"--job-name={NAME}{name}",
+        f"--comment={comment(launches)}",
+        "--no-requeue",
+        "--export=ALL",
+        f"--chdir={folder}",
+        f"--output={_no_symbols(folder)}/log",
+        f"--error={_no_symbols(folder)}/log",
+        "--open-mode=append",
+        "--input=/dev/null",
+        *placed,
+    ]
+    if len(launches) > 1:
+        options.append(f"--array=0-{len(launches) - 1}")
+    return Batch(tuple(launches), tuple(placed), tuple(options), is_array=len(launches) > 1)
+
+
+def comment(launches: Sequence[Launch]) -> str:
+    """The person's own name of the job, for those who look at the queue with Slurm's commands."""
+    titles = {launch.spec.title for launch in launches}
+    title = launches[0].spec.title
+    text = title if len(titles) == 1 else f"{title} and {len(titles) - 1} more"
+    return _NOT_PLAIN.sub("?", text)[:200]
+
+
+def _no_symbols(path: str) -> str:
+    """A path in which sbatch replaces nothing."""
+    return path.replace("%", "%%")
