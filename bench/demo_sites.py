@@ -83,14 +83,16 @@ def send(client: Client, count: int) -> list[int]:
 
 
 def play(
-    platform: RunningPlatform, client: Client, jobs: int, sites: Sequence[dict[str, Any]], down: SlurmCluster
-) -> Story:
-    """Let the jobs run while the last of `sites` comes late, and the one before it, `down`, goes and comes back."""
+    platform: RunningPlatform, client: Client, count: int, sites: Sequence[dict[str, Any]], down: SlurmCluster
+) -> tuple[Story, list[int]]:
+    """Run jobs while the last of `sites` comes late, and the one before it, `down`, goes and comes back."""
     story = Story()
     *early, late = sites
     for site in early:
         client.put_site(read_site(site))
         story.tell(f"{site['name']} joins")
+    jobs = send(client, count)
+    story.tell(f"{count} jobs are sent")
 
     def join() -> None:
         client.put_site(read_site(late))
@@ -106,7 +108,7 @@ def play(
     ]
     deadline = time.monotonic() + _DEADLINE
     while (left := unended(platform)) or plan:
-        done = 1 - left / jobs
+        done = 1 - left / count
         while plan and done >= plan[0][0]:
             _, words, act = plan.pop(0)
             story.tell(words)
@@ -115,7 +117,7 @@ def play(
             raise SystemExit(f"{left} jobs have not ended after {_DEADLINE:.0f} s")
         time.sleep(0.5)
     story.tell("every job has ended")
-    return story
+    return story, jobs
 
 
 def unended(platform: RunningPlatform) -> int:
@@ -218,8 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         platform = stack.enter_context(RunningPlatform(folder / "data"))
         client = stack.enter_context(Client(platform.url, platform.token))
         client.drain_site("local")
-        jobs = send(client, given.jobs)
-        story = play(platform, client, len(jobs), sites, clusters["slurm-b"])
+        story, jobs = play(platform, client, given.jobs, sites, clusters["slurm-b"])
         told = [client.job(job) for job in jobs]
     table, well = account(told)
     paths = draw(running(told, story.began), story, given.out)

@@ -417,7 +417,11 @@ async def test_output_behind_an_error_that_lasts_is_given_up_and_told(
     monkeypatch.setattr(motion.driver, "read_log", read_log)
     await motion.step("observe", "finish")
     assert (await motion.job(job_id)).state == "finishing"
-    monkeypatch.setattr(finish, "_TRIES", 0)
+    motion.clock.advance(23 * 3600)
+    motion.finishers[0].forget_failures()
+    await motion.step("finish")
+    assert (await motion.job(job_id)).state == "finishing"
+    motion.clock.advance(2 * 3600)
     motion.finishers[0].forget_failures()
     await motion.step("finish")
     assert (await motion.job(job_id)).state == "succeeded"

@@ -54,18 +54,23 @@ def slurm_missing() -> str | None:
     return None if tried.returncode == 0 else f"no PID namespace: {tried.stderr.decode().strip()}"
 
 
-def need_slurm() -> None:
-    """Skip the running test where no cluster can be started."""
+def need_slurm(*, accounting: bool = False) -> None:
+    """Skip the running test where no cluster, or none with slurmdbd, can be started."""
     reason = slurm_missing()
     if reason is not None:
         skip_without("Slurm", reason)
+    programs = ("slurmdbd", "sacct", "sacctmgr", "mariadbd", "mariadb-install-db") if accounting else ()
+    missing = [name for name in programs if shutil.which(name, path=_SEARCH) is None]
+    if missing:
+        skip_without("slurmdbd", f"not installed: {', '.join(missing)} (Debian: slurmdbd mariadb-server)")
 
 
 class SlurmCluster:
     """One cluster: `nodes` times `cpus` CPUs and `memory` MiB, the last `gpus[1]` of them with GPUs.
 
     `partitions` are lines after `PartitionName=`, in which `{0}` stands for the first node's name; `gpus` is (type,
-    number of nodes, GPUs on each); `extra` are further lines of slurm.conf, and win over those that stand here.
+    number of nodes, GPUs on each); `extra` are further lines of slurm.conf, and win over those that stand here;
+    `accounting` starts slurmdbd with a MariaDB of its own.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class SlurmCluster:
         max_array_size: int = 1001,
         min_job_age: int = 300,
         extra: Sequence[str] = (),
+        accounting: bool = False,
         name: str | None = None,
     ) -> None:
         self.name = name or f"t{secrets.token_hex(3)}"
@@ -90,6 +96,8 @@ class SlurmCluster:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         """By daemon: munged, slurmctld, each node, ..."""
         self._init: subprocess.Popen[bytes] | None = None
+        self._accounting = accounting
+        self._database_port = self._accounting_port = 0
         self._first_job = 1
         self.folder = Path()
         self.port = 0
@@ -145,10 +153,14 @@ class SlurmCluster:
             self._lay_out()
             self._begin()
             self.start("munged")
+            if self._accounting:
+                self._start_accounting()
             self.start("slurmctld")
             for node in self.nodes:
                 self.start(node)
             self.until_idle()
+            if self._accounting:
+                self._until(self._registered, "the cluster is not known to slurmdbd")
         except BaseException:
             self.remove()
             raise
@@ -367,6 +379,47 @@ class SlurmCluster:
                 line += f" Gres=gpu:{self._gpus[0]}:{self._gpus[2]}"
             lines.append(line)
         return lines + [f"PartitionName={partition.format(*self.nodes)}" for partition in self._partitions]
+
+    def _start_accounting(self) -> None:
+        """Start MariaDB and slurmdbd."""
+        data = self.folder / "database"
+        data.mkdir(mode=0o700)
+        shutil.chown(data, "mysql", "mysql")
+        words = ["mariadb-install-db", "--no-defaults", "--user=mysql", f"--datadir={data}", "--skip-test-db"]
+        subprocess.run(
+            [*words, "--auth-root-authentication-method=normal"], check=True, capture_output=True, timeout=60,
+            env=self.environment,
+        )  # fmt: skip
+        self._database_port, self._accounting_port = free_port(), free_port()
+        socket_path = data / "socket"
+        self.start("mariadbd", [
+            "mariadbd", "--no-defaults", "--user=mysql", f"--datadir={data}", f"--socket={socket_path}",
+            f"--port={self._database_port}", "--bind-address=127.0.0.1", "--innodb-flush-log-at-trx-commit=2",
+        ])  # fmt: skip
+        self._until(socket_path.exists, "MariaDB does not start")
+        password = secrets.token_hex(8)
+        grant = (
+            f"CREATE USER slurm@'127.0.0.1' IDENTIFIED BY '{password}'; GRANT ALL ON *.* TO slurm@'127.0.0.1'; "
+            f"CREATE USER slurm@localhost IDENTIFIED BY '{password}'; GRANT ALL ON *.* TO slurm@localhost;"
+        )
+        self.run("mariadb", "--no-defaults", "--user=root", f"--socket={socket_path}", "--execute", grant)
+        conf = self.folder / "slurmdbd.conf"
+        conf.touch(mode=0o600)
+        conf.write_text(
+            f"DbdHost=localhost\nDbdPort={self._accounting_port}\nSlurmUser=root\nAuthType=auth/munge\n"
+            f"AuthInfo=socket={self._socket}\nStorageType=accounting_storage/mysql\nStorageHost=127.0.0.1\n"
+            f"StoragePort={self._database_port}\nStorageUser=slurm\nStoragePass={password}\nStorageLoc=accounting\n"
+            f"LogFile={self.folder}/log/slurmdbd\nPidFile={self.folder}/state/slurmdbd.pid\n"
+        )
+        self.conf.write_text(
+            f"{self.conf.read_text()}AccountingStorageType=accounting_storage/slurmdbd\nAccountingStorageHost=127.0.0.1\n"
+            f"AccountingStoragePort={self._accounting_port}\n"
+        )
+        self.start("slurmdbd", ["slurmdbd", "-D"])
+        self._until(lambda: "Cluster" in self.run("sacctmgr", "show", "cluster", check=False), "slurmdbd does not answer")
+
+    def _registered(self) -> bool:
+        return self.name in self.run("sacctmgr", "--noheader", "--parsable2", "show", "cluster", check=False)
 
     def _begin(self) -> None:
         """Start the namespace: it ends with the thread that made it, whatever happens to that."""

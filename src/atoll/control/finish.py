@@ -31,6 +31,8 @@ _AT_ONCE = 8
 _CHUNK = 1024 * 1024
 _TRIES = 6
 """How often output that cannot be collected is tried, where the site itself answers."""
+_LASTING_AFTER = 24 * 3600 * 1_000_000
+"""Microseconds for which output is waited for behind what only an operator can change."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,7 @@ class Finisher:
                 except Exception as error:
                     # whatever one job's files do to us, the others come home
                     self._put_off(ended.row.id, error)
-                    passing = isinstance(error, AtollError) or (isinstance(error, DriverError) and not error.lasting)
-                    if passing or self._later[ended.row.id][0] < _TRIES:
+                    if self._is_to_be_tried_again(ended, error):
                         return None
                     note = f"Its output could not be collected: {error}."
                     return _Home(ended.finished, [], None, ended.owner, note)
@@ -112,6 +113,12 @@ class Finisher:
                 return
             for home in homes:
                 await self._write_all([home], lease)
+
+    def _is_to_be_tried_again(self, ended: "_Ended", error: Exception) -> bool:
+        """Whether output that could not be collected may be so later."""
+        if isinstance(error, DriverError) and error.lasting:
+            return self._work.tools.now() - (ended.row.ended_at or 0) < _LASTING_AFTER
+        return isinstance(error, DriverError | AtollError) or self._later[ended.row.id][0] < _TRIES
 
     def forget_failures(self) -> None:
         """Try everything again now."""

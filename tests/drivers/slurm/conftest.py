@@ -32,3 +32,14 @@ async def harness(tmp_path: Path, small_cluster: SlurmCluster) -> AsyncIterator[
     await harness.start()
     yield harness
     await harness.tear_down()
+
+
+@pytest.fixture
+async def own_harness(tmp_path: Path) -> AsyncIterator[SlurmHarness]:
+    """The driver at a cluster that no other test uses after what is done to it here."""
+    need_slurm()
+    with SlurmCluster(nodes=1, cpus=4) as cluster:
+        harness = SlurmHarness(tmp_path, cluster)
+        await harness.start()
+        yield harness
+        await harness.driver.close()

@@ -64,7 +64,7 @@ def test_node_that_is_away_has_nothing_free(state: str) -> None:
 def test_untyped_and_several_gpus_are_counted() -> None:
     plain, mixed = facts(node("g1", Gres="gpu:2"), node("g2", Gres="gpu:a100:2,gpu:h100:4(S:0),shard:8")).nodes
     assert (plain.total.gpu, plain.flavor) == (2000, "gpu-unknown")
-    assert (mixed.total.gpu, mixed.flavor, mixed.gpu_types) == (6000, "gpu-h100", {"a100", "h100"})
+    assert (mixed.total.gpu, mixed.flavor, mixed.gpu_types) == (6000, "gpu-h100", frozenset({"a100", "h100"}))
 
 
 def test_partitions_have_their_limits_and_the_default_one_is_known() -> None:

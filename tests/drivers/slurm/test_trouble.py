@@ -92,8 +92,9 @@ async def test_attempt_whose_node_fails_is_told_so(harness: SlurmHarness) -> Non
     assert status.message
 
 
-async def test_slurmctld_that_loses_its_state_loses_no_end(harness: SlurmHarness) -> None:
+async def test_slurmctld_that_loses_its_state_loses_no_end(own_harness: SlurmHarness) -> None:
     """After a power cut it thinks that the job still waits, starts it again, and cancels it."""
+    harness = own_harness
     text = 'echo ran >>"$ATOLL_CHECKPOINT_DIR/runs"; sleep 2; exit 22'
     launch = harness.script(text, checkpoint_key="power")
     await harness.submit(launch)
@@ -103,7 +104,6 @@ async def test_slurmctld_that_loses_its_state_loses_no_end(harness: SlurmHarness
     await asyncio.to_thread(harness.cluster.until_answers)
     (status,) = await harness.wait([launch])
     assert (status.outcome, status.exit_code) == (Outcome.FAILED, 22)
-    await asyncio.to_thread(harness.cluster.mend)
     runs = harness.folder_of(launch).parents[1] / "checkpoints" / "power" / "runs"
     assert runs.read_text() == "ran\n"
 

@@ -77,7 +77,7 @@ class Life:
 
     async def test_running_attempt_is_not_forgotten(self, harness: Harness) -> None:
         """Forgetting is for ended attempts: a running one goes on and stays known."""
-        launch = harness.script("sleep 0.8; exit 9")
+        launch = harness.script("sleep 3; exit 9")
         await harness.submit(launch)
         await harness.wait([launch], Phase.RUNNING)
         await harness.forget(launch)

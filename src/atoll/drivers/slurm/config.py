@@ -61,8 +61,8 @@ class SlurmConfig(SshFields):
     path: Annotated[str | None, Field(description="PATH of jobs.")] = None
     conda: Annotated[AbsolutePath | None, Field(description="The site's conda program.")] = None
     containers: Annotated[
-        Literal["oci", "apptainer", "charliecloud", "none"] | None,
-        Field(description="What runs images. Default: apptainer or charliecloud, where the login node has one."),
+        Literal["apptainer", "none"] | None,
+        Field(description="What runs images. Default: apptainer (or singularity), where the login node has it."),
     ] = None
     volumes: Annotated[
         dict[Name, AbsolutePath],

@@ -2,7 +2,7 @@
 
 import os
 import signal as signals
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from atoll.core.ids import is_attempt_id
@@ -24,6 +24,7 @@ from atoll.drivers.base import (
 from atoll.drivers.shell import Shell
 from atoll.drivers.slurm import scripts
 from atoll.drivers.slurm.config import read_config
+from atoll.drivers.slurm.ends import REQUEUED
 from atoll.drivers.slurm.facts import flavors, notes
 from atoll.drivers.slurm.images import image_program
 from atoll.drivers.slurm.inside import Inside
@@ -111,14 +112,29 @@ class SlurmDriver:
             milliseconds = max(0, min(round(each.grace * 1000), 10**9))
             line = f"{attempt.attempt_id} {each.reason.value} {milliseconds} {native}\n"
             by_account.setdefault(attempt.account, []).append(line)
-        for account, lines in by_account.items():
-            root = (await self._site.home(account)).root
-            ran = await self._site.script(
-                account, scripts.STOP, root, stdin="".join(lines).encode(), allowed=tuple(range(1, 256))
-            )
-            said = plain(ran.error.decode("utf-8", "replace"))
-            if unreachable(said) or "timed out" in said.lower():
-                raise DriverError(f"Slurm's controller does not answer: {said}.")
+        await self._for_each(by_account, self._stop_of)
+
+    async def _stop_of(self, account: str | None, lines: list[str]) -> None:
+        root = (await self._site.home(account)).root
+        ran = await self._site.script(
+            account, scripts.STOP, root, stdin="".join(lines).encode(), allowed=tuple(range(1, 256))
+        )
+        said = plain(ran.error.decode("utf-8", "replace"))
+        if unreachable(said) or "timed out" in said.lower():
+            raise DriverError(f"Slurm's controller does not answer: {said}.")
+
+    async def _for_each(
+        self, by_account: Mapping[str | None, list[str]], act: Callable[[str | None, list[str]], Awaitable[None]]
+    ) -> None:
+        """Do something for each account; one that cannot be acted for holds up nobody else. Raises DriverError."""
+        failed: list[DriverError] = []
+        for account, items in by_account.items():
+            try:
+                await act(account, items)
+            except DriverError as error:
+                failed.append(error)
+        if failed:
+            raise failed[0]
 
     async def forget(self, attempts: Sequence[Held]) -> None:
         """Remove the folders of ended attempts; those that still run are left alone. Raises DriverError."""
@@ -135,10 +151,20 @@ class SlurmDriver:
         for each in ours:
             if each.attempt_id not in observer.live:
                 by_account.setdefault(each.account, []).append(each.attempt_id)
-        for account, gone in by_account.items():
-            root = (await self._site.home(account)).root
-            await self._site.script(account, scripts.FORGET, root, stdin="\n".join(gone).encode(), seconds=300)
-            observer.forget(gone)
+        await self._for_each(by_account, self._forget_of)
+
+    async def _forget_of(self, account: str | None, gone: list[str]) -> None:
+        root = (await self._site.home(account)).root
+        await self._reap(account, gone)
+        await self._site.script(account, scripts.FORGET, root, stdin="\n".join(gone).encode(), seconds=300)
+        self._observer.forget(gone)
+
+    async def _reap(self, account: str | None, gone: Sequence[str]) -> None:
+        """Take out of Slurm's queue what it began anew by itself: it would find its claim taken and do nothing."""
+        ends = [self._observer.ended(each) for each in gone]
+        natives = [end.native_id for end in ends if end is not None and end.native_state == REQUEUED]
+        if natives:
+            await self._site.shell.run(account, ["scancel", "--quiet", *natives])
 
     async def close(self) -> None:
         """Let go of connections. Jobs go on."""

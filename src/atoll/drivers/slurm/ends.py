@@ -29,6 +29,8 @@ _BY_STATE = {
     "REVOKED": Outcome.CANCELLED,
 }
 """Ends that Slurm decides; the others are the command's own."""
+REQUEUED = "REQUEUED"
+"""The state that is told of an attempt whose job Slurm put back into its queue."""
 
 
 def moment(seconds: float | None) -> datetime | None:
@@ -83,7 +85,7 @@ def begun_anew_status(job: SlurmJob, found: SiteRecord, status: AttemptStatus) -
     return replace(
         status,
         phase=Phase.ENDED,
-        native_state="REQUEUED",
+        native_state=REQUEUED,
         started_at=moment(record.started_at),
         ended_at=moment(record.ended_at),
         outcome=outcome or Outcome.NODE_FAILED,

@@ -35,7 +35,7 @@ for what in config partition "node -d"; do
 done
 scontrol show reservation -o 2>/dev/null
 echo {MARK}
-for program in apptainer singularity ch-run conda; do command -v "$program"; done
+for program in apptainer singularity conda; do command -v "$program"; done
 :
 """
 """Asks for all of it in one go."""
