@@ -177,9 +177,23 @@ def draw(lines: Mapping[str, Sequence[tuple[float, int]]], story: Story, folder:
     grid = [end * step / 1000 for step in range(1001)]
     heights = [_sampled(points, grid) for points in lines.values()]
     axes.stackplot(grid, heights, labels=list(lines), step="post", alpha=0.85)
+    told: list[tuple[float, list[str]]] = []
     for at, words in story.moments:
+        if told and at - told[-1][0] < end / 100:
+            told[-1][1].append(words)
+        elif at <= end:
+            told.append((at, [words]))
+    for at, sentences in told:
         axes.axvline(at, color="0.35", linewidth=0.8, linestyle=":")
-        axes.annotate(words, (at, 1.0), xycoords=("data", "axes fraction"), rotation=90, va="top", ha="right", size=8)
+        axes.annotate(
+            "\n".join(sentences),
+            (at, 0.99),
+            xycoords=("data", "axes fraction"),
+            rotation=90,
+            va="top",
+            ha="left",
+            size=8,
+        )
     axes.set(xlabel="seconds", ylabel="running jobs", title="Running jobs by site", xlim=(0, end))
     axes.legend(loc="upper right", frameon=False)
     paths = [folder / f"sites.{kind}" for kind in ("png", "svg")]

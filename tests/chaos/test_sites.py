@@ -17,10 +17,11 @@ from typing import Any
 
 import pytest
 
+from tests.support.engines import skip_without
 from tests.support.ledger import ENDED, Ledger, all_jobs, submit_surely
 from tests.support.openssh import OpenSsh, need_openssh
 from tests.support.platform import RunningPlatform
-from tests.support.podman import IMAGE, PodmanService
+from tests.support.podman import IMAGE, PodmanService, PodmanUnavailable
 from tests.support.slurm import SlurmCluster, need_slurm
 from tests.support.wire import Wire
 
@@ -33,15 +34,19 @@ _SETTLE = 300.0
 class Sites:
     """Two Slurm clusters, one of them behind SSH and a wire that can be cut, and a Podman host."""
 
-    def __init__(self, stack: ExitStack, service: PodmanService) -> None:
+    def __init__(self, stack: ExitStack) -> None:
         need_slurm()
         need_openssh()
+        try:
+            self.containers = PodmanService()
+        except PodmanUnavailable as error:
+            skip_without("Podman", str(error))
+        stack.callback(self.containers.remove)
         self.near = stack.enter_context(SlurmCluster(nodes=2, cpus=8))
         # forgets ended jobs sooner than an outage lasts
         self.far = stack.enter_context(SlurmCluster(nodes=2, cpus=8, min_job_age=3))
         self.login = stack.enter_context(OpenSsh())
         self.wire = stack.enter_context(Wire(self.login.port))
-        self.containers = service
         self.folder = Path(stack.enter_context(_open_folder()))
         self.ledger = Ledger(self.folder / "ledger")
         self.ledger.path.touch()
@@ -166,14 +171,14 @@ class Faults:
 
 
 def test_every_job_is_accounted_for_whatever_happens_to_its_site(
-    tmp_path: Path, podman_service: PodmanService, request: pytest.FixtureRequest
+    tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     seed = random.randrange(2**32)
     chance = random.Random(seed)
     seconds = FULL_SECONDS if request.config.getoption("--full-size") else CI_SECONDS
     print(f"seed {seed}")
     with ExitStack() as stack:
-        sites = Sites(stack, podman_service)
+        sites = Sites(stack)
         platform = stack.enter_context(RunningPlatform(tmp_path / "data"))
         platform.command("site", "drain", "local")
         for file in sites.files():

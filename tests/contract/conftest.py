@@ -9,6 +9,37 @@ from atoll.drivers.contract import DriverContract
 from tests.contract.expected import SOME_PARTS, column_of
 from tests.support.engines import skips_by_engine
 
+SECONDARY = {
+    "TestSlurm": {"owner"},
+    "TestSlurmOverSsh": {"own", "impersonated"},
+    "TestSlurmRest": {"owner"},
+    "TestPodman": {"own"},
+}
+"""Further accounts by which an engine is used: all cases run for one of them, and for these a sample."""
+SAMPLE = {
+    "exit_code_is_told", "streams_are_apart", "environment_is_the_platforms", "files_keep_their_checksums_in_and_out",
+    "secrets_arrive_as_variables_and_files", "cancelled_job_may_tidy_up", "walltime_ends_as_timed_out",
+    "attempts_are_found_after_a_restart_of_the_platform", "forgotten_attempt_is_gone",
+    "checkpoint_folder_survives_attempts_and_forgetting", "other_person_without_an_account_is_refused",
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the secondary accounts' other cases to --full-size: each of them costs an engine seconds."""
+    if config.getoption("--full-size"):
+        return
+    left_out = [item for item in items if isinstance(item, pytest.Function) and _is_left_out(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
+def _is_left_out(item: pytest.Function) -> bool:
+    secondary = SECONDARY.get(item.cls.__name__ if item.cls is not None else "")
+    if secondary is None or item.originalname.removeprefix("test_") in SAMPLE:
+        return False
+    return not secondary.isdisjoint(item.name.partition("[")[2].rstrip("]").split("-"))
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(

@@ -169,5 +169,10 @@ def made_accounts(*names: str, shells: Mapping[str, str] | None = None) -> Itera
             made.append(name)
         yield [pwd.getpwnam(name) for name in made]
     finally:
+        uids = {pwd.getpwnam(name).pw_uid for name in made}
+        for process in psutil.process_iter(["uids"]):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.info["uids"].real in uids:
+                    process.kill()
         for name in made:
-            subprocess.run(["userdel", "--remove", name], check=False, capture_output=True)
+            subprocess.run(["userdel", "--force", "--remove", name], check=True, capture_output=True)

@@ -413,10 +413,12 @@ class SlurmCluster:
         )
         self.conf.write_text(
             f"{self.conf.read_text()}AccountingStorageType=accounting_storage/slurmdbd\nAccountingStorageHost=127.0.0.1\n"
-            f"AccountingStoragePort={self._accounting_port}\n"
+            f"AccountingStoragePort={self._accounting_port}\nAccountingStoragePass={self._socket}\n"
         )
         self.start("slurmdbd", ["slurmdbd", "-D"])
-        self._until(lambda: "Cluster" in self.run("sacctmgr", "show", "cluster", check=False), "slurmdbd does not answer")
+        self._until(
+            lambda: "Cluster" in self.run("sacctmgr", "show", "cluster", check=False), "slurmdbd does not answer"
+        )
 
     def _registered(self) -> bool:
         return self.name in self.run("sacctmgr", "--noheader", "--parsable2", "show", "cluster", check=False)

@@ -1,14 +1,16 @@
 """The site file of a Kubernetes site, and the names that are made of other names."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from atoll.core.errors import Invalid
+from atoll.core.site_file import read_site_file
 from atoll.drivers.base import DriverSetup
 from atoll.drivers.kubernetes import KubernetesDriver
-from atoll.drivers.kubernetes.config import read_config
+from atoll.drivers.kubernetes.config import KubernetesConfig, read_config
 from atoll.drivers.kubernetes.names import dns_label, filled, namespace_of, split_native
 
 WRONG: list[tuple[dict[str, Any], str, str]] = [
@@ -32,6 +34,24 @@ def test_wrong_configuration_names_its_field(config: dict[str, Any], field: str,
         KubernetesDriver(DriverSetup("k8s", "abcde", tmp_path, config, "ada"))
     found = dict(caught.value.errors)
     assert any(place.startswith(field) and words in sentence for place, sentence in found.items()), found
+
+
+PAGE = (Path(__file__).parents[3] / "docs" / "sites" / "kubernetes.md").read_text()
+
+
+def test_example_of_the_documentation_is_a_site_file() -> None:
+    example = next(
+        block for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL) if "driver: kubernetes" in block
+    )
+    site = read_site_file(example.encode(), "example")
+    assert site.driver == "kubernetes"
+    assert read_config(site.config).accounts["ada"].user == 4001
+
+
+def test_documentation_has_every_field() -> None:
+    table = PAGE.partition("| field of `config` |")[2].partition("\n\n")[0]
+    told = {name for line in table.splitlines() for name in re.findall(r"`(\w+)`", line.split("|")[1])}
+    assert told == set(KubernetesConfig.model_fields)
 
 
 def test_everything_has_a_default() -> None:

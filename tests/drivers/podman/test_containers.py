@@ -15,7 +15,7 @@ import pytest
 
 from atoll.core.resources import Resources
 from atoll.core.states import Outcome
-from atoll.drivers.base import Held, Launch, Phase, Refused, StopReason, Submitted, Unknown
+from atoll.drivers.base import DriverError, Held, Launch, Phase, Refused, StopReason, Submitted, Unknown
 from tests.contract.podman_harness import PodmanHarness
 from tests.support.engines import skip_without
 from tests.support.podman import IMAGE, PodmanService
@@ -295,3 +295,23 @@ async def until(look: Callable[[], bool], wanted: bool) -> None:
     """Wait for what only looking again tells."""
     while look() is not wanted:  # noqa: ASYNC110
         await asyncio.sleep(0.05)
+
+
+async def test_attempt_that_was_laid_out_starts_although_its_empty_checkpoints_were_dropped(
+    harness: PodmanHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = harness.script("true", checkpoint_key="again")
+    await harness.run(first)
+    second = harness.script("exit 5", checkpoint_key="again")
+
+    async def create(_body: object) -> None:
+        raise DriverError("The service is gone.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(harness.driver._containers, "create", create)  # type: ignore[attr-defined]
+        [answer] = await harness.driver.submit([second])
+    assert isinstance(answer, Unknown)
+    await harness.forget(first)
+    assert not (harness.site / "checkpoints" / "again").exists()
+    status = await harness.run(second)
+    assert status.exit_code == 5

@@ -25,10 +25,11 @@ def test_other_accounts_need_root(accounts: dict, open_folder: Path) -> None:
         "    shell = LocalShell()\n"
         "    for account in (None, sys.argv[1]):\n"
         "        print((await shell.run(account, ['id', '-un'])).out.decode().strip())\n"
-        "    try:\n"
-        "        await shell.run(sys.argv[2], ['true'])\n"
-        "    except NoAccount as error:\n"
-        "        print(error)\n"
+        "    for account in (sys.argv[2], 'root'):\n"
+        "        try:\n"
+        "            await shell.run(account, ['true'])\n"
+        "        except NoAccount as error:\n"
+        "            print(error)\n"
         "asyncio.run(main())\n"
     )
     entry = accounts[BOB]
@@ -40,6 +41,7 @@ def test_other_accounts_need_root(accounts: dict, open_folder: Path) -> None:
         pytest.skip("this Python is closed to other accounts")
     assert probe.stdout.splitlines() == [
         BOB, BOB, f"The platform runs as {BOB!r} and not as root, so it cannot act as {ANN!r} here.",
+        "The account 'root' is root's, and nobody is given it; map the person to another one.",
     ]  # fmt: skip
 
 
@@ -61,22 +63,22 @@ async def test_no_process_descriptor_or_thread_is_left(accounts: dict) -> None:
 
 
 async def test_loop_goes_on_while_commands_run(accounts: dict) -> None:
-    """The longest that the event loop is held up is a process's start."""
-    longest = 0.0
+    """Nobody waits for a process on the event loop: it takes many turns while each command sleeps."""
+    turns = 0
     shell = LocalShell()
 
     async def watch() -> None:
-        nonlocal longest
-        loop = asyncio.get_running_loop()
+        nonlocal turns
         while True:
-            before = loop.time()
             await asyncio.sleep(0)
-            longest = max(longest, loop.time() - before)
+            turns += 1
 
     watching = asyncio.create_task(watch())
-    await asyncio.gather(*[shell.run(ANN, ["sleep", "0.2"]) for _ in range(8)])
+    for account in (None, ANN):
+        turns = 0
+        await shell.run(account, ["sleep", "0.5"])
+        assert turns > 200
     watching.cancel()
-    assert longest < 0.25
 
 
 @pytest.fixture

@@ -171,7 +171,7 @@ async def test_account_that_is_not_there_is_named(shell: Shell) -> None:
         await shell.run("atoll-nobody-at-all", ["true"])
 
 
-@pytest.mark.parametrize("name", ["root", "a b", "-x", "$(id)", "../etc", "ann\nbob", ""])
+@pytest.mark.parametrize("name", ["a b", "-x", "$(id)", "../etc", "ann\nbob", ""])
 async def test_accounts_that_nobody_is_given_are_refused(shell: Shell, name: str) -> None:
     with pytest.raises(NoAccount):
         await shell.run(name, ["true"])

@@ -153,6 +153,12 @@ async def test_account_without_key_or_impersonation_is_told_what_to_add(config: 
     )
 
 
+async def test_root_is_given_to_nobody_where_the_site_itself_is_not_root(config: SshConfig, node: OpenSsh) -> None:
+    """By no key and by no impersonation, whatever the site file says."""
+    mine = replace(config, user=BOB, key=str(node.new_key(BOB)), keys={"root": config.key})
+    assert await says(mine, "root", NoAccount) == "'root' is no account that 127.0.0.1 is asked to act as."
+
+
 async def test_keys_by_template(config: SshConfig, node: OpenSsh) -> None:
     key = node.new_key(BOB)
     key.rename(key.with_name(f"key-of-{BOB}"))

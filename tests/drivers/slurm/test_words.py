@@ -44,7 +44,7 @@ def test_slurms_own_description_is_told_in_one_line() -> None:
         ("Batch job submission failed: Requested node configuration is not available", True),
         ("Batch job submission failed: Requested time limit is invalid (missing or exceeds some limit)", True),
         ("Batch job submission failed: Unable to open file", True),
-        ("Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size)", False),
+        ("Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)", False),
         ("Batch job submission failed: Job submit limit exceeded", False),
         ("Batch job submission failed: Required partition not available (inactive or drain)", False),
         ("Batch job submission failed: Slurm temporarily unable to accept job, sleeping and retrying", False),

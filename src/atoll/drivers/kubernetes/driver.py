@@ -70,10 +70,10 @@ class KubernetesDriver:
 
     async def describe(self) -> SiteReport:
         """What the cluster's nodes have. Raises DriverError where it does not answer."""
-        stocks, notes = await self._stocks()
+        stocks, unknown = await self._stocks()
         if time.monotonic() - self._swept >= _SWEEP_EVERY:
-            await self._sweep()
             self._swept = time.monotonic()
+            await self._sweep()
         abilities = {Ability.IMAGE, Ability.VENV, Ability.SIGNAL, Ability.FILES, Ability.SECRETS, Ability.SCRATCH}
         abilities.add(Ability.CONNECT)
         if self._config.autoscaling or sum(stock.nodes for stock in stocks.values()) > 1:
@@ -83,22 +83,19 @@ class KubernetesDriver:
         if self._submitter.serves_others:
             abilities.add(Ability.OTHER_PERSONS)
         owner = self._setup.owner or None
-        return SiteReport(
-            flavors=flavors_of(stocks, free_known=not any("free" in note for note in notes)),
-            abilities=frozenset(abilities), owner=owner, queues=True, notes=(*notes, *self._notes()),
-        )  # fmt: skip
+        flavors = flavors_of(stocks, free_known=not unknown)
+        notes = (*unknown, *self._notes())
+        return SiteReport(flavors=flavors, abilities=frozenset(abilities), owner=owner, queues=True, notes=notes)
 
     async def _stocks(self) -> tuple[Mapping[str, Stock], list[str]]:
-        nodes = await self._cluster.nodes()
-        notes = []
+        """The stock of each flavor, and why it is not known what of it is free, where that is so."""
+        nodes, loads, unknown = await self._cluster.nodes(), None, []
         try:
             loads = await self._cluster.loads()
         except DriverError as error:
-            loads = None
-            notes.append(f"What is free is not known: {error}")
-        stocks = self._stocktaking.count(nodes, loads)
-        self._submitter.stocks = stocks
-        return stocks, notes
+            unknown.append(f"What is free is not known: {error}")
+        self._submitter.stocks = self._stocktaking.count(nodes, loads)
+        return self._submitter.stocks, unknown
 
     def _notes(self) -> list[str]:
         config = self._config
@@ -349,7 +346,11 @@ class KubernetesDriver:
 
     async def _sweep(self) -> None:
         """Remove what a submission left that broke off before its Job was made."""
-        maps = await self._cluster.config_maps()
+        try:
+            maps = await self._cluster.config_maps()
+        except DriverError as error:
+            log.warning("site %s: what broken submissions left cannot be looked for: %s", self._setup.site, error)
+            return
         old = system_clock() - _ORPHANED
         stale = [
             each.metadata for each in maps

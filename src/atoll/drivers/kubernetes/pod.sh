@@ -14,6 +14,7 @@
 # not see each other's processes: a job cannot end what keeps its output. Plain POSIX sh and the usual small programs.
 
 pod_in=/atoll/in pod_run=/atoll/run pod_private=/atoll/private
+pod_cgroup1=/sys/fs/cgroup/memory/memory.oom_control
 pod_path=$PATH
 PATH=$PATH:/usr/bin:/bin
 . "$pod_in/place"
@@ -42,7 +43,7 @@ gather() {
         if [ "$pod_node" = "$JOB_COMPLETION_INDEX" ] || getent hosts "$pod_job-$pod_node.$pod_service" >/dev/null 2>&1
         then
             pod_node=$((pod_node + 1))
-        elif [ -d stop ]; then
+        elif [ -e asked ]; then
             return 0
         elif [ "$pod_waited" -ge "$pod_start_within" ]; then
             return 1
@@ -82,7 +83,7 @@ report() {
 # Kills for want of memory so far.
 oom_kills() {
     pod_kills=0
-    for pod_counts in /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control; do
+    for pod_counts in /sys/fs/cgroup/memory.events "$pod_cgroup1"; do
         [ -r "$pod_counts" ] || continue
         while read -r pod_word pod_number; do
             [ "$pod_word" != oom_kill ] || pod_kills=$pod_number
@@ -115,19 +116,33 @@ guard() {
     stop timed_out "$pod_grace"
 }
 
-# Where the kernel kills one process for want of memory and not the whole container (cgroup 1), end the rest.
+# Where the kernel kills one process for want of memory and not the whole container (cgroup 1), end the rest. Builtins
+# only: without memory nothing can be started; so the other container tells the time.
 guard_memory() {
     trap '' HUP INT QUIT TERM USR1 USR2 ALRM
-    while sleep 1; do
+    while read -r pod_word <tick; do
         oom_kills
-        [ "$pod_kills" = 0 ] || stop out_of_memory 0
+        if [ "$pod_kills" != 0 ]; then
+            ask out_of_memory
+            kill -s KILL -- -1
+        fi
     done
+}
+
+# Note why the job is ended; whether nobody has before.
+ask() {
+    set -C
+    { printf 'asked %s\n' "$1" >asked; } 2>/dev/null
+    pod_status=$?
+    set +C
+    return "$pod_status"
 }
 
 main() {
     umask 022
     cd "$pod_run" || exit 126
     mkfifo alive 2>/dev/null
+    [ ! -r "$pod_cgroup1" ] || mkfifo tick 2>/dev/null
     exec 9>alive # the other container learns of our end, however it comes, when this closes
     mkdir -p work scratch home "$pod_private" && . "$pod_in/lay" || {
         echo 'atoll: the files of the attempt cannot be laid out' >&2
@@ -139,13 +154,13 @@ main() {
         pod_list="${HOSTNAME%-"$JOB_COMPLETION_INDEX"}-[0-$((pod_nodes - 1))]"
         export ATOLL_NODE_RANK="$JOB_COMPLETION_INDEX"
         gather || {
-            printf 'asked late\n' >asked
+            ask late
             report 125
             exit 125
         }
         if [ "$pod_launch" = once ] && [ "$JOB_COMPLETION_INDEX" != 0 ]; then
             # this node is the job's, and its processes come from the first one
-            while [ ! -d stop ]; do sleep 3600; done
+            while [ ! -e asked ]; do sleep 3600; done
             report 0
             exit 0
         fi
@@ -155,9 +170,9 @@ main() {
         export SLURM_NODEID="${JOB_COMPLETION_INDEX:-0}" SLURM_PROCID="${JOB_COMPLETION_INDEX:-0}"
     fi
     pod_code=143
-    if [ ! -d stop ]; then
+    if [ ! -e asked ]; then
         [ -z "$pod_walltime" ] || guard 9>&- &
-        [ ! -r /sys/fs/cgroup/memory/memory.oom_control ] || guard_memory 9>&- &
+        [ ! -p tick ] || guard_memory 9>&- &
         # not in the background: there a shell has its commands ignore INT and QUIT
         PATH=$pod_path sh "$pod_in/wrapper.sh" "$pod_run" "$pod_native" 9>&-
         pod_code=$?
@@ -170,10 +185,7 @@ stop() {
     trap '' HUP INT QUIT TERM USR1 USR2 ALRM
     cd "$pod_run" || exit 1
     pod_first=
-    if mkdir stop 2>/dev/null; then
-        pod_first=1
-        printf 'asked %s\n' "$1" >asked
-    fi
+    ask "$1" && pod_first=1
     pod_whole=${2%%.*}
     pod_due=$(($(date +%s) + pod_whole))
     pod_known=
@@ -208,6 +220,10 @@ keep() {
     trap 'exit 0' TERM
     cd "$pod_run" || exit 1
     mkfifo alive 2>/dev/null
+    if [ -r "$pod_cgroup1" ]; then
+        mkfifo tick 2>/dev/null
+        while sleep 1; do echo >tick; done &
+    fi
     cat alive >/dev/null &
     wait "$!"
     # while somebody reads, the time begins anew

@@ -168,9 +168,10 @@ class LocalFolders:
         Whoever owns a folder can make a link of anything in it, which we would follow.
         """
         folder, orders = f"{self._attempts}/{attempt}", f"{self._orders}/{attempt}"
+        # first: where the attempt was laid out before, the folder may have been dropped since, empty as it was
+        self._make_checkpoint(key, owner)
         if os.path.lexists(folder):
             return False
-        self._make_checkpoint(key, owner)
         for path in (fresh := f"{folder}.new", orders):
             if os.path.lexists(path):  # an earlier try did not come to its end
                 remove_tree(path)

@@ -93,7 +93,9 @@ class Intake:
         except NoImage as error:
             return await self._refuse(attempt, str(error), permanent=error.permanent)
         except Complaint as error:
-            hopeless = error.status == 400 or any(words in str(error).lower() for words in _HOPELESS)
+            said = str(error).lower()
+            # "statfs": of the site's own folders, and none of the job's doing
+            hopeless = error.status == 400 or ("statfs" not in said and any(words in said for words in _HOPELESS))
             return await self._refuse(attempt, f"Podman refused it: {error}.", permanent=hopeless)
         except DriverError as error:
             return Unknown(attempt, str(error))  # where it was made after all, the next observation starts it

@@ -38,14 +38,14 @@ find "$@" -maxdepth 1 \( -name claim -type d -o -name bell -type p -o -type f -s
 """
 _LAY_OUT = r"""
 umask 022
-[ ! -d "attempts/$1" ] || exit 45
-rm -rf -- "orders/$1" "staging/$1" && mkdir -m 700 -- "staging/$1" || exit
 if [ -d "checkpoints/$2" ] && [ ! -L "checkpoints/$2" ]; then
     [ "$(stat -c %u -- "checkpoints/$2")" = "$3" ] ||
         { echo "another account's checkpoints have that name" >&2; exit 1; }
 else
     mkdir -m 700 -- "checkpoints/$2" && { [ -z "$4" ] || chown -- "$3:$4" "checkpoints/$2"; } || exit
 fi
+[ ! -d "attempts/$1" ] || exit 45
+rm -rf -- "orders/$1" "staging/$1" && mkdir -m 700 -- "staging/$1" || exit
 tar -C "staging/$1" --numeric-owner -pxf - && mv -T -- "staging/$1/orders" "orders/$1" &&
     mv -T -- "staging/$1/attempt" "attempts/$1" && rmdir -- "staging/$1"
 """

@@ -248,9 +248,9 @@ def notes(facts: Facts) -> tuple[str, ...]:
     """Sentences for the operator about what works less well here."""
     said = []
     settings = facts.settings
-    if "cgroup" not in settings.get("TaskPlugin", ""):
+    if "cgroup" not in settings.get("TaskPlugin", "cgroup"):  # slurmrestd tells no settings: then nothing is known
         said.append("TaskPlugin is not task/cgroup: Slurm does not hold jobs to the memory that they asked for.")
-    if "cgroup" not in settings.get("ProctrackType", ""):
+    if "cgroup" not in settings.get("ProctrackType", "cgroup"):
         said.append("ProctrackType is not proctrack/cgroup: Slurm itself cannot find every process that a job started.")
     if "jobs" in settings.get("PrivateData", ""):
         said.append("PrivateData hides jobs: let the site's own account see all of them (operator, or root).")

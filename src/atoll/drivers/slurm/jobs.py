@@ -6,6 +6,7 @@ number was a number or null and is `{set, infinite, number}`, an exit code was t
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -20,15 +21,16 @@ class _Number(msgspec.Struct):
     number: int | float = 0
 
 
-_Numeric = int | float | None | _Number
+Wire = int | float | None | _Number
+"""A number as any version writes it."""
 
 
 class _WireJob(msgspec.Struct):
     """A job as the engine writes it. Defaults stand for what a version does not tell."""
 
-    job_id: _Numeric = 0
-    array_job_id: _Numeric = 0
-    array_task_id: _Numeric = None
+    job_id: Wire = 0
+    array_job_id: Wire = 0
+    array_task_id: Wire = None
     array_task_string: str | None = ""
     name: str | None = ""
     command: str | None = ""
@@ -36,13 +38,13 @@ class _WireJob(msgspec.Struct):
     state_reason: str | None = ""
     state_description: str | None = ""
     exit_code: msgspec.Raw = msgspec.Raw(b"null")
-    start_time: _Numeric = 0
-    end_time: _Numeric = 0
+    start_time: Wire = 0
+    end_time: Wire = 0
     user_name: str | None = ""
-    user_id: _Numeric = None
+    user_id: Wire = None
     nodes: str | None = ""
     batch_host: str | None = ""
-    restart_cnt: _Numeric = 0
+    restart_cnt: Wire = 0
 
 
 class _Answer(msgspec.Struct):
@@ -51,13 +53,13 @@ class _Answer(msgspec.Struct):
 
 
 class _Signal(msgspec.Struct):
-    id: _Numeric = None
-    signal_id: _Numeric = None
+    id: Wire = None
+    signal_id: Wire = None
 
 
 class _Exit(msgspec.Struct):
     status: str | list[str] | None = None
-    return_code: _Numeric = None
+    return_code: Wire = None
     signal: _Signal | None = None
 
 
@@ -159,10 +161,15 @@ def _complaint(raw: msgspec.Raw) -> str:
     return " ".join(str(word).strip(" .") for word in (said.error, said.description) if word)[:500]
 
 
-def _number(value: _Numeric) -> int | None:
+def _number(value: Wire) -> int | None:
     if isinstance(value, _Number):
         return int(value.number) if value.set and not value.infinite else None
     return None if value is None else int(value)
+
+
+def job_of(**fields: Any) -> SlurmJob:
+    """A job of the fields that Slurm's listings have, each in the shape of any version."""
+    return _job(_WireJob(**fields))
 
 
 def _job(wire: _WireJob) -> SlurmJob:

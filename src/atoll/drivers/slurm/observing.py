@@ -22,6 +22,10 @@ _TOGETHER = 2000
 _COMMAND = re.compile(r"(/\S*)/([0-9a-z]{5})/keeper-[0-9a-f]{12}\.sh (\S+) ([0-9a-z]{5}-[0-9a-z]{16}) ")
 
 
+_Question = tuple[AttemptStatus, SlurmJob | None]
+"""An attempt whose end is to be found out, with Slurm's job of it where Slurm knows one."""
+
+
 class Observer:
     """Puts together what Slurm and the attempts' folders say. What it remembers it could find again."""
 
@@ -69,7 +73,7 @@ class Observer:
         self._own_name = own.account
         seen = await self._seen(await self._site.jobs(), held)
         states: dict[str, AttemptStatus] = {}
-        open_questions: dict[str | None, list[tuple[AttemptStatus, SlurmJob | None]]] = {}
+        open_questions: dict[str | None, list[_Question]] = {}
         for status, job in seen.values():
             if (known := self._ended.get(status.attempt_id)) is not None:
                 states[status.attempt_id] = known
@@ -78,6 +82,8 @@ class Observer:
             else:
                 open_questions.setdefault(status.account, []).append((status, job))
         records = await self._records_of(open_questions)
+        # where slurmdbd does not answer nothing is called lost
+        complete = await self._ask_accounting(open_questions, records) and len(records) == len(open_questions)
         for account, asked in open_questions.items():
             found = records.get(account)
             if found is None:
@@ -90,7 +96,7 @@ class Observer:
                     states[status.attempt_id] = _live(status, job)
         self.jobs = {key: job for key, (_, job) in seen.items() if job is not None and not job.over}
         self.live = {key: status for key, status in states.items() if status.phase is not Phase.ENDED}
-        return Observation(complete=len(records) == len(open_questions), as_of=as_of, states=states)
+        return Observation(complete=complete, as_of=as_of, states=states)
 
     def _end(self, status: AttemptStatus, job: SlurmJob | None, found: SiteRecord | None) -> AttemptStatus | None:
         if job is not None and not job.over:
@@ -218,7 +224,7 @@ class Observer:
     # -- what the attempts wrote ---------------------------------------------------------------------------------
 
     async def _records_of(
-        self, asked: Mapping[str | None, Sequence[tuple[AttemptStatus, SlurmJob | None]]]
+        self, asked: Mapping[str | None, Sequence[_Question]]
     ) -> dict[str | None, dict[str, SiteRecord]]:
         """By account; one that cannot be asked is left out, so that it hides nobody else's. Raises DriverError."""
         accounts = list(asked)
@@ -235,6 +241,30 @@ class Observer:
             for account, answer in zip(accounts, answers, strict=True)
             if not isinstance(answer, BaseException)
         }
+
+    async def _ask_accounting(
+        self, asked: Mapping[str | None, list[_Question]], records: Mapping[str | None, Mapping[str, SiteRecord]]
+    ) -> bool:
+        """Have slurmdbd tell of those that slurmctld has forgotten and that wrote no end; whether it did."""
+        silent = set()
+        for account, questions in asked.items():
+            found = records.get(account, {})
+            for status, job in questions:
+                one = found.get(status.attempt_id)
+                if job is None and status.native_id and one is not None and not one.record.ended and one.stop is None:
+                    silent.add(status.native_id)
+        # slurmrestd alone has no sacct
+        if not silent or self._site.config.transport == "rest":
+            return True
+        try:
+            if not (await self._site.facts()).accounting:
+                return True
+            told = await self._site.accounting(sorted(silent))
+        except DriverError:
+            return False
+        for questions in asked.values():
+            questions[:] = [(status, job or told.get(status.native_id)) for status, job in questions]
+        return True
 
     async def records(self, account: str | None, attempts: Sequence[str]) -> dict[str, SiteRecord]:
         """What stands in the folders of attempts; one that has no folder is left out. Raises DriverError."""

@@ -14,10 +14,12 @@ _UNKNOWN = re.compile(
 )
 _PASSING = re.compile(
     r"limit|exceed|quota|temporarily|busy|try again|unavailable|draining|in use|not enough|no space left|"
-    r"job violates accounting/qos policy|requested reservation is (not|in)|"
+    r"requested reservation is (not|in)|"
     r"partition.*(inactive|down|drained|not avail)",
     re.IGNORECASE,
 )
+_POLICY = re.compile(r"accounting/qos policy", re.IGNORECASE)
+"""One of the limits of an account, whichever it is: others' jobs end, and limits are raised."""
 _NEVER = re.compile(
     r"more processors requested than permitted|requested node configuration is not available|"
     r"invalid (partition|account|qos|feature|job array|generic resource|wckey)|invalid .* specification|"
@@ -30,7 +32,7 @@ _NOISE = re.compile(r"^(sbatch|scancel|squeue|scontrol|srun|sacct|sinfo): (error
 
 def plain(text: str) -> str:
     """An error message in one line, without the program's name, without a full stop."""
-    lines = [_NOISE.sub("", line.strip()) for line in re.split(r"\s{2,}|\n", text) if line.strip()]
+    lines = [_NOISE.sub("", line.strip()) for line in re.split(r"[\t\n]", text) if line.strip()]
     joined = "; ".join(dict.fromkeys(line.rstrip(".") for line in lines if line))
     printable = "".join(letter if letter.isprintable() else " " for letter in joined)
     return printable[:500] or "it said nothing"
@@ -48,4 +50,6 @@ def may_have_landed(text: str) -> bool:
 
 def permanent(text: str) -> bool:
     """Whether the same submission would be refused again."""
+    if _POLICY.search(text):
+        return False
     return _NEVER.search(text) is not None or _PASSING.search(text) is None

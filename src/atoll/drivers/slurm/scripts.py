@@ -46,7 +46,7 @@ for path in "$new"/batches/*; do
         echo "$job" >"batches/$batch/job"
         echo "job $batch $job"
     else
-        echo "failed $batch $? $(tail -c 2000 "batches/$batch/said" | tr '\n\r' '  ')"
+        echo "failed $batch $? $(tail -c 2000 "batches/$batch/said" | tr '\n\r' '\t\t')"
     fi
 done
 """

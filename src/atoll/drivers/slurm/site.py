@@ -2,12 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 
 from atoll.core.spec import JobClass
 from atoll.drivers.base import DriverError, DriverSetup
 from atoll.drivers.shell import LocalShell, Ran, Shell, SshShell
 from atoll.drivers.slurm import scripts
+from atoll.drivers.slurm.accounting import MOST, question, read_records
 from atoll.drivers.slurm.config import SlurmConfig
 from atoll.drivers.slurm.facts import DESCRIBE, Facts, read_facts
 from atoll.drivers.slurm.jobs import SlurmJob, read_jobs
@@ -110,6 +111,16 @@ class SlurmSite:
             features=frozenset().union(*(node.features for node in facts.nodes)),
             gpu_types=frozenset().union(*(node.gpu_types for node in facts.nodes)),
         )
+
+    async def accounting(self, natives: Sequence[str]) -> dict[str, SlurmJob]:
+        """Jobs that have ended, as slurmdbd remembers them. Raises DriverError."""
+        told: dict[str, SlurmJob] = {}
+        for start in range(0, len(natives), MOST):
+            ran = await self.shell.run(None, question(natives[start : start + MOST]), seconds=30)
+            if ran.code != 0:
+                raise _no_answer("sacct", ran)
+            told |= await asyncio.to_thread(read_records, ran.out)
+        return told
 
     async def jobs(self) -> list[SlurmJob]:
         """All jobs that the cluster knows, by one question. Raises DriverError."""

@@ -64,7 +64,12 @@ class Submitter:
         answers: list[Answer] = []
         texts: dict[str, str] = {}
         placed: list[tuple[Launch, Sequence[str]]] = []
+        own = account is not None and home.account == (await self._site.home(None)).account
         for launch in launches:
+            if own and launch.person != self._site.setup.owner and not self._site.setup.shared:
+                words = f"account: {launch.person!r} is mapped to {account!r}, the site's own account"
+                answers.append(Refused(launch.attempt_id, f"{words}; map the person to another one."))
+                continue
             try:
                 texts[launch.attempt_id], options = await self._prepare(launch, home, limits)
                 placed.append((launch, options))
