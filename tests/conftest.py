@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.engines import skip_without, skips_by_engine
+from tests.support.kubernetes import verdict
 from tests.support.postgres import PostgresServer, PostgresUnavailable
 
 DATABASES = ("sqlite", "postgresql")
@@ -93,3 +94,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("engines that were not there")
         for (engine, reason), count in sorted(skips.items()):
             terminalreporter.line(f"{engine}: {count} tests skipped: {reason}")
+        if (said := verdict(skips)) is not None:
+            terminalreporter.line(said)

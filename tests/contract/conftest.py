@@ -51,7 +51,7 @@ def pytest_runtest_makereport(
         column = column_of(item.cls.__name__)
         name = item.originalname.removeprefix("test_")
         if column is not None and name not in SOME_PARTS:
-            wrong = _wrong(report, name in column.skips)
+            wrong = _wrong(report, name in column.skips or name in column.elsewhere)
             if wrong is not None:
                 report.outcome = "failed"
                 report.longrepr = f"{wrong} (tests/contract/expected.py): {report.longrepr}"

@@ -33,6 +33,8 @@ class Column:
     """False: not against the real engine, so that its column says no more than "not proven"."""
     skips: Mapping[str, str] = field(default_factory=dict)
     """Cases that are skipped, and why, in a few words."""
+    elsewhere: frozenset[str] = frozenset()
+    """Cases that the class skips, and that another one runs for it: at another partition, ..."""
 
 
 _MULTINODE = (

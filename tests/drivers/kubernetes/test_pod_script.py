@@ -209,3 +209,16 @@ async def test_other_nodes_of_a_command_that_runs_once_run_nothing(make: Make, t
     await pod.verb("main", "stop", "cancelled", "5")  # before, while or after it is laid out
     assert (await pod.ended())[1].asked == "cancelled"
     assert not (pod.run / "stdout").exists()
+
+
+async def test_job_ends_whole_where_the_kernel_killed_one_process_for_memory(make: Make) -> None:
+    """With cgroup 1 nothing else would end it."""
+    pod = make(f"echo up; {FOREVER}")
+    counts = pod.folder / "cgroup" / "memory" / "memory.oom_control"
+    counts.parent.mkdir(parents=True)
+    counts.write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 0\n")
+    await pod.start()
+    await pod.wait_for(b"up")
+    counts.write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 1\n")
+    code, report = await pod.ended()
+    assert (code, report.asked, report.memory_kills) == (137, "out_of_memory", 1)
