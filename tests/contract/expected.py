@@ -45,14 +45,26 @@ _MULTINODE = (
 )
 _ONE_MACHINE = dict.fromkeys(_MULTINODE, "one machine")
 _NO_LIMIT = {"array_beyond_the_engines_limit_runs_whole": "no such limit"}
+_NO_HINTS = {"hint_follows_a_change": "no hints"}
+_GPUS = frozenset({"gpus_are_granted_and_visible", "gpus_are_counted_right"})
+_NO_COMMANDS = dict.fromkeys(
+    ("command_runs_inside_an_attempt", "command_inside_ends_with_its_attempt", "terminal_inside_an_attempt",
+     "platform_is_reached_from_inside_without_a_route"),
+    "slurmrestd starts no commands inside a job",
+)  # fmt: skip
 
 COLUMNS: dict[str, Column] = {
     "process": Column("TestProcess", "this machine, memory by cgroup and by looking", skips=_ONE_MACHINE | _NO_LIMIT),
-    "slurm": Column("TestSlurm", "Slurm by its commands on this machine", proven=False),
-    "slurm by SSH": Column("TestSlurmOverSsh", "Slurm by way of an SSH server", proven=False),
-    "slurm by REST": Column("TestSlurmRest", "Slurm by slurmrestd", proven=False),
-    "podman": Column("TestPodman", "Podman by its socket", proven=False),
-    "podman by SSH": Column("TestPodmanOverSsh", "Podman by way of an SSH server", proven=False),
+    "slurm": Column("TestSlurm", "Slurm by its commands on this machine", skips=_NO_HINTS, elsewhere=_GPUS),
+    "slurm by SSH": Column("TestSlurmOverSsh", "Slurm by way of an SSH server", skips=_NO_HINTS, elsewhere=_GPUS),
+    "slurm by REST": Column(
+        "TestSlurmRest",
+        "Slurm by slurmrestd",
+        skips=_NO_HINTS | _NO_COMMANDS,
+        elsewhere=_GPUS,
+    ),
+    "podman": Column("TestPodman", "Podman by its socket", skips=_ONE_MACHINE | _NO_LIMIT),
+    "podman by SSH": Column("TestPodmanOverSsh", "Podman by way of an SSH server", skips=_ONE_MACHINE | _NO_LIMIT),
     "kubernetes": Column("TestKubernetes", "Kubernetes", proven=False),
     "htcondor": Column("TestHtcondor", "HTCondor", proven=False),
     "interlink": Column("TestInterlink", "a plugin of the tests' own that runs real processes", proven=False),
