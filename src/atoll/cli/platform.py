@@ -21,7 +21,7 @@ app = typer.Typer()
 Connect = Callable[[], "Client"]
 SERVER = "atoll.api.server"
 """Run as a module: the command line knows no more of the server than its name and flags."""
-NEEDED = ("fastapi", "uvicorn", "sqlalchemy", "alembic", "numpy", "structlog", "uvloop")
+NEEDED = ("fastapi", "uvicorn", "sqlalchemy", "alembic", "numpy", "uvloop")
 """Some of what the extra `server` brings."""
 
 
