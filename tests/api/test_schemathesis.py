@@ -28,6 +28,8 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 
 from atoll.api import openapi
 from atoll.api.app import create_app
+from atoll.core.resources import Resources
+from atoll.core.site import Flavor, SiteReport
 from atoll.core.states import Outcome
 from atoll.drivers.base import LogChunk
 from atoll.faces.http.platform import Platform
@@ -63,6 +65,10 @@ def _operations() -> list[tuple[str, str]]:
 
 class Site:
     """A driver whose jobs all write the same and take every signal."""
+
+    async def describe(self) -> SiteReport:
+        """As drivers do."""
+        return SiteReport((Flavor("cpu", Resources(1000, 1 << 30), Resources(1000, 1 << 30)),))
 
     async def read_log(self, attempt_id: str, stream: str, offset: int, limit: int) -> LogChunk:
         """As drivers do."""

@@ -6,6 +6,9 @@ from typing import Any
 
 from atoll.core.site import Ability
 from atoll.core.states import Outcome
+from atoll.drivers.base import DriverSetup
+from atoll.drivers.fake import FakeDriver
+from atoll.drivers.fake.behaviour import vanished
 from atoll.store import events, sites
 from tests.support.http import Served
 from tests.support.rows import end, run
@@ -96,3 +99,18 @@ async def test_the_machine_of_a_replica_is_not_configured_from_outside(served: S
     assert (refused.status_code, refused.json()["code"]) == (409, "local_site")
     async with served.client("root") as root:
         assert (await root.delete(f"{SITES}/mine")).json()["code"] == "local_site"
+
+
+async def test_a_site_is_asked_at_once_and_its_silence_is_told(served: Served) -> None:
+    await put(served)
+    fake = FakeDriver(DriverSetup("toy", "aaaaa", served.platform.files.folder, {"cpus": "4"}))
+    async with served.client("root") as root:
+        nobody = (await root.post(f"{SITES}/toy/describe")).json()
+        assert (nobody["answers"], nobody["flavors"]) == (False, [])
+        served.drivers["toy"] = fake
+        told = (await root.post(f"{SITES}/toy/describe")).json()
+        assert (told["answers"], told["flavors"][0]["total"]["cpu"]) == (True, "4")
+        fake.engine.behave(vanished("The login node is down."))
+        silent = (await root.post(f"{SITES}/toy/describe")).json()
+        assert (silent["answers"], silent["message"]) == (False, "The login node is down.")
+        assert (await root.post(f"{SITES}/none/describe")).status_code == 404

@@ -204,8 +204,10 @@ class Site(Answer):
 
 
 class Described(Answer):
-    """What a site said of itself just now, and how long it took, in seconds."""
+    """What a site said of itself just now, and how long it took, in seconds; `message` is why it said nothing."""
 
+    answers: bool = True
+    message: str = ""
     seconds: float = 0.0
     flavors: tuple[SiteFlavor, ...] = ()
     abilities: tuple[str, ...] = ()

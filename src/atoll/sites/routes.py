@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
 
 from atoll.core.clock import to_micros
-from atoll.core.errors import Invalid, Unavailable
-from atoll.core.site import Ability, Health
+from atoll.core.errors import Invalid
+from atoll.core.site import Ability, Health, SiteReport
 from atoll.core.site_file import SiteFile, read_site
 from atoll.drivers.base import DriverError
 from atoll.faces.http.auth import Caller, Here, require_administrator
@@ -73,8 +73,10 @@ class SiteChange(BaseModel):
 
 
 class Described(BaseModel):
-    """What a site said just now."""
+    """What a site said just now, or why it said nothing."""
 
+    answers: bool
+    message: str
     seconds: float
     flavors: list[FlavorDocument]
     abilities: list[Ability]
@@ -161,22 +163,22 @@ async def remove_site(name: SiteName, who: Caller, platform: Here) -> Response:
     return Response(status_code=204)
 
 
-@router.post("/sites/{name}/describe", response_model=Described, responses=problems(403, 404, 503))
+@router.post("/sites/{name}/describe", response_model=Described, responses=problems(403, 404))
 async def describe_site(name: SiteName, who: Caller, platform: Here) -> Response:
-    """Ask the site what it has, now, and wait for its answer. For administrators."""
+    """Ask the site what it has, now, and wait for its answer, or for why there is none. For administrators."""
     require_administrator(who, "question sites")
     await platform.database.read(lambda connection: service.get(connection, name))
+    began = time.monotonic()
+    message, report = "", None
     driver = platform.driver_for(name)
     if driver is None:
-        raise Unavailable(
-            "site_elsewhere", f"Site {name} cannot be reached from this part of the platform now; try again.",
-            retry_after=5,
-        )  # fmt: skip
-    began = time.monotonic()
-    try:
-        async with asyncio.timeout(_ANSWER_WITHIN):
-            report = await driver.describe()
-    except (DriverError, TimeoutError) as error:
-        words = str(error) or f"no answer within {_ANSWER_WITHIN:.0f} seconds"
-        raise Unavailable("site_silent", f"Site {name} does not answer: {words}", retry_after=10) from error
-    return JSONResponse({"seconds": round(time.monotonic() - began, 3), **service.described(name, report, {})})
+        message = "It cannot be reached from this part of the platform now; try again."
+    else:
+        try:
+            async with asyncio.timeout(_ANSWER_WITHIN):
+                report = await driver.describe()
+        except (DriverError, TimeoutError) as error:
+            message = str(error) or f"No answer within {_ANSWER_WITHIN:.0f} seconds."
+    said = service.described(name, report or SiteReport(()), {})
+    seconds = round(time.monotonic() - began, 3)
+    return JSONResponse({"answers": report is not None, "message": message, "seconds": seconds, **said})

@@ -71,6 +71,8 @@ class Check:
 
     def _answers(self) -> str:
         found = self._client.describe_site(self._site)
+        if not found.answers:
+            raise _Failure(found.message)
         flavors = ", ".join(f"{flavor.name} ({flavor.nodes} nodes)" for flavor in found.flavors)
         return f"in {found.seconds:.1f} s; it has {flavors or 'nothing'}"
 
