@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from atoll.drivers.process.folders import remove_tree
 from atoll.drivers.wrapper.take_out import take_out
+from atoll.drivers.wrapper.trees import remove_tree
 
 
 def taken(root: Path, into: Path) -> list[str]:

@@ -20,6 +20,7 @@ from atoll.drivers.base import DriverError, LogChunk
 from atoll.drivers.podman.layout import BELL, PLAN, SCRIPTS, STOP, VERDICT, Entry, Owner
 from atoll.drivers.wrapper import STDERR, STDOUT, Record, read_record
 from atoll.drivers.wrapper.record import read_plain
+from atoll.drivers.wrapper.trees import remove_tree
 
 _KNOWN_FOR = 60.0
 """Seconds for which an account's numbers are believed."""
@@ -414,20 +415,3 @@ def _read_log(folder: str, stream: str, offset: int, limit: int) -> LogChunk | N
         return LogChunk(start, os.pread(file, amount, start), status.st_size)
     finally:
         os.close(file)
-
-
-def remove_tree(path: str) -> None:
-    """Remove a folder with all that is in it, also below folders that their owner closed; follows no link."""
-
-    def open_up(function: object, inner: str, error: object) -> None:
-        with suppress(OSError):
-            Path(inner).parent.chmod(0o700)
-            if not Path(inner).is_symlink():
-                Path(inner).chmod(0o700)
-
-    try:
-        if os.geteuid() != 0:  # to root nothing is closed
-            shutil.rmtree(path, onerror=open_up)
-        shutil.rmtree(path, ignore_errors=True)
-    except RecursionError:
-        raise DriverError(f"{path} is nested too deeply to be removed; remove it by hand with rm -rf.") from None

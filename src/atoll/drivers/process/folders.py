@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 import stat
-import subprocess
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +24,7 @@ from atoll.drivers.base import DriverError, Launch, LogChunk
 from atoll.drivers.process.accounts import Account
 from atoll.drivers.wrapper import FILES, LAUNCH, SCRIPT, SECRETS, STDERR, STDOUT, WRAPPER, secret_files
 from atoll.drivers.wrapper.record import read_plain
+from atoll.drivers.wrapper.trees import remove_tree
 
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@=,-]{0,127}")
 _CLOSED, _PASSABLE = 0o700, 0o711
@@ -235,24 +235,6 @@ class SiteFolders:
 def _unfinished(folder: str) -> str:
     """Where an attempt's folder is filled; no attempt has such an id."""
     return f"{folder}.new"
-
-
-def remove_tree(path: str) -> None:
-    """Remove a folder with all that is in it, also below folders that their owner closed; follows no link."""
-
-    def open_up(function: object, inner: str, error: object) -> None:
-        with suppress(OSError):
-            Path(inner).parent.chmod(0o700)
-            if not Path(inner).is_symlink():
-                Path(inner).chmod(0o700)
-
-    try:
-        if os.geteuid() != 0:  # to root nothing is closed
-            shutil.rmtree(path, onerror=open_up)
-        shutil.rmtree(path, ignore_errors=True)
-    except RecursionError:
-        # a thousand folders within each other are too many for Python 3.11, but not for rm
-        subprocess.run(["/bin/rm", "-rf", "--", path], check=False, stderr=subprocess.DEVNULL)
 
 
 def open_plain(folder: Path, name: str) -> int | None:
