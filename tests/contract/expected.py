@@ -45,7 +45,6 @@ _MULTINODE = (
 )
 _ONE_MACHINE = dict.fromkeys(_MULTINODE, "one machine")
 _NO_LIMIT = {"array_beyond_the_engines_limit_runs_whole": "no such limit"}
-_NO_HINTS = {"hint_follows_a_change": "no hints"}
 _GPUS = frozenset({"gpus_are_granted_and_visible", "gpus_are_counted_right"})
 _NO_COMMANDS = dict.fromkeys(
     ("command_runs_inside_an_attempt", "command_inside_ends_with_its_attempt", "terminal_inside_an_attempt",
@@ -55,14 +54,9 @@ _NO_COMMANDS = dict.fromkeys(
 
 COLUMNS: dict[str, Column] = {
     "process": Column("TestProcess", "this machine, memory by cgroup and by looking", skips=_ONE_MACHINE | _NO_LIMIT),
-    "slurm": Column("TestSlurm", "Slurm by its commands on this machine", skips=_NO_HINTS, elsewhere=_GPUS),
-    "slurm by SSH": Column("TestSlurmOverSsh", "Slurm by way of an SSH server", skips=_NO_HINTS, elsewhere=_GPUS),
-    "slurm by REST": Column(
-        "TestSlurmRest",
-        "Slurm by slurmrestd",
-        skips=_NO_HINTS | _NO_COMMANDS,
-        elsewhere=_GPUS,
-    ),
+    "slurm": Column("TestSlurm", "Slurm by its commands on this machine", elsewhere=_GPUS),
+    "slurm by SSH": Column("TestSlurmOverSsh", "Slurm by way of an SSH server", elsewhere=_GPUS),
+    "slurm by REST": Column("TestSlurmRest", "Slurm by slurmrestd", skips=_NO_COMMANDS, elsewhere=_GPUS),
     "podman": Column("TestPodman", "Podman by its socket", skips=_ONE_MACHINE | _NO_LIMIT),
     "podman by SSH": Column("TestPodmanOverSsh", "Podman by way of an SSH server", skips=_ONE_MACHINE | _NO_LIMIT),
     "kubernetes": Column("TestKubernetes", "Kubernetes", proven=False),

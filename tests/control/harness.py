@@ -9,7 +9,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from atoll.control import describe, dispatch, finish, observe, stop, submit
+from atoll.control import dispatch, finish, observe, stop, submit
+from atoll.control.describe import Describer
 from atoll.control.dispatch import Dispatcher
 from atoll.control.finish import Finisher
 from atoll.control.leases import LeaseKeeper
@@ -54,6 +55,7 @@ class SlowMotion:
         self.driver = FakeDriver(DriverSetup(SITE, instance, self.folder), self.engine)
         self.work = SiteWork(self.tools, SITE, self.driver)
         self.dispatcher = Dispatcher(self.tools)
+        self.describer = Describer(self.work)
         self.finishers = [Finisher(self.work, with_files=with_files) for with_files in (False, True)]
         self.tools.keeper.want(dispatch.LEASE)
         self.tools.keeper.want(self.work.lease_name)
@@ -113,7 +115,7 @@ class SlowMotion:
     async def step(self, *names: str) -> None:
         """One round of each of the site's loops that are named; a site that does not answer is no error here."""
         steps = {
-            "describe": describe.step, "submit": submit.step, "observe": observe.step, "stop": stop.step,
+            "describe": self._describe, "submit": submit.step, "observe": observe.step, "stop": stop.step,
             "finish": self._finish, "forget": finish.forget,
         }  # fmt: skip
         await self.tools.keeper.renew()
@@ -122,6 +124,9 @@ class SlowMotion:
                 await steps[name](self.work, self.lease())
             except DriverError:
                 continue
+
+    async def _describe(self, _work: SiteWork, lease: Lease) -> None:
+        await self.describer.step(lease)
 
     async def _finish(self, _work: SiteWork, lease: Lease) -> None:
         for finisher in self.finishers:

@@ -337,3 +337,14 @@ def test_a_person_without_an_account_at_a_site_gets_no_room_there() -> None:
     decisions = cycle(snapshot, 0)
     assert started(decisions) == [(1, "a")]
     assert sentences(decisions)[2] == "No site can run it: a has no account for eve."
+
+
+def test_what_others_give_back_is_free_for_us_at_once() -> None:
+    used = replace(flavor(cpu=4), others=Resources(4000, GIB))
+    snapshot = snapshot_of(site("a", used), job(1), job(2))
+    assert started(cycle(snapshot, 0)) == []
+    snapshot.apply([SiteChanged(site("a", flavor(cpu=4)))])
+    assert started(cycle(snapshot, 0)) == [(1, "a"), (2, "a")]
+    snapshot.apply([SiteChanged(site("a", used))])
+    snapshot.apply([job(3)])
+    assert started(cycle(snapshot, 0)) == []

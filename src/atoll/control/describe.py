@@ -13,38 +13,56 @@ from atoll.store.leases import Lease
 
 EVERY = 60.0
 """Seconds between two descriptions of a site that is well."""
+_AGAIN = 7.0
+"""Seconds until a look that needs confirmation is repeated."""
 
 
-async def step(work: SiteWork, lease: Lease) -> float | None:
-    """Describe the site; an event tells everybody where something has changed."""
-    tools = work.tools
-    tools.check(lease)
-    try:
-        report = await work.driver.describe()
-    except DriverError as error:
-        words = str(error)
-        await tools.guarded(lease, lambda connection: note(connection, work.site, None, words, tools.now()))
-        raise
+class Describer:
+    """The describe loop's memory: what others seemed to hold at the site when it was last looked at."""
 
-    def tell(connection: Connection) -> None:
-        note(connection, work.site, _with_others(connection, work.site, report), "", tools.now())
+    def __init__(self, work: SiteWork) -> None:
+        self._work = work
+        self._seemed: dict[str, Resources] | None = None
 
-    await tools.guarded(lease, tell)
-    return EVERY
+    async def step(self, lease: Lease) -> float | None:
+        """Describe the site; an event tells everybody where something has changed."""
+        work, tools = self._work, self._work.tools
+        tools.check(lease)
+        try:
+            report = await work.driver.describe()
+        except DriverError as error:
+            words = str(error)
+            await tools.guarded(lease, lambda connection: note(connection, work.site, None, words, tools.now()))
+            raise
 
+        def tell(connection: Connection) -> bool:
+            whole, certain = self._with_others(connection, report)
+            note(connection, work.site, whole, "", tools.now())
+            return certain
 
-def _with_others(connection: Connection, site: str, report: SiteReport) -> SiteReport:
-    """The report with what others hold: what is neither free nor held by what runs of ours."""
-    ours = figures.used(connection, running=True)
-    flavors = []
-    for flavor in report.flavors:
-        if flavor.free is not None:
-            used = ours.get((site, flavor.name))
-            left = flavor.total - flavor.free - (used.resources if used is not None else Resources())
-            others = Resources(max(0, left.cpu), max(0, left.memory), max(0, left.gpu))
-            flavor = replace(flavor, others=others)
-        flavors.append(flavor)
-    return replace(report, flavors=tuple(flavors))
+        return EVERY if await tools.guarded(lease, tell) else _AGAIN
+
+    def _with_others(self, connection: Connection, report: SiteReport) -> tuple[SiteReport, bool]:
+        """The report with what others hold, and whether that is certain.
+
+        It is what is neither free nor held by what runs of ours. As our own begin and end while the site is asked,
+        more than the time before counts only when the next look confirms it.
+        """
+        ours = figures.used(connection, running=True)
+        seemed: dict[str, Resources] = {}
+        flavors = []
+        for flavor in report.flavors:
+            if flavor.free is not None:
+                used = ours.get((self._work.site, flavor.name))
+                left = flavor.total - flavor.free - (used.resources if used is not None else Resources())
+                now = seemed[flavor.name] = Resources(max(0, left.cpu), max(0, left.memory), max(0, left.gpu))
+                before = now if self._seemed is None else self._seemed.get(flavor.name, Resources())
+                others = Resources(min(now.cpu, before.cpu), min(now.memory, before.memory), min(now.gpu, before.gpu))
+                flavor = replace(flavor, others=others)
+            flavors.append(flavor)
+        self._seemed = seemed
+        certain = all(flavor.others == seemed.get(flavor.name, flavor.others) for flavor in flavors)
+        return replace(report, flavors=tuple(flavors)), certain
 
 
 def note(connection: Connection, name: str, report: SiteReport | None, words: str, now: int) -> None:

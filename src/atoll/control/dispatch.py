@@ -6,6 +6,7 @@ The snapshot belongs to one tenure of the lease: whoever becomes the leader buil
 import asyncio
 import json
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -13,6 +14,7 @@ from functools import lru_cache, partial
 
 from sqlalchemy import Connection
 
+from atoll.control.pace import Pace
 from atoll.control.work import Tools
 from atoll.core.ids import new_attempt_id
 from atoll.core.ranges import Ranges
@@ -70,8 +72,10 @@ class Dispatcher:
         self._epoch: int | None = None
         self._snapshot = Snapshot()
         self._cursor = 0
-        self._rooms: dict[int, set[str]] = {}
-        self._sites: set[str] = set()
+        self._rooms: dict[int, dict[str, str]] = {}
+        """Attempts that hold room, with their sites, by row of the job."""
+        self._sites: dict[str, SiteState] = {}
+        self._pace = Pace()
         self._sites_at = 0
         self._silent: set[str] = set()
         self.paused = False
@@ -88,6 +92,7 @@ class Dispatcher:
         if await self._catch_up():
             return 0  # what was decided before may not be in the snapshot yet: no decision without it
         now = tools.now()
+        self._learn(now)
         if now - self._sites_at > _SITES_EVERY:
             await self._load_sites()
             if await self._recall(lease):
@@ -134,11 +139,11 @@ class Dispatcher:
         """Build the snapshot from the store. The cursor is read first: what changes meanwhile is read again."""
         database = self._tools.database
         self._cursor = await database.read(events.last_id)
-        self._snapshot, self._rooms, self._sites = Snapshot(), {}, set()
+        self._snapshot, self._rooms, self._sites = Snapshot(), {}, {}
         await self._load_sites()
         rooms = await database.read(lambda connection: attempts.rooms(connection, None))
         for room in rooms:
-            self._rooms.setdefault(room.job_id, set()).add(room.attempt_id)
+            self._rooms.setdefault(room.job_id, {})[room.attempt_id] = room.site
         self._snapshot.apply(RoomTaken(_running(room)) for room in rooms)
         last = 0
         while True:
@@ -170,35 +175,45 @@ class Dispatcher:
         return moved >= EVENTS_AT_ONCE
 
     def _room_changes(self, job_ids: Sequence[int], rooms: Sequence[Room]) -> list[Change]:
-        held: dict[int, set[str]] = {}
+        held: dict[int, dict[str, str]] = {}
         for room in rooms:
-            held.setdefault(room.job_id, set()).add(room.attempt_id)
-        changes: list[Change] = []
+            held.setdefault(room.job_id, {})[room.attempt_id] = room.site
+        freed: dict[str, str] = {}
         for job_id in job_ids:
-            now, before = held.get(job_id, set()), self._rooms.get(job_id, set())
-            changes += [RoomFreed(attempt_id) for attempt_id in before - now]
+            now, before = held.get(job_id, {}), self._rooms.pop(job_id, {})
+            freed |= {attempt_id: site for attempt_id, site in before.items() if attempt_id not in now}
             if now:
                 self._rooms[job_id] = now
-            else:
-                self._rooms.pop(job_id, None)
+        self._pace.count(Counter(freed.values()), self._tools.now())
+        changes: list[Change] = [RoomFreed(attempt_id) for attempt_id in freed]
         changes += [RoomTaken(_running(room)) for room in rooms]
         return changes
+
+    def _learn(self, now: int) -> None:
+        """Have the snapshot know the sites' paces, where they have changed by more than a little."""
+        for name, state in self._sites.items():
+            pace = self._pace.of(name, now)
+            if pace > state.pace or pace < state.pace * 0.8:
+                self._sites[name] = replace(state, pace=pace)
+                self._snapshot.apply([SiteChanged(self._sites[name])])
 
     async def _load_sites(self) -> None:
         def read(connection: Connection) -> list[SiteState]:
             drained = sites.drained(connection)
             return [
-                SiteState(_as_reached(connection, site, now), site.name in drained) for site in sites.load(connection)
+                SiteState(
+                    _as_reached(connection, site, now), site.name in drained, self._pace.of(site.name, self._sites_at)
+                )
+                for site in sites.load(connection)
             ]
 
         now = self._tools.clock()
         self._sites_at = self._tools.now()
         states = await self._tools.database.read(read)
-        names = {state.site.name for state in states}
+        before, self._sites = self._sites, {state.site.name: state for state in states}
         self._snapshot.apply(
-            [*(SiteChanged(state) for state in states), *(SiteGone(name) for name in self._sites - names)]
+            [*map(SiteChanged, states), *(SiteGone(name) for name in before.keys() - self._sites.keys())]
         )
-        self._sites = names
         self._silent = {
             state.site.name
             for state in states

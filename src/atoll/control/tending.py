@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 
-from atoll.control import describe, finish, observe, stop, submit
+from atoll.control import finish, observe, stop, submit
+from atoll.control.describe import Describer
 from atoll.control.finish import Finisher
 from atoll.control.loop import Loop
 from atoll.control.work import SiteWork
@@ -22,7 +23,7 @@ class Tending:
     def __init__(self, work: SiteWork) -> None:
         self.work = work
         self._observing = self._loop("observe", partial(observe.step, work), on_changes=False, gap=work.observe_gap)
-        self._describing = self._loop("describe", partial(describe.step, work), on_changes=False)
+        self._describing = self._loop("describe", Describer(work).step, on_changes=False)
         self._task: asyncio.Task[None] | None = None
 
     def look(self) -> None:

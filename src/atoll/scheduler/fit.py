@@ -256,8 +256,16 @@ class Room:
         self.states = states
         self.open = [is_open(states[pool.site]) for pool in pools]
         unused = Used()
+        # from the sites themselves: the pools are not made anew each time that others' load changes
+        others = {
+            (name, flavor.name): flavor.others
+            for name, state in states.items()
+            for flavor in (state.site.report.flavors if state.site.report else ())
+        }
         self.free = [
-            pool.flavor.total - pool.flavor.others - used.get((pool.site, pool.flavor.name), unused).resources
+            pool.flavor.total
+            - others.get((pool.site, pool.flavor.name), _NOTHING)
+            - used.get((pool.site, pool.flavor.name), unused).resources
             for pool in pools
         ]
         taken = dict.fromkeys(states, 0)

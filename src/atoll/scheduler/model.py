@@ -23,7 +23,8 @@ CLASSES: tuple[JobClass, ...] = tuple(RANKS)
 BACKLOG = (4, 4, 16, 0)
 """By rank: how many attempts of a class wait at most in an engine's queue, where the site file does not say.
 
-Enough that an engine which frees room between two observations finds work; few enough that the order stays ours.
+Enough that an engine which frees room between two observations finds work; few enough that the order stays ours. Batch
+jobs get more where a site's pace shows that it takes more.
 """
 
 
@@ -138,13 +139,16 @@ class SiteState:
     site: Site
     drained: bool = False
     """Whether it gets nothing new."""
+    pace: int = 0
+    """How many attempts ended there of late between two looks at it."""
 
     def backlog(self, rank: int) -> int:
         """How many attempts of a class (its rank) may wait in the site's own queue; 0 where it has none."""
-        site = self.site
+        site, name = self.site, CLASSES[rank]
         if site.report is None or not site.report.queues:
             return 0
-        return site.backlog.get(CLASSES[rank], BACKLOG[rank])
+        learnt = self.pace if name is JobClass.BATCH else 0
+        return site.backlog.get(name, max(BACKLOG[rank], learnt))
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,6 +170,7 @@ class Engine:
         self._events: list[_Event] = []
         self._numbers = 0
         self._free = node * nodes
+        self._others = Resources()
 
     # ---- what it is asked
 
@@ -183,6 +184,12 @@ class Engine:
         """What nobody uses now."""
         self.settle()
         return self._free
+
+    def used_by_others(self, amount: Resources) -> None:
+        """Others than Atoll use so much from now on; what runs goes on."""
+        self._free += self._others - amount
+        self._others = amount
+        self.settle()
 
     def accept(self, launch: Launch) -> str:
         """Take an attempt, unless it was taken before; its native id.

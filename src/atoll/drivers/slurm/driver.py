@@ -2,7 +2,7 @@
 
 import os
 import signal as signals
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from atoll.core.ids import is_attempt_id
@@ -26,6 +26,7 @@ from atoll.drivers.slurm import scripts
 from atoll.drivers.slurm.config import read_config
 from atoll.drivers.slurm.ends import REQUEUED
 from atoll.drivers.slurm.facts import flavors, notes
+from atoll.drivers.slurm.hints import Hints
 from atoll.drivers.slurm.images import image_program
 from atoll.drivers.slurm.inside import Inside
 from atoll.drivers.slurm.jobs import SlurmJob
@@ -36,7 +37,7 @@ from atoll.drivers.slurm.submitting import Submitter
 
 
 class SlurmDriver:
-    """A Slurm cluster as a site. Has Logs, Signals, Stage, Exec and Connect."""
+    """A Slurm cluster as a site. Has Logs, Signals, Watch, Stage, Exec and Connect."""
 
     def __init__(self, setup: DriverSetup, shell: Shell | None = None) -> None:
         """`shell` takes the place of the one that the site file asks for. Raises Invalid."""
@@ -46,6 +47,7 @@ class SlurmDriver:
         self._observer = Observer(self._site)
         self._submitter = Submitter(self._site, self._observer)
         self._inside = Inside(self._site)
+        self._hints = Hints(self._site)
 
     # -- Driver --------------------------------------------------------------------------------------------------
 
@@ -94,11 +96,22 @@ class SlurmDriver:
 
     async def submit(self, attempts: Sequence[Launch]) -> list[Answer]:
         """Lay the attempts out and hand them to sbatch, as arrays where their options are the same."""
-        return await self._submitter.submit(attempts)
+        answers = await self._submitter.submit(attempts)
+        for account in {launch.account for launch in attempts}:
+            self._hints.want_too(account)
+        return answers
 
     async def observe(self, held: Sequence[Held]) -> Observation:
-        """All attempts of this platform: by squeue, and by what ended ones wrote."""
-        return await self._observer.observe(held)
+        """All attempts of this platform: by squeue, and by what ended ones wrote.
+
+        After a hint, and shortly after a listing, only what the attempts wrote that were hinted at.
+        """
+        told = self._hints.take()
+        if told and self._observer.may_follow_up():
+            return await self._observer.follow_up(held, told)
+        observation = await self._observer.observe(held)
+        self._hints.want({status.account for status in self._observer.live.values()})
+        return observation
 
     async def stop(self, attempts: Sequence[StopRequest]) -> None:
         """Write down why, then signal those that run and cancel those that wait. Raises DriverError."""
@@ -170,7 +183,7 @@ class SlurmDriver:
         """Let go of connections. Jobs go on."""
         await self._site.shell.close()
 
-    # -- Logs, Signals, Stage, Exec, Connect ---------------------------------------------------------------------
+    # -- Logs, Signals, Watch, Stage, Exec, Connect --------------------------------------------------------------
 
     async def read_log(self, attempt: Held, stream: str, offset: int, limit: int) -> LogChunk:
         """A piece of output. Raises KeyError where there is no such attempt or stream."""
@@ -187,6 +200,10 @@ class SlurmDriver:
             if unreachable(said):
                 raise DriverError(f"Slurm's controller does not answer: {said}.")
             raise KeyError(attempt.attempt_id)
+
+    def changes(self) -> AsyncIterator[None]:
+        """Yields after attempts began or ended, as far as that is told."""
+        return self._hints.changes()
 
     async def take_out(self, attempt: Held, patterns: Sequence[str], into: Path) -> list[str]:
         """Copy files of the working directory. Raises KeyError where there is no such attempt."""

@@ -10,6 +10,7 @@
 #   stop    why it is to end: written once, by whoever stops it; here by the clock ("timed_out")
 #   grace   milliseconds that it has from then on
 # and here is written:
+#   ../../news   a line with the attempt's id when it began, and when its command ended of its own accord: hints only
 #   usage   "OOM PEAK": processes that the kernel killed for memory, and the most bytes that were in use
 #
 # Plain POSIX sh. What is read from /proc and /sys is Linux's; without it Slurm alone ends what is left.
@@ -163,6 +164,7 @@ atoll_watch() {
     [ ! -r "$atoll_events" ] || atoll_memory &
     [ ! -e "$atoll_folder/stop" ] || atoll_asked
     { trap '' TERM; exec sleep 2147483647; } &
+    echo "$atoll_id" >>"$atoll_root/news"
     while :; do wait; done
 }
 
@@ -177,7 +179,9 @@ fi
 atoll_watch </dev/null >/dev/null 2>&1 &
 
 # In the foreground, and behind traps that its own processes do not inherit: the wrapper finds signals as they should be.
-trap : HUP INT QUIT USR1 USR2 ALRM TERM
+atoll_termed=''
+trap : HUP INT QUIT USR1 USR2 ALRM
+trap 'atoll_termed=1' TERM
 /bin/sh "$atoll_wrapper" "$atoll_folder" "$atoll_native"
 atoll_code=$?
 
@@ -189,4 +193,6 @@ if [ -n "$atoll_group" ]; then
 fi 2>/dev/null
 [ ! -e "$atoll_folder/secrets" ] || PATH=/usr/bin:/bin rm -rf "$atoll_folder/secrets"
 atoll_kill "$$"
+# where Slurm sent a signal it is Slurm that must be asked how it ended
+[ -n "$atoll_termed" ] || echo "$atoll_id" >>"$atoll_root/news"
 exit "$atoll_code"

@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from atoll.core.clock import system_clock
@@ -19,6 +20,8 @@ from atoll.drivers.slurm.site import SlurmSite
 
 _TOGETHER = 2000
 """Attempts that one script is asked about."""
+_LIST_EVERY = 4.5
+"""Seconds after a listing for which hints are followed up without another one."""
 _COMMAND = re.compile(r"(/\S*)/([0-9a-z]{5})/keeper-[0-9a-f]{12}\.sh (\S+) ([0-9a-z]{5}-[0-9a-z]{16}) ")
 
 
@@ -43,6 +46,8 @@ class Observer:
         """Arrays of ours of which Slurm knows some task."""
         self._holding: frozenset[str] = frozenset()
         """Native ids that control holds."""
+        self._listed_at: float | None = None
+        """When the last listing that was read was begun, by the monotonic clock."""
         self.live: dict[str, AttemptStatus] = {}
         """What the last observation told as not ended."""
         self.jobs: dict[str, SlurmJob] = {}
@@ -68,7 +73,8 @@ class Observer:
 
     async def observe(self, held: Sequence[Held]) -> Observation:
         """All attempts of this platform, those that ended included. Raises DriverError."""
-        as_of = system_clock()
+        as_of, began = system_clock(), time.monotonic()
+        self._listed_at = None
         own = await self._site.home(None)
         self._own_name = own.account
         seen = await self._seen(await self._site.jobs(), held)
@@ -96,7 +102,40 @@ class Observer:
                     states[status.attempt_id] = _live(status, job)
         self.jobs = {key: job for key, (_, job) in seen.items() if job is not None and not job.over}
         self.live = {key: status for key, status in states.items() if status.phase is not Phase.ENDED}
+        self._listed_at = began
         return Observation(complete=complete, as_of=as_of, states=states)
+
+    def may_follow_up(self) -> bool:
+        """Whether Slurm answered so lately that hints can be followed up without asking it again."""
+        return self._listed_at is not None and time.monotonic() - self._listed_at < _LIST_EVERY
+
+    async def follow_up(self, held: Sequence[Held], told: Mapping[str | None, Collection[str]]) -> Observation:
+        """The last answer, with what the folders of attempts that were hinted at say since. Raises DriverError.
+
+        `told` are attempts by account. It is never complete: Slurm is not asked, and ends that it had a part in are
+        left for the next listing.
+        """
+        as_of = system_clock()
+        hinted: dict[str | None, list[_Question]] = {}
+        for each in held:
+            if each.attempt_id in told.get(each.account, ()) and each.attempt_id not in self._ended:
+                status = AttemptStatus(each.attempt_id, Phase.STARTING, each.native_id or "", account=each.account)
+                hinted.setdefault(each.account, []).append((self.live.get(each.attempt_id, status), None))
+        records = await self._records_of(hinted)
+        for account, asked in hinted.items():
+            for status, _ in asked:
+                key, found = status.attempt_id, records.get(account, {}).get(status.attempt_id)
+                news = None if found is None else _hinted(status, found)
+                if news is None:
+                    continue
+                if news.phase is Phase.ENDED:
+                    self._ended[key] = news
+                    self.live.pop(key, None)
+                else:
+                    self.live[key] = news
+        known = self.live | self._ended
+        states = {each.attempt_id: known[each.attempt_id] for each in held if each.attempt_id in known}
+        return Observation(complete=False, as_of=as_of, states=states)
 
     def _end(self, status: AttemptStatus, job: SlurmJob | None, found: SiteRecord | None) -> AttemptStatus | None:
         if job is not None and not job.over:
@@ -287,6 +326,20 @@ def read_lists(text: str, instance: str) -> dict[str, list[str]]:
         elif is_attempt_id(line, instance):
             members.append(line)
     return lists
+
+
+def _hinted(status: AttemptStatus, found: SiteRecord) -> AttemptStatus | None:
+    """What a folder alone tells of an attempt for certain: that it runs, or how it ended by itself."""
+    record = found.record
+    if record.native_id and not status.native_id:
+        status = replace(status, native_id=record.native_id)
+    if record.ended:
+        by_itself = record.exit_code is not None and found.stop is None
+        return ended_status(status.attempt_id, None, found, status) if by_itself else None
+    if record.started_at is None or status.phase is Phase.RUNNING:
+        return None
+    began = moment(record.started_at)
+    return replace(status, phase=Phase.RUNNING, native_state="RUNNING", message="", started_at=began)
 
 
 def _live(status: AttemptStatus, job: SlurmJob) -> AttemptStatus:

@@ -88,6 +88,16 @@ done
 """
 """Argument ROOT; stdin batches: the attempts of each."""
 
+NEWS = r"""
+cd -- "$1" 2>/dev/null || exit 0
+[ "$(wc -c <news 2>/dev/null || echo 0)" -lt 1000000 ] || : >news
+: >>news || exit 74
+exec timeout 600 tail -n 0 -s 1 -F -- news 2>/dev/null
+"""
+"""Argument ROOT: tells of attempts that begin or end from now on, one a line, as their keepers write it down."""
+NEWS_OVER = 124
+"""The code with which NEWS ends after 10 minutes, lest it goes on for ever where nobody can end it any more."""
+
 STOP = r"""
 cd -- "$1/attempts" 2>/dev/null || exit 0
 # at once, where scancel would try for half a minute; no word of it, and scancel may find out

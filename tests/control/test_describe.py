@@ -1,0 +1,72 @@
+"""What others hold at a site counts as far as two looks at it agree."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from atoll.core.resources import Resources
+from atoll.store import sites
+from atoll.store.database import Database
+from tests.control.harness import SlowMotion
+
+
+@pytest.fixture
+async def motion(database_url: str, tmp_path: Path) -> AsyncIterator[SlowMotion]:
+    database = Database.open(database_url)
+    slow = SlowMotion(database, tmp_path, cpus=4)
+    await slow.begin()
+    yield slow
+    database.close()
+
+
+async def others(motion: SlowMotion) -> int:
+    """Look at the site; the CPUs that then count as used by others."""
+    await motion.step("describe")
+    (site,) = await motion.database.read(sites.load)
+    assert site.report is not None
+    return site.report.flavors[0].others.cpu // 1000
+
+
+async def look_again_in(motion: SlowMotion) -> float:
+    """Look at the site; the seconds until the next look."""
+    pause = await motion.describer.step(motion.lease())
+    assert pause is not None
+    return pause
+
+
+async def test_load_of_others_counts_at_the_first_look_and_later_once_it_is_confirmed(motion: SlowMotion) -> None:
+    motion.engine.used_by_others(Resources(cpu=1000))
+    assert await others(motion) == 1
+    motion.engine.used_by_others(Resources(cpu=3000))
+    assert [await others(motion), await others(motion)] == [1, 3]
+    motion.engine.used_by_others(Resources())
+    assert await others(motion) == 0
+
+
+async def test_unconfirmed_load_is_looked_at_again_soon(motion: SlowMotion) -> None:
+    steady = await look_again_in(motion)
+    motion.engine.used_by_others(Resources(cpu=2000))
+    soon = await look_again_in(motion)
+    assert soon < steady / 5
+    assert await look_again_in(motion) == steady
+
+
+async def test_our_own_jobs_that_begin_and_end_unseen_are_not_taken_for_others(motion: SlowMotion) -> None:
+    assert await others(motion) == 0
+    await motion.insert({"cpu": 3, "env": {"FAKE_RUNTIME": "30"}})
+    await motion.dispatch()
+    await motion.step("submit")
+    assert (motion.engine.free.cpu, await others(motion)) == (1000, 0)  # it runs, and nobody has looked yet
+    await motion.step("observe")
+    assert [await others(motion), await others(motion)] == [0, 0]
+
+
+async def test_jobs_of_others_leave_no_room_for_ours(motion: SlowMotion) -> None:
+    motion.engine.used_by_others(Resources(cpu=3000))
+    await motion.step("describe")
+    small, large = await motion.insert({"cpu": 1}, {"cpu": 2})
+    await motion.dispatch()
+    assert [(await motion.job(job)).site is not None for job in (small, large)] == [True, False]
