@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from atoll.control import dispatch, finish
+from atoll.control import dispatch, finish, launches
 from atoll.core.reasons import ReasonCode
 from atoll.core.states import JobState, Outcome
 from atoll.drivers.base import AttemptStatus, DriverError, Held, LogChunk, Observation, Phase
@@ -427,3 +427,14 @@ async def test_output_behind_an_error_that_lasts_is_given_up_and_told(
     assert (await motion.job(job_id)).state == "succeeded"
     [attempt] = await motion.attempts(job_id)
     assert "The account is gone" in attempt.message
+
+
+async def test_a_launch_names_the_flavor_on_which_room_was_given(motion: SlowMotion) -> None:
+    await motion.insert({})
+    await motion.step("describe")
+    await motion.dispatch()
+    rows = await motion.database.read(
+        lambda connection: attempts.at_site(connection, SITE, [AttemptState.PLACED], limit=10)
+    )
+    (launch,) = await motion.database.read(lambda connection: launches.load(connection, rows, motion.tools.files))
+    assert (launch.flavor, launch.flavors) == ("cpu", ("cpu",))

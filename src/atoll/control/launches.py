@@ -59,6 +59,7 @@ def _launch(row: AttemptRow, job: JobRow, whole: JobRow, identity: Identity | No
         spec=spec,
         request=request,
         nodes=row.nodes,
+        flavor=row.flavor,
         walltime=spec.walltime,
         environment=attempt_environment(
             spec,

@@ -67,6 +67,13 @@ class Launch:
     files: tuple[StagedFile, ...] = ()
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     """Values of the specification's secrets, by name."""
+    flavor: str = ""
+    """The flavor on which room was given; empty where that does not matter."""
+
+    @property
+    def flavors(self) -> tuple[str, ...]:
+        """The flavors that will do; none for any."""
+        return (self.flavor,) if self.flavor else tuple(self.spec.flavor)
 
     @property
     def held(self) -> Held:

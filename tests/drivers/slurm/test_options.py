@@ -54,7 +54,23 @@ def test_gpus_are_asked_for_by_type_where_the_job_named_a_flavor() -> None:
     gpus = Resources(1000, MIB, 2000)
     assert "--gres=gpu:2" in told(launch(request=gpus))
     named = launch(spec={"flavor": ["gpu-h100", "gpu-a100"]}, request=gpus)
-    assert "--gres=gpu:a100:2" in told(named, gpu_types=frozenset({"a100"}))
+    assert "--gres=gpu:A100:2" in told(named, gpu_types={"gpu-a100": "A100", "gpu-l40": "l40"})
+
+
+def test_gpus_are_of_the_type_on_which_room_was_given() -> None:
+    gpus = Resources(100, 1 << 30, 1000)
+    types = {"gpu-a100": "a100", "gpu-tesla-v100": "tesla_v100"}
+    placed = launch(request=gpus, flavor="gpu-tesla-v100")
+    assert "--gres=gpu:tesla_v100:1" in told(placed, gpu_types=types)
+    assert "--gres=gpu:1" in told(launch(request=gpus, flavor="gpu-unknown"), gpu_types=types)
+
+
+def test_jobs_placed_on_plain_nodes_are_kept_from_those_with_gpus() -> None:
+    assert "--exclude=g1,g2" in told(launch(flavor="cpu"), gpu_nodes=("g1", "g2"))
+    assert "--exclude" not in " ".join(told(launch(flavor="cpu")))
+    # on the idle CPUs of a GPU node, where it was placed there or anywhere
+    for elsewhere in (launch(flavor="gpu-a100"), launch()):
+        assert "--exclude" not in " ".join(told(elsewhere, gpu_nodes=("g1", "g2")))
 
 
 def test_attempts_with_the_same_options_are_one_array_and_no_larger_than_slurm_takes() -> None:

@@ -233,7 +233,7 @@ def requirements(launch: Launch, config: HtcondorConfig) -> str:
     options = config.classes.get(launch.spec.class_)
     terms = ["(MY.NumJobStarts =?= UNDEFINED || MY.NumJobStarts == 0)"]
     terms += [f"({term})" for term in (config.requirements, options.requirements if options else None) if term]
-    kinds = [f"({config.flavors[name]})" for name in launch.spec.flavor if name in config.flavors]
+    kinds = [f"({config.flavors[name]})" for name in launch.flavors if name in config.flavors]
     return " && ".join([*terms, *([f"({' || '.join(kinds)})"] if kinds else [])])
 
 

@@ -125,7 +125,7 @@ class Submitter:
     def _kinds(self, launch: Launch) -> list[Kind]:
         """The kinds of hardware that will do, empty for any. Raises CannotRun for unknown ones."""
         kinds: list[Kind] = []
-        for name in launch.spec.flavor:
+        for name in launch.flavors:
             if self.stocks is not None and name in self.stocks:
                 kinds.append(self.stocks[name].kind)
             elif name in self._config.flavors:

@@ -1,8 +1,8 @@
 """What sbatch is told: its options for an attempt, and which attempts go together as one job array."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from atoll.core.spec import ConstraintTerm
 from atoll.drivers.base import Launch
@@ -25,7 +25,10 @@ class Limits:
     """Seconds that the partition allows; None for no limit."""
     features: frozenset[str] = frozenset()
     """Features that nodes have."""
-    gpu_types: frozenset[str] = frozenset()
+    gpu_types: Mapping[str, str] = field(default_factory=dict)
+    """What Slurm calls the GPUs of a flavor, by flavor, where it has a name for them."""
+    gpu_nodes: tuple[str, ...] = ()
+    """Nodes that have GPUs, among others that have none."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,10 @@ def placing(launch: Launch, own: ClassOptions, limits: Limits) -> tuple[str, ...
         f"--mem={max(1, -(-asked.memory // (1 << 20)))}M",
     ]
     if asked.gpu:
-        kind = gpu_type(launch, limits)
+        kind = next((limits.gpu_types[name] for name in launch.flavors if name in limits.gpu_types), None)
         options.append(f"--gres=gpu:{kind + ':' if kind else ''}{asked.gpu // 1000}")
+    elif launch.flavors == ("cpu",) and limits.gpu_nodes:
+        options.append(f"--exclude={','.join(limits.gpu_nodes)}")
     if launch.walltime is not None:
         options.append(f"--time={_minutes(launch, limits)}")
     named = {name: getattr(own, name) for name in ("partition", "qos", "account", "reservation")}
@@ -79,12 +84,6 @@ def placing(launch: Launch, own: ClassOptions, limits: Limits) -> tuple[str, ...
     if features:
         options.append(f"--constraint={'&'.join(features)}")
     return tuple(options)
-
-
-def gpu_type(launch: Launch, limits: Limits) -> str | None:
-    """The type of GPU that the job named by a flavor, None where any will do."""
-    named = [flavor.removeprefix("gpu-") for flavor in launch.spec.flavor if flavor.startswith("gpu-")]
-    return next((kind for kind in named if kind in limits.gpu_types), None)
 
 
 def _minutes(launch: Launch, limits: Limits) -> int:

@@ -21,6 +21,8 @@ FRESH = 60.0
 """Seconds for which the description of the cluster is believed."""
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 _MOST_ANSWER = 1 << 30
+_MOST_EXCLUDED = 1000
+"""Nodes with GPUs that jobs without are kept from; of more, the list would be too long for Slurm."""
 _THREAD = 256 << 10
 """Bytes of an answer that are read on the event loop; more would hold it up."""
 
@@ -105,11 +107,13 @@ class SlurmSite:
         facts = await self.facts()
         used = facts.partitions_of(self.config.options(name).partition for name in JobClass)
         times = [partition.max_time for partition in used.values()]
+        with_gpus = tuple(sorted(node.name for node in facts.nodes if node.total.gpu))
         return Limits(
             max_array_size=facts.number("MaxArraySize", 1001),
             max_walltime=None if None in times or not times else max(filter(None, times)),
             features=frozenset().union(*(node.features for node in facts.nodes)),
-            gpu_types=frozenset().union(*(node.gpu_types for node in facts.nodes)),
+            gpu_types={node.flavor: node.gpu_type for node in facts.nodes if node.gpu_type is not None},
+            gpu_nodes=with_gpus if len(with_gpus) < min(len(facts.nodes), _MOST_EXCLUDED) else (),
         )
 
     async def accounting(self, natives: Sequence[str]) -> dict[str, SlurmJob]:
