@@ -47,7 +47,7 @@ class _Answered:
 
 
 def measure(squeue: str, rounds: int) -> tuple[list[float], float, int]:
-    """CPU seconds of each round, the most memory that one takes beside the answer, and its size: bytes. Raises Broken."""
+    """CPU seconds of each round, the most bytes that one takes beside the answer, and the answer's. Raises Broken."""
     text, held = _answer(json.loads(squeue))
     rows: Any = [
         SimpleNamespace(id=each.attempt_id, state=AttemptState.RUNNING, missing_since=None, message="") for each in held
