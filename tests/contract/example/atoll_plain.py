@@ -32,6 +32,14 @@ from atoll.drivers.base import (
 )
 from atoll.drivers.wrapper import LAUNCH, SCRIPT, WRAPPER, Place, read_record, render_launch
 
+_KILL = """
+for tried in 1 2 3 4 5 6 7 8 9 10; do
+    read -r group rest <"$0/start" && break  # what took the claim just now writes it at once
+    sleep 0.5
+done
+kill -TERM -"$group" && sleep "$1" && kill -KILL -"$group"
+"""
+
 
 class PlainConfig(Document):
     """The site file's `config`."""
@@ -133,18 +141,15 @@ class PlainDriver:
         """TERM to the attempt's processes now, and KILL after the grace, by a process that outlives us."""
         for request in attempts:
             folder = self._attempts / request.attempt.attempt_id
-            record = read_record(str(folder))
-            if not folder.is_dir() or record.ended:
+            if not folder.is_dir() or read_record(str(folder)).ended:
                 continue
             if not (folder / "stopped").exists():
                 outcome = Outcome.EVICTED if request.reason == "evicted" else Outcome.CANCELLED
                 (folder / "stopped").write_text(outcome.value)
-            # who has not started yet never will: the claim is taken
-            if record.pid is None and not (folder / "claim").exists():
-                (folder / "claim").mkdir()
-            elif record.pid is not None:
-                kill = f"kill -TERM -{record.pid}; sleep {max(0.0, request.grace)}; kill -KILL -{record.pid}"
-                words = ["setsid", "--fork", "/bin/sh", "-c", kill]
+            try:
+                (folder / "claim").mkdir()  # who has not started yet never will: the claim is taken
+            except FileExistsError:
+                words = ["setsid", "--fork", "/bin/sh", "-c", _KILL, str(folder), str(max(0.0, request.grace))]
                 await asyncio.to_thread(subprocess.run, words, stderr=subprocess.DEVNULL, check=True)
 
     async def forget(self, attempts: Sequence[Held]) -> None:
