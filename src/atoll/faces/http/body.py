@@ -14,7 +14,7 @@ from atoll.faces.http.problems import UnsupportedMedia, problem_response
 Model = TypeVar("Model", bound=BaseModel)
 JSON_LIMIT = 32 << 20
 """Bytes that a JSON body may have."""
-_DRAIN_LIMIT = 8 * JSON_LIMIT
+_DRAIN_LIMIT = 1 << 30
 _DRAIN_SECONDS = 30.0
 
 
