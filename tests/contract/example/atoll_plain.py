@@ -134,7 +134,8 @@ class PlainDriver:
         for request in attempts:
             folder = self._attempts / request.attempt.attempt_id
             record = read_record(str(folder))
-            if not folder.is_dir() or record.ended:
+            # nothing waits here, so that there is nothing to be recalled
+            if not folder.is_dir() or record.ended or request.reason == "recalled":
                 continue
             if not (folder / "stopped").exists():
                 outcome = Outcome.EVICTED if request.reason == "evicted" else Outcome.CANCELLED

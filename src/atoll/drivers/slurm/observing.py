@@ -251,7 +251,7 @@ class Observer:
             found = records.get(account, {})
             for status, job in questions:
                 one = found.get(status.attempt_id)
-                if job is None and status.native_id and one is not None and not one.record.ended and one.stop is None:
+                if job is None and status.native_id and one is not None and one.tells_no_end:
                     silent.add(status.native_id)
         # slurmrestd alone has no sacct
         if not silent or self._site.config.transport == "rest":
