@@ -45,6 +45,8 @@ _MULTINODE = (
 )
 _ONE_MACHINE = dict.fromkeys(_MULTINODE, "one machine")
 _NO_LIMIT = {"array_beyond_the_engines_limit_runs_whole": "no such limit"}
+_NO_QUEUE = {"recall_takes_a_waiting_attempt_back": "no queue"}
+_ALONE = _ONE_MACHINE | _NO_LIMIT | _NO_QUEUE
 _GPUS = frozenset({"gpus_are_granted_and_visible", "gpus_are_counted_right"})
 _NO_COMMANDS = dict.fromkeys(
     ("command_runs_inside_an_attempt", "command_inside_ends_with_its_attempt", "terminal_inside_an_attempt",
@@ -53,12 +55,12 @@ _NO_COMMANDS = dict.fromkeys(
 )  # fmt: skip
 
 COLUMNS: dict[str, Column] = {
-    "process": Column("TestProcess", "this machine, memory by cgroup and by looking", skips=_ONE_MACHINE | _NO_LIMIT),
+    "process": Column("TestProcess", "this machine, memory by cgroup and by looking", skips=_ALONE),
     "slurm": Column("TestSlurm", "Slurm by its commands on this machine", elsewhere=_GPUS),
     "slurm by SSH": Column("TestSlurmOverSsh", "Slurm by way of an SSH server", elsewhere=_GPUS),
     "slurm by REST": Column("TestSlurmRest", "Slurm by slurmrestd", skips=_NO_COMMANDS, elsewhere=_GPUS),
-    "podman": Column("TestPodman", "Podman by its socket", skips=_ONE_MACHINE | _NO_LIMIT),
-    "podman by SSH": Column("TestPodmanOverSsh", "Podman by way of an SSH server", skips=_ONE_MACHINE | _NO_LIMIT),
+    "podman": Column("TestPodman", "Podman by its socket", skips=_ALONE),
+    "podman by SSH": Column("TestPodmanOverSsh", "Podman by way of an SSH server", skips=_ALONE),
     "kubernetes": Column("TestKubernetes", "Kubernetes", proven=False),
     "htcondor": Column("TestHtcondor", "HTCondor", proven=False),
     "interlink": Column("TestInterlink", "a plugin of the tests' own that runs real processes", proven=False),

@@ -77,6 +77,12 @@ class StandInHarness(_Bringing):
         finally:
             self.stand_in.down = False
 
+    @asynccontextmanager
+    async def nothing_begins(self) -> AsyncIterator[None]:
+        self.stand_in.idle = True
+        yield
+        await self.stand_in.negotiate()
+
     async def remove_behind_our_back(self, launch: Launch) -> None:
         await self.stand_in.remove_by_hand(launch.attempt_id)
 

@@ -145,6 +145,20 @@ class KubernetesHarness(Harness):
             yield
 
     @asynccontextmanager
+    async def nothing_begins(self) -> AsyncIterator[None]:
+        """No node takes pods."""
+        await self._cordon(True)
+        try:
+            yield
+        finally:
+            await self._cordon(False)
+
+    async def _cordon(self, closed: bool) -> None:
+        for node in (await self.admin.call("GET", "/api/v1/nodes"))["items"]:
+            path, body = f"/api/v1/nodes/{node['metadata']['name']}", {"spec": {"unschedulable": closed}}
+            await self.admin.call("PATCH", path, body, "application/merge-patch+json")
+
+    @asynccontextmanager
     async def engine_down(self) -> AsyncIterator[None]:
         await self.way.cut()
         try:
@@ -192,6 +206,13 @@ class EmulatedHarness(Harness):
 
     async def make_driver(self) -> KubernetesDriver:
         return KubernetesDriver(DriverSetup("k8s", self.instance, self.folder / "site", self.config, self.owner))
+
+    @asynccontextmanager
+    async def nothing_begins(self) -> AsyncIterator[None]:
+        self.emulator.full = True
+        yield
+        self.emulator.full = False
+        self.emulator.room.set()
 
     def launch(self, spec: dict[str, Any], **values: Any) -> Launch:
         match spec.get("command"):

@@ -100,6 +100,19 @@ class SlurmHarness(Harness):
             self.cluster.resume()
             await asyncio.to_thread(self.cluster.mend)
 
+    @asynccontextmanager
+    async def nothing_begins(self) -> AsyncIterator[None]:
+        """The partitions take jobs, and start none."""
+        await self._set_partitions("DOWN")
+        try:
+            yield
+        finally:
+            await self._set_partitions("UP")
+
+    async def _set_partitions(self, state: str) -> None:
+        for name in set((await self.slurm("sinfo", "-h", "-o", "%R")).split()):
+            await self.slurm("scontrol", "update", f"PartitionName={name}", f"State={state}")
+
     async def restart_engine(self) -> None:
         """slurmctld is killed and started; the nodes go on."""
         await asyncio.to_thread(self.cluster.stop)

@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from atoll.core.resources import Resources
 from atoll.core.site import Ability
-from atoll.drivers.base import DriverSetup, Launch
+from atoll.drivers.base import DriverSetup, Launch, StopReason
 from atoll.drivers.contract import CASES, DriverContract, Harness
 from atoll.drivers.fake import Engine, FakeDriver
 
@@ -60,8 +61,16 @@ class FakeHarness(Harness):
         self.engine = Engine(Resources(64_000, 64 << 30))
 
     async def make_driver(self) -> FakeDriver:
-        config = {"abilities": [Ability.SIGNAL]}
+        config = {"abilities": [Ability.SIGNAL], "queues": True}
         return FakeDriver(DriverSetup("toy", self.instance, self.folder, config, self.owner), self.engine)
+
+    @asynccontextmanager
+    async def nothing_begins(self) -> AsyncIterator[None]:
+        """All CPUs are taken."""
+        holder = self.launch({"command": ["sleep", "1000"]}, request=self.engine.node)
+        await self.submit(holder)
+        yield
+        await self.stop(holder, StopReason.CANCELLED, 0)
 
     def launch(self, spec: dict[str, Any], **values: Any) -> Launch:
         match spec.get("command"):
@@ -84,6 +93,8 @@ PLAYED = frozenset(
         "output_of_an_unknown_attempt_is_a_key_error",
         "walltime_ends_as_timed_out",
         "eviction_is_told_as_evicted",
+        "recall_leaves_a_running_attempt_alone",
+        "recall_takes_a_waiting_attempt_back",
         "job_that_ignores_the_signal_is_killed_after_its_grace",
         "stopping_again_does_not_prolong_the_grace",
         "stop_without_grace_kills_at_once",

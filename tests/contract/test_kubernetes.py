@@ -51,6 +51,8 @@ PLAYED = frozenset(
         "times_are_told",
         "running_attempt_is_seen",
         "walltime_ends_as_timed_out",
+        "recall_leaves_a_running_attempt_alone",
+        "recall_takes_a_waiting_attempt_back",
         "stop_right_after_submit_leaves_nothing_running",
         "stop_of_unknown_or_ended_attempts_is_harmless",
         "observation_is_complete_and_dated_before_the_question",

@@ -37,12 +37,15 @@ SITE = "played"
 class SlowMotion:
     """One replica. `crash` makes a new one on the same database and the same engine."""
 
-    def __init__(self, database: Database, folder: Path, *, cpus: int = 4, ttl: float = 9.0) -> None:
+    def __init__(
+        self, database: Database, folder: Path, *, cpus: int = 4, ttl: float = 9.0, queues: bool = False
+    ) -> None:
         self.database = database
         self.folder = folder
         self.clock = ManualClock()
         self.engine = Engine(Resources(cpus * 1000, 8 * 2**30, 0), 1, clock=self.clock)
         self.ttl = ttl
+        self.config = {"queues": queues}
 
     async def begin(self) -> None:
         """Come up, for the first time or again."""
@@ -52,7 +55,7 @@ class SlowMotion:
             FileStore(self.folder / "files"), LogStore(self.folder / "logs"), instance,
         )  # fmt: skip
         await self.database.write(lambda connection: sites.put(connection, SITE, "fake", {}, {}))
-        self.driver = FakeDriver(DriverSetup(SITE, instance, self.folder), self.engine)
+        self.driver = FakeDriver(DriverSetup(SITE, instance, self.folder, self.config), self.engine)
         self.work = SiteWork(self.tools, SITE, self.driver)
         self.dispatcher = Dispatcher(self.tools)
         self.describer = Describer(self.work)
@@ -108,7 +111,8 @@ class SlowMotion:
         return columns
 
     async def dispatch(self) -> None:
-        """One round of the dispatch loop."""
+        """One round of the dispatch loop; a millisecond after the last, as attempts are named by their time."""
+        self.clock.advance(0.001)
         await self.tools.keeper.renew()
         await self.dispatcher.step(self.lease(dispatch.LEASE))
 

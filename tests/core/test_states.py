@@ -70,6 +70,7 @@ def test_every_end_leads_where_finishing_may_go(
 @given(policies)
 def test_an_evicted_job_always_comes_back(policy: RetryPolicy) -> None:
     assert after_end(Outcome.EVICTED, policy, cancel_asked=False) is JobState.QUEUED
+    assert after_end(Outcome.RECALLED, policy, cancel_asked=False) is JobState.QUEUED
 
 
 @given(policies)
@@ -93,7 +94,7 @@ def test_failures_are_forgiven_as_often_as_the_job_said(policy: RetryPolicy, out
 @given(policies, st.sampled_from(Outcome))
 def test_a_cancelled_job_is_cancelled_unless_it_ended_by_itself(policy: RetryPolicy, outcome: Outcome) -> None:
     after = after_end(outcome, policy, cancel_asked=True)
-    by_itself = outcome not in FAULTS | {Outcome.EVICTED, Outcome.CANCELLED}
+    by_itself = outcome not in FAULTS | {Outcome.EVICTED, Outcome.RECALLED, Outcome.CANCELLED}
     assert (after is JobState.CANCELLED) != by_itself
 
 
@@ -159,7 +160,9 @@ class JobLife(RuleBasedStateMachine):
             assert self.go(JobState.FINISHING)
         after = after_end(outcome, self.policy, cancel_asked=self.cancel_asked, permanent=permanent)
         assert self.go(after)
-        failures = self.policy.failures + (after is JobState.QUEUED and outcome not in FAULTS | {Outcome.EVICTED})
+        failures = self.policy.failures + (
+            after is JobState.QUEUED and outcome not in FAULTS | {Outcome.EVICTED, Outcome.RECALLED}
+        )
         faults = self.policy.faults + (outcome in FAULTS)
         self.policy = RetryPolicy(self.policy.retries, self.policy.rerun, failures, faults)
 

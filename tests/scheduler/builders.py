@@ -89,11 +89,12 @@ def carried_out(snapshot: Snapshot, decisions: Decisions) -> list[Change]:
         waiting = left.get(place.job_id) or snapshot.waiting(place.job_id)
         started: list[int | None] = [None] if place.tasks is None else list(place.tasks)
         for task in started:
-            attempt = f"{place.job_id}[{task}]-{next(_numbers)}"
+            attempt = f"~{next(_numbers):09}-{place.job_id}[{task}]"  # behind all that were placed before
             holder = place.job_id if waiting.group is None else waiting.group
             running = Running(
-                attempt, holder, place.site, place.flavor, waiting.request, waiting.nodes, waiting.rank, waits=True
-            )
+                attempt, holder, place.site, place.flavor, waiting.request, waiting.nodes, waiting.rank,
+                waits=True, priority=waiting.priority,
+            )  # fmt: skip
             changes.append(RoomTaken(running))
         rest = waiting.tasks.without(place.tasks) if waiting.tasks and place.tasks else Ranges()
         if rest.parts:
@@ -102,6 +103,7 @@ def carried_out(snapshot: Snapshot, decisions: Decisions) -> list[Change]:
         else:
             left.pop(place.job_id, None)
             changes.append(JobGone(place.job_id))
+    changes += [RoomTaken(replace(snapshot.running(attempt), leaving=True)) for attempt in decisions.recalls]
     return changes
 
 

@@ -346,5 +346,5 @@ def test_what_others_give_back_is_free_for_us_at_once() -> None:
     snapshot.apply([SiteChanged(site("a", flavor(cpu=4)))])
     assert started(cycle(snapshot, 0)) == [(1, "a"), (2, "a")]
     snapshot.apply([SiteChanged(site("a", used))])
-    snapshot.apply([job(3)])
+    snapshot.apply([JobWaits(job(3))])
     assert started(cycle(snapshot, 0)) == []

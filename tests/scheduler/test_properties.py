@@ -56,7 +56,8 @@ def sites(draw: st.DrawFn) -> SiteState:
         abilities=draw(ABILITIES),
         health=draw(st.sampled_from([Health.OK, Health.OK, Health.OK, Health.UNREACHABLE])),
         drained=draw(st.integers(0, 9)) == 0,
-        queues=draw(st.booleans()),
+        queues=(queues := draw(st.booleans())),
+        recalls=queues and draw(st.booleans()),
         backlog=draw(st.dictionaries(st.sampled_from(list(JobClass)), st.integers(0, 3))),
         max_jobs=draw(st.none() | st.integers(0, 3)),
     )
@@ -93,7 +94,7 @@ waiting_jobs = st.builds(
     tasks=st.none() | st.sets(st.integers(0, 20), max_size=8).map(Ranges.of),
     group=st.sampled_from([None, None, 101, 102]),
 )
-attempts = st.sampled_from(["x", "y", "z"])
+attempts = st.sampled_from(["u", "v", "w", "x", "y", "z"])
 running = st.builds(
     Running,
     attempts,
@@ -102,6 +103,10 @@ running = st.builds(
     st.sampled_from(["cpu", "gpu"]),
     st.builds(Resources, st.integers(0, 2000), st.integers(0, 2**30), st.integers(0, 1000)),
     st.integers(1, 2),
+    rank=st.integers(0, 3),
+    waits=st.booleans(),
+    priority=st.integers(-1, 1),
+    leaving=st.integers(0, 4).map(lambda number: number == 0),
 )
 changes: st.SearchStrategy[Change] = st.one_of(
     st.builds(JobWaits, waiting_jobs),
@@ -208,6 +213,7 @@ def test_no_room_is_given_twice_and_every_job_is_placed_or_told_why_not(history:
         again = cycle(snapshot, now)
         assert again.placements == ()
         assert again.reasons == ()
+        assert again.recalls == ()
 
 
 def test_jobs_that_arrive_one_by_one_find_their_place_in_a_long_queue() -> None:

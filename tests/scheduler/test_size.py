@@ -28,6 +28,19 @@ def full_house() -> Snapshot:
     return snapshot
 
 
+def queues_full() -> Snapshot:
+    """The same before engines with queues of their own, which are as full as they may be."""
+    snapshot = full_house()
+    for name in ("a", "b", "c"):
+        ranks = [0] * 4 + [1] * 4 + [2] * 16
+        line = [
+            Running(f"{name}-{n:02}", 0, name, "cpu", Resources(1000), 1, rank, True) for n, rank in enumerate(ranks)
+        ]
+        snapshot.apply([SiteChanged(site(name, flavor(cpu=64, memory=256), queues=True, recalls=True))])
+        snapshot.apply(map(RoomTaken, line))
+    return snapshot
+
+
 def quickest(snapshot: Snapshot, times: int = 5) -> float:
     seconds = []
     for _ in range(times):
@@ -51,6 +64,17 @@ def test_a_cycle_after_one_job_ended_is_quick_and_starts_the_first_that_fits() -
     decisions = cycle(snapshot, 0)
     assert time.perf_counter() - begun < 0.050
     assert [(place.job_id, place.site) for place in decisions.placements] == [(JOBS + 1, "b")]
+
+
+def test_a_cycle_over_full_queues_of_engines_is_quick_and_so_is_pulling_back() -> None:
+    snapshot = queues_full()
+    decisions = cycle(snapshot, 0)
+    assert (decisions.placements, decisions.recalls) == ((), ())
+    assert quickest(snapshot) < 0.060
+    snapshot.apply(JobWaits(job(JOBS + number, rank=0, priority=number)) for number in range(1, 2000))
+    decisions = cycle(snapshot, 0)
+    assert (len(decisions.placements), len(decisions.recalls)) == (3 * 4, 3 * 24)
+    assert quickest(snapshot) < 0.100
 
 
 def test_100_000_tasks_that_run_again_under_a_width_are_passed_over_quickly() -> None:

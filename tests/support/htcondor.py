@@ -40,6 +40,8 @@ class StandIn:
         self.questions = 0
         self.down = False
         self.refuse = ""
+        self.idle = False
+        """Whether jobs find no machine."""
         self._cluster = 0
         self._running: dict[str, tuple[asyncio.subprocess.Process, asyncio.Task[None]]] = {}
         self._killers: set[asyncio.Task[None]] = set()
@@ -90,7 +92,10 @@ class StandIn:
             self.jobs[job][attribute] = classad2.ExprTree(value).eval()
         return len(jobs)
 
-    async def _remove(self, jobs: list[str], reason: str) -> dict[str, Any]:
+    async def _remove(self, jobs: list[str] | str, reason: str) -> dict[str, Any]:
+        if isinstance(jobs, str):
+            found = _matching(self.jobs.values(), jobs, ["ClusterId", "ProcId"])
+            jobs = [f"{ad['ClusterId']}.{ad['ProcId']}" for ad in found]
         for job in jobs:
             ad = self.jobs.get(job)
             if ad is None:
@@ -121,16 +126,29 @@ class StandIn:
             shutil.copy(folder / name, sandbox)
         cluster, proc = map(int, job.split("."))
         self.jobs[job] = {
-            "ClusterId": cluster, "ProcId": proc, "Owner": "atoll", "JobStatus": 2, "EnteredCurrentStatus": time.time(),
+            "ClusterId": cluster, "ProcId": proc, "Owner": "atoll", "JobStatus": 1, "EnteredCurrentStatus": time.time(),
             "AtollInstance": classad2.ExprTree(submit.expand("MY.AtollInstance")).eval(),
-            "AtollAttempt": classad2.ExprTree(submit.expand("MY.AtollAttempt")).eval(), "RemoteHost": "slot1@here",
-            "JobCurrentStartExecutingDate": int(time.time()), "NumJobStarts": 1, "LeaveJobInQueue": True,
+            "AtollAttempt": classad2.ExprTree(submit.expand("MY.AtollAttempt")).eval(), "LeaveJobInQueue": True,
             "JobMaxVacateTime": int(submit.expand("job_max_vacate_time")), "folder": folder, "outputs": outputs,
+            "executable": Path(submit.expand("executable")),
         }  # fmt: skip
         classad2.ExprTree(submit.expand("requirements"))
+        if not self.idle:
+            await self._start(job)
+
+    async def negotiate(self) -> None:
+        """Give all that waits a machine, and what comes later too."""
+        self.idle = False
+        for job in [job for job, ad in self.jobs.items() if ad["JobStatus"] == 1]:
+            await self._start(job)
+
+    async def _start(self, job: str) -> None:
+        ad, sandbox, now = self.jobs[job], self.root / job, time.time()
+        ad |= {"JobStatus": 2, "EnteredCurrentStatus": now, "RemoteHost": "slot1@here", "NumJobStarts": 1}
+        ad["JobCurrentStartExecutingDate"] = int(now)
         words = [
             "/usr/bin/timeout", "-k", "1", str(LIFETIME), "/usr/bin/unshare", "--mount", "--pid", "--fork",
-            "--kill-child", "--mount-proc", "/bin/sh", submit.expand("executable"),
+            "--kill-child", "--mount-proc", "/bin/sh", str(ad["executable"]),
         ]  # fmt: skip
         with (sandbox / "condor.out").open("wb") as out, (sandbox / "condor.err").open("wb") as error:
             process = await asyncio.create_subprocess_exec(

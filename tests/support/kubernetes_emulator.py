@@ -49,6 +49,10 @@ class Emulator(kmock.KubernetesEmulator):
         """The token of a page that is not served any more."""
         self.refuse: tuple[int, str, str] | None = None
         """Status, reason and message with which every new Job is refused."""
+        self.full = False
+        """Whether pods find no node."""
+        self.room = asyncio.Event()
+        """Set when `full` ends."""
         self.namespaces: set[str] = set()
         self.players: set[asyncio.Task[None]] = set()
         self.numbers = itertools.count()
@@ -79,6 +83,8 @@ class Emulator(kmock.KubernetesEmulator):
                 meta["namespace"] = request.namespace
         if request.subresource is not None:
             return await self._render_error(_error(404, "NotFound", "nobody can reach into a pod of the emulator"))
+        if request.action == kmock.action.DELETE and not self._meets(request):
+            return await self._render_error(_error(409, "Conflict", "the object has been modified"))
         before = self._gone(request) if request.action == kmock.action.DELETE else None
         response = await super()._handle(request)
         if created and request.resource == JOBS and response.status < 300:
@@ -126,13 +132,19 @@ class Emulator(kmock.KubernetesEmulator):
         played = dict(_EXPORT.findall(data["launch"]))
         settings = dict(_SETTING.findall(data["place"]))
         pod = {
-            "apiVersion": "v1", "kind": "Pod", "spec": {**template["spec"], "nodeName": "node-0"},
+            "apiVersion": "v1", "kind": "Pod", "spec": template["spec"], "status": {"phase": "Pending"},
             "metadata": {**template["metadata"], "name": name, "namespace": namespace, "creationTimestamp": now(),
-                         "uid": str(uuid.uuid4())},
-            "status": {"phase": "Pending"},
+                         "uid": str(uuid.uuid4()), "resourceVersion": "1"},
         }  # fmt: skip
         self.objects[PODS, namespace, name] = pod
         await self._tell("ADDED", pod)
+        while self.full:
+            await self.room.wait()
+        if self.objects[PODS, namespace, name].deleted:
+            return
+        self.objects[PODS, namespace, name].patch(
+            {"metadata": {"resourceVersion": "2"}, "spec": {"nodeName": "node-0"}}
+        )
         began = now()
         running = {"running": {"startedAt": began}}
         await self._change(namespace, name, "Running", main=running, keeper=running)
@@ -154,6 +166,16 @@ class Emulator(kmock.KubernetesEmulator):
 
     async def _tell(self, kind: str, pod: Any) -> None:
         await self._buses[PODS].put({"type": kind, "object": pod})
+
+    def _meets(self, request: Any) -> bool:
+        """Whether the object is still as the request says that it is."""
+        data = request.data if isinstance(request.data, dict) else {}
+        key = (request.resource, request.namespace, request.name)
+        wanted = data.get("preconditions") or {}
+        if not wanted or key not in self.objects or self.objects[key].deleted:
+            return True
+        meta = self.objects[key].raw["metadata"]
+        return all(meta.get(name) == value for name, value in wanted.items())
 
     def _gone(self, request: Any) -> dict[str, Any] | None:
         """The Job that is about to be deleted."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
+from itertools import islice
 
 from sqlalchemy import Connection
 
@@ -116,19 +117,23 @@ class Dispatcher:
 
         def write(connection: Connection) -> None:
             attempts.place(connection, placings, now)
+            attempts.pull_back(connection, decisions.recalls, now)
             jobs.set_reasons(connection, reasons)
 
-        if placings or reasons:
+        if placings or reasons or decisions.recalls:
             await self._tools.guarded(lease, write)
 
     def _placings(self, decisions: Decisions) -> tuple[list[Placing], bool]:
         """The decisions with attempt ids, at most MAX_PLACED attempts, and whether some are left for later."""
         placings: list[Placing] = []
         room = MAX_PLACED
+        wanted = sum(1 if place.tasks is None else len(place.tasks) for place in decisions.placements)
+        # sorted, because those of one moment are in any order, and they are handed over by their names
+        names = iter(sorted(new_attempt_id(self._tools.instance, self._tools.clock) for _ in range(min(wanted, room))))
         for place in decisions.placements:
             tasks = place.tasks.take(room)[0] if place.tasks is not None else None
             count = len(tasks) if tasks is not None else 1
-            ids = [new_attempt_id(self._tools.instance, self._tools.clock) for _ in range(count)]
+            ids = list(islice(names, count))
             placings.append(Placing(place.job_id, tasks, place.site, place.flavor, ids))
             room -= count
             if room <= 0:
@@ -251,7 +256,7 @@ def _as_reached(connection: Connection, site: Site, now: datetime) -> Site:
 def _running(room: Room) -> Running:
     return Running(
         room.attempt_id, room.array_id or room.job_id, room.site, room.flavor, room.request, room.nodes,
-        RANKS[JobClass(room.class_)], room.waits,
+        RANKS[JobClass(room.class_)], room.waits, room.priority, room.leaving,
     )  # fmt: skip
 
 

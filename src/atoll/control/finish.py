@@ -150,8 +150,8 @@ async def _bring_home(work: SiteWork, ended: _Ended) -> _Home:
     row, spec = ended.row, ended.spec
     stored: list[StoredLog] = []
     outputs: list[tuple[str, str, int]] | None = None
-    # what was refused left nothing at the site
-    if row.submit_began_at is not None and row.outcome != Outcome.REFUSED:
+    # what was refused or never began left nothing at the site
+    if row.submit_began_at is not None and row.outcome not in (Outcome.REFUSED, Outcome.RECALLED):
         for stream in STREAMS:
             stored += await _store_log(work, held(row), stream)
         if spec.files_out:

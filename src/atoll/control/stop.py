@@ -1,4 +1,7 @@
-"""Stops attempts that are to be stopped, and says it again until they have ended."""
+"""Stops attempts that are to be stopped, and says it again until they have ended.
+
+Those that are to be pulled back out of a site's queue too: their drivers leave alone what has begun.
+"""
 
 from sqlalchemy import Connection
 
@@ -32,7 +35,7 @@ async def step(work: SiteWork, lease: Lease) -> float | None:
         )
 
         def note(connection: Connection) -> None:
-            attempts.stop_sent(connection, [row.id for row in live], tools.now())
+            attempts.stop_sent(connection, {row.id: row.stop_reason for row in live}, tools.now())
 
         await tools.guarded(lease, note)
     return REPEAT

@@ -24,6 +24,7 @@ class ReasonCode(StrEnum):
     ARRAY_LIMIT = "JobArrayTaskLimit"
     NO_SITE = "NoSite"
     SITE_UNREACHABLE = "SiteUnreachable"
+    RECALLED = "Recalled"
     # on its way
     PLACED = "Placed"
     STARTING = "Starting"
@@ -56,6 +57,7 @@ _SENTENCES: dict[ReasonCode, str] = {
     ReasonCode.ARRAY_LIMIT: "Waits because the array's limit of tasks at once is reached.",
     ReasonCode.NO_SITE: "No site can run it as it is.",
     ReasonCode.SITE_UNREACHABLE: "The site does not answer; the last known state is shown.",
+    ReasonCode.RECALLED: "Was pulled back from a site's queue: a job with more right to the next place came.",
     ReasonCode.PLACED: "Has a place and is about to be handed to the site.",
     ReasonCode.STARTING: "Was handed to the site and is starting.",
     ReasonCode.RUNNING: "Is running.",
@@ -87,6 +89,12 @@ class Reason:
     def of(cls, code: ReasonCode, sentence: str | None = None) -> "Reason":
         """The reason `code`, with its general sentence unless a more exact one is given."""
         return cls(code, sentence or _SENTENCES[code])
+
+
+def recalled_from(site: str) -> Reason:
+    """Why a job that waited in the queue of `site` waits in ours again."""
+    sentence = f"Was pulled back from the queue of site {site}: a job with more right to the next place came."
+    return Reason.of(ReasonCode.RECALLED, sentence)
 
 
 def general_sentence(code: ReasonCode) -> str:
@@ -126,4 +134,5 @@ _ENDS = {
     Outcome.NODE_FAILED: ReasonCode.NODE_FAIL,
     Outcome.LOST: ReasonCode.LOST,
     Outcome.REFUSED: ReasonCode.REFUSED,
+    Outcome.RECALLED: ReasonCode.RECALLED,
 }

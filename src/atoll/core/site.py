@@ -65,6 +65,8 @@ class SiteReport:
     """The person whose jobs alone may run here, where the site lacks OTHER_PERSONS."""
     queues: bool = False
     """Whether the engine has a queue of its own, so that attempts may wait there for room."""
+    recalls: bool = False
+    """Whether what waits in that queue can be pulled back: the driver knows `StopReason.RECALLED`."""
     notes: tuple[str, ...] = ()
     """Sentences for the operator: what works less well here, and why."""
 

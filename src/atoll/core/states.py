@@ -34,6 +34,7 @@ class Outcome(StrEnum):
     NODE_FAILED = "node_failed"
     LOST = "lost"
     REFUSED = "refused"
+    RECALLED = "recalled"
 
 
 _S = JobState
@@ -93,13 +94,14 @@ MAX_FAULTS = 8
 
 FAULTS = frozenset({Outcome.NODE_FAILED, Outcome.REFUSED, Outcome.LOST})
 """Ends that are the site's doing."""
+_NOBODYS_FAULT = frozenset({Outcome.EVICTED, Outcome.RECALLED})
 
 
 def after_end(outcome: Outcome, policy: RetryPolicy, *, cancel_asked: bool, permanent: bool = False) -> JobState:
     """The state of a job after its attempt ended with `outcome`: QUEUED where it runs again, else its final state.
 
-    Evicted jobs always come back; node failures and refusals do up to MAX_FAULTS times, unless the refusal is
-    `permanent`; lost ones only where the job said `rerun`; failures as often as the job said `retries`. A job whose
+    Evicted and recalled jobs always come back; node failures and refusals do up to MAX_FAULTS times, unless the refusal
+    is `permanent`; lost ones only where the job said `rerun`; failures as often as the job said `retries`. A job whose
     owner asked to cancel it does not come back, and is `cancelled` unless it had ended by itself before.
     """
     if outcome is Outcome.SUCCEEDED:
@@ -107,8 +109,8 @@ def after_end(outcome: Outcome, policy: RetryPolicy, *, cancel_asked: bool, perm
     if outcome is Outcome.CANCELLED:
         return JobState.CANCELLED
     if cancel_asked:
-        return JobState.CANCELLED if outcome in FAULTS | {Outcome.EVICTED} else JobState.FAILED
-    if outcome is Outcome.EVICTED:
+        return JobState.CANCELLED if outcome in FAULTS | _NOBODYS_FAULT else JobState.FAILED
+    if outcome in _NOBODYS_FAULT:
         return JobState.QUEUED
     if outcome in FAULTS:
         again = policy.faults < MAX_FAULTS and not permanent and (outcome is not Outcome.LOST or policy.rerun)

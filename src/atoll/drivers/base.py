@@ -155,6 +155,8 @@ class StopReason(StrEnum):
     CANCELLED = "cancelled"
     EVICTED = "evicted"
     ORPHANED = "orphaned"
+    RECALLED = "recalled"
+    """Only if it has not begun: then it never does, and its outcome is `recalled`. What has begun is left alone."""
 
 
 @dataclass(frozen=True)

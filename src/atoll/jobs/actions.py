@@ -333,7 +333,7 @@ def _already_stopping(connection: Connection, ids: Sequence[int]) -> set[int]:
         query = (
             select(table.c.id)
             .join(attempt_table, attempt_table.c.id == table.c.attempt_id)
-            .where(table.c.id.in_(piece), attempt_table.c.stop_reason.is_not(None))
+            .where(table.c.id.in_(piece), attempt_table.c.stop_reason.in_(("cancelled", "evicted")))
         )
         found |= set(connection.execute(query).scalars())
     return found

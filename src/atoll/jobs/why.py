@@ -7,10 +7,11 @@ from sqlalchemy import Connection
 
 from atoll.core.clock import from_micros
 from atoll.core.ids import JobRef, task_name
+from atoll.core.reasons import recalled_from
 from atoll.core.resources import format_seconds
 from atoll.core.site import Health, Site
 from atoll.core.spec import read_spec
-from atoll.core.states import ACTIVE, JobState
+from atoll.core.states import ACTIVE, JobState, Outcome
 from atoll.jobs.service import Found, find, spec_document
 from atoll.jobs.view import awaited, counts_of
 from atoll.scheduler.fit import obstacle
@@ -55,7 +56,7 @@ def _facts(connection: Connection, found: Found, state: JobState, now: int) -> l
     if state is JobState.HELD:
         facts += _holders(connection, found)
     if state is JobState.QUEUED or (found.task is None and counts is not None and counts["waiting"]):
-        facts += _begin(found, now) + _sites(sites.load(connection), found.whole, now)
+        facts += _begin(found, now) + _recall(connection, found) + _sites(sites.load(connection), found.whole, now)
     elif state in ACTIVE:
         facts += _current(connection, found, now)
     elif state not in (JobState.HELD, JobState.QUEUED):
@@ -83,6 +84,20 @@ def _begin(found: Found, now: int) -> list[str]:
         return []
     left = format_seconds((row.not_before - now) / 1_000_000)
     return [f"Does not start before {from_micros(row.not_before):%Y-%m-%d %H:%M:%S} UTC, in {left}."]
+
+
+def _recall(connection: Connection, found: Found) -> list[str]:
+    """That the last attempt was pulled back, where it was: it explains why the job waits here again."""
+    if found.row is None or found.row.attempt_id is None:
+        return []
+    row = attempts.known(connection, [found.row.attempt_id]).get(found.row.attempt_id)
+    if row is None or row.outcome != Outcome.RECALLED:
+        return []
+    return [f"Attempt {row.number} {_lowered(recalled_from(row.site).sentence)}"]
+
+
+def _lowered(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
 
 
 def _sites(known: Sequence[Site], whole: JobRow, now: int) -> list[str]:

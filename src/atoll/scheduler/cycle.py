@@ -32,9 +32,11 @@ def cycle(snapshot: Snapshot, now: int, *, head: int = HEAD) -> Decisions:
     # 3. Choose a site.
     room = snapshot.room()
     placements, started = _choose(snapshot, room, ready)
-    # 4. Explain the rest.
+    # 4. Pull back what waits in a site's own queue before others with more right.
+    recalls = room.recalls()
+    # 5. Explain the rest.
     reasons = _explain(snapshot, room, queue[: head + len(started)], started, now)
-    return Decisions(tuple(placements), tuple(reasons), next_wakeup)
+    return Decisions(tuple(placements), tuple(reasons), next_wakeup, recalls)
 
 
 def _ready(snapshot: Snapshot, queue: Rows, now: int) -> tuple[Rows, int | None]:
@@ -66,8 +68,28 @@ def _choose(snapshot: Snapshot, room: Room, ready: Rows) -> tuple[list[Place], d
     ranks = snapshot.rows["rank"][ready]
     for rank in range(len(CLASSES)):
         # what a site's own queue takes differs from class to class
-        _choose_of_rank(snapshot, room, ready[ranks == rank], rank, holders, placements, started)
+        rows = ready[ranks == rank]
+        _choose_of_rank(snapshot, room, rows, rank, holders, placements, started)
+        if room.recalling:
+            room.close(_still_wanted(snapshot, rows, holders, started))
     return placements, started
+
+
+def _still_wanted(snapshot: Snapshot, rows: Rows, holders: Holders, started: dict[int, int]) -> NDArray[np.bool_]:
+    """Which pools (a column for each) some of the rows wait for that were not placed, or not with all tasks."""
+    demands = snapshot.demands
+    waits = np.zeros(len(snapshot.rows), np.bool_)
+    waits[rows[_below_width(snapshot, rows, holders)]] = True
+    waits[[row for row, count in started.items() if count == _size(snapshot, row)]] = False
+    numbers = np.zeros(len(demands.totals), np.bool_)
+    numbers[snapshot.rows["demand"][waits]] = True
+    return np.asarray(demands.possible[numbers].any(axis=0), np.bool_)
+
+
+def _size(snapshot: Snapshot, row: int) -> int:
+    """How many tasks of a row wait; 1 for a single job."""
+    tasks = snapshot.tasks(row)
+    return 1 if tasks is None else len(tasks)
 
 
 def _choose_of_rank(
@@ -76,7 +98,10 @@ def _choose_of_rank(
 ) -> None:  # fmt: skip
     demands = snapshot.demands
     column = snapshot.rows["demand"]
-    fits = room.fitting(demands.totals, demands.possible, rank)
+    priorities = snapshot.rows["priority"]
+    if not len(ready):
+        return
+    fits = room.fitting(demands.totals, demands.possible, rank, int(priorities[ready[0]]))
     ready = ready[fits[column[ready]]]
     for begin in range(0, len(ready), _BLOCK):
         block = ready[begin : begin + _BLOCK]
@@ -95,16 +120,16 @@ def _choose_of_rank(
             if count < wanted:
                 fits[number] = False
                 full = True
-        if full:
-            fits = room.fitting(demands.totals, demands.possible, rank)
+        if full and begin + _BLOCK < len(ready):
+            highest = int(priorities[ready[begin + _BLOCK]])
+            fits = room.fitting(demands.totals, demands.possible, rank, highest)
             if not fits.any():
                 break
 
 
 def _wanted(snapshot: Snapshot, row: int, holders: Holders) -> int:
     """How many tasks of a row may start now; at most 1 for a single job."""
-    tasks = snapshot.tasks(row)
-    wanted = 1 if tasks is None else len(tasks)
+    wanted = _size(snapshot, row)
     width = snapshot.rows["width"][row]
     return wanted if width < 0 else max(0, min(wanted, int(width - holders[snapshot.rows["limit"][row]])))
 
@@ -112,18 +137,22 @@ def _wanted(snapshot: Snapshot, row: int, holders: Holders) -> int:
 def _place(snapshot: Snapshot, room: Room, row: int, number: int, wanted: int) -> list[Place]:
     """Give a row as much room as it wants and there is, in the pools that it prefers; then places in sites' queues."""
     job_id, tasks = int(snapshot.rows["job"][row]), snapshot.tasks(row)
-    rank, total = int(snapshot.rows["rank"][row]), snapshot.demands[number].total
+    rank, priority = int(snapshot.rows["rank"][row]), int(snapshot.rows["priority"][row])
+    total = snapshot.demands[number].total
     places: list[Place] = []
-    for queued in (None, rank):
+    for queued in (False, True):
         for choice in snapshot.demands.preference(number):
             if not wanted:
                 return places
-            if queued is None:
-                count = room.count(choice, total, wanted)
+            if queued:
+                count = room.count_queued(choice, wanted, rank, priority)
             else:
-                count = room.count_queued(choice, wanted, rank)
+                count = room.count(choice, total, wanted)
             if count:
-                room.take(choice, total, count, queued)
+                if queued:
+                    room.take_queued(choice, total, count, rank, priority)
+                else:
+                    room.take(choice, total, count)
                 wanted -= count
                 taken: Ranges | None = None
                 if tasks is not None:

@@ -14,6 +14,7 @@ from atoll.core.reasons import Reason, ReasonCode
 from atoll.core.resources import Resources, format_bytes, format_milli, format_seconds
 from atoll.core.site import Ability, Flavor, Health, Site
 from atoll.core.spec import ConstraintTerm, suggestion
+from atoll.scheduler.line import Line, right_of
 from atoll.scheduler.model import CLASSES, Demand, Placement, Running, SiteState, Waiting
 
 FIELDS: dict[Ability, str] = {
@@ -66,9 +67,21 @@ class Used:
     attempts: int = 0
     waiting: list[int] = field(default_factory=lambda: [0] * len(CLASSES))
     """Of them those that have not begun, by rank."""
+    line: dict[str, Running] = field(default_factory=dict)
+    """The same, by attempt."""
 
-    def count(self, running: Running, times: int) -> None:
-        """Count `times` attempts like this one (negative: that ended)."""
+    def add(self, running: Running) -> None:
+        """Count an attempt."""
+        self._count(running, 1)
+        if running.waits:
+            self.line[running.attempt_id] = running
+
+    def remove(self, running: Running) -> None:
+        """Count an attempt no more."""
+        self._count(running, -1)
+        self.line.pop(running.attempt_id, None)
+
+    def _count(self, running: Running, times: int) -> None:
         self.resources += running.request * running.nodes * times
         self.attempts += times
         if running.waits:
@@ -279,12 +292,23 @@ class Room:
                 ]
         self.slots = {name: _limit(state) - taken[name] for name, state in states.items()}
         """How many more attempts each site takes."""
+        self.recalling = frozenset(number for number, pool in enumerate(pools) if _recalls(states[pool.site]))
+        """The pools of whose queues attempts can be pulled back."""
+        self._used = used
+        self._free_at_first = list(self.free)
+        self._lines: dict[int, Line] = {}
+        self._closed: set[int] = set()
 
-    def fitting(self, totals: NDArray[np.void], possible: NDArray[np.bool_], rank: int) -> NDArray[np.bool_]:
-        """Which of many demands of a rank are taken somewhere now; both arrays have a row for each, see `Demands`."""
+    def fitting(
+        self, totals: NDArray[np.void], possible: NDArray[np.bool_], rank: int, priority: int
+    ) -> NDArray[np.bool_]:
+        """Which of many demands of a rank are taken somewhere now; both arrays have a row for each, see `Demands`.
+
+        `priority` is the highest of the jobs that have them.
+        """
         fits = np.zeros(len(totals), np.bool_)
         for number, free in self._with_room():
-            if self.backlog[self.pools[number].site][rank] > 0:
+            if self.count_queued(number, 1, rank, priority):
                 fits |= possible[:, number]
                 continue
             fits |= (
@@ -314,23 +338,65 @@ class Room:
             most = min(most, free.gpu // total.gpu)
         return max(0, most)
 
-    def count_queued(self, number: int, most: int, rank: int) -> int:
-        """How many attempts of a rank, at most `most`, may be given to the queue of a pool's site."""
-        site = self.pools[number].site
-        return max(0, min(most, self.slots[site], self.backlog[site][rank])) if self.open[number] else 0
+    def count_queued(self, number: int, most: int, rank: int, priority: int | None = None) -> int:
+        """How many attempts of a rank, at most `most`, may be given to the queue of a pool's site.
 
-    def take(self, number: int, total: Resources, times: int, queued: int | None = None) -> None:
-        """Count `total` down from a pool, `times` times; `queued`: the rank of those that wait in the site's queue."""
+        With a `priority` those places count too that others of the rank give up for it.
+        """
+        if not self.open[number] or number in self._closed:
+            return 0
         site = self.pools[number].site
+        places = self.backlog[site][rank]
+        if priority is not None and (line := self._line(number)) is not None:
+            right = right_of(rank, priority)
+            if line.keeps_out(right):
+                return 0
+            places += line.places_for(right) if places < most else 0
+        return max(0, min(most, self.slots[site], places))
+
+    def take(self, number: int, total: Resources, times: int) -> None:
+        """Count `total` down from a pool, `times` times."""
         self.free[number] -= total * times
-        self.slots[site] -= times
-        if queued is not None:
-            self.backlog[site][queued] -= times
+        self.slots[self.pools[number].site] -= times
+
+    def take_queued(self, number: int, total: Resources, times: int, rank: int, priority: int) -> None:
+        """Count `total` down from a pool for attempts of a rank that go into its queue, where others make way."""
+        self.take(number, total, times)
+        self.backlog[self.pools[number].site][rank] -= times
+        if (line := self._line(number)) is not None:
+            line.make_way(right_of(rank, priority))
+
+    def close(self, wanted: NDArray[np.bool_]) -> None:
+        """Let nothing more into the queues of those pools (a column for each) for which others with more right wait.
+
+        Only where it would be pulled back again as soon as one of the others comes into the queue.
+        """
+        self._closed |= self.recalling.intersection(np.flatnonzero(wanted).tolist())
+
+    def recalls(self) -> tuple[str, ...]:
+        """The attempts that are to be pulled back out of sites' queues."""
+        lines = [self._line(number) for number in sorted(self.recalling) if self.open[number]]
+        return tuple(sorted(attempt_id for line in lines if line is not None for attempt_id in line.recalled))
+
+    def _line(self, number: int) -> Line | None:
+        """What waits in the queue of a pool; None where nothing does, or nothing of it can be pulled back."""
+        if (known := self._lines.get(number)) is not None:
+            return known
+        pool = self.pools[number]
+        used = self._used.get((pool.site, pool.flavor.name))
+        if used is None or not used.line or number not in self.recalling:
+            return None
+        line = self._lines[number] = Line(used.line.values(), self._free_at_first[number])
+        return line
 
 
 def is_open(state: SiteState) -> bool:
     """Whether a site takes new attempts: it answers, and is not drained."""
     return state.site.health is Health.OK and not state.drained and state.site.report is not None
+
+
+def _recalls(state: SiteState) -> bool:
+    return state.site.report is not None and state.site.report.recalls
 
 
 def _limit(state: SiteState) -> int:

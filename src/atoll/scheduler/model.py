@@ -130,6 +130,9 @@ class Running:
     rank: int = RANKS[JobClass.BATCH]
     waits: bool = False
     """Whether it has not begun, as far as is known."""
+    priority: int = 0
+    leaving: bool = False
+    """Whether its site was asked to stop it, or to give it back if it has not begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,3 +218,5 @@ class Decisions:
     """Why jobs wait, by id: only what changed since it was last told, and only near the head of the queue."""
     next_wakeup: int | None = None
     """The earliest time, in microseconds, at which time alone changes something."""
+    recalls: tuple[str, ...] = ()
+    """Attempts that wait in a site's own queue before others with more right: they are to be pulled back."""

@@ -31,7 +31,7 @@ _WAITING: Columns = [
 ]  # fmt: skip
 _RUNNING: Columns = [
     ("job", "i8"), ("cpu", "i8"), ("memory", "i8"), ("gpu", "i8"), ("nodes", "i4"), ("place", "i4"),
-    ("rank", "i1"), ("waits", "?"),
+    ("priority", "i8"), ("rank", "i1"), ("waits", "?"), ("leaving", "?"),
 ]  # fmt: skip
 _LIMITS: Columns = [("holders", "i4"), ("uses", "i4")]
 _ENDLESS = -1  # width and limit of what has no limit
@@ -166,10 +166,10 @@ class Snapshot:
         request = running.request
         row = self._running.add(running.attempt_id)
         self._running.rows[row] = (
-            running.job_id, request.cpu, request.memory, request.gpu, running.nodes, number, running.rank,
-            running.waits,
+            running.job_id, request.cpu, request.memory, request.gpu, running.nodes, number, running.priority,
+            running.rank, running.waits, running.leaving,
         )  # fmt: skip
-        self._used.setdefault(place, Used()).count(running, 1)
+        self._used.setdefault(place, Used()).add(running)
         self._count_holder(running.job_id, 1)
 
     def _room_freed(self, attempt_id: str) -> None:
@@ -177,7 +177,7 @@ class Snapshot:
         if row is not None:
             running = self._running_at(attempt_id, row)
             place = (running.site, running.flavor)
-            self._used[place].count(running, -1)
+            self._used[place].remove(running)
             if not self._used[place].attempts:
                 del self._used[place]
             self._running.release((row,))
@@ -274,9 +274,10 @@ class Snapshot:
         return self._running_at(attempt_id, self._running.index[attempt_id])
 
     def _running_at(self, attempt_id: str, number: int) -> Running:
-        job, cpu, memory, gpu, nodes, place, rank, waits = self._running.rows[number].item()
+        job, cpu, memory, gpu, nodes, place, priority, rank, waits, leaving = self._running.rows[number].item()
         site, flavor = self._places[place]
-        return Running(attempt_id, job, site, flavor, Resources(cpu, memory, gpu), nodes, rank, waits)
+        request = Resources(cpu, memory, gpu)
+        return Running(attempt_id, job, site, flavor, request, nodes, rank, waits, priority, leaving)
 
     # ---- reasons told before
 
@@ -317,7 +318,7 @@ class Snapshot:
         assert len(self._tasks) == arrays, "tasks without a job"
         used: dict[tuple[str, str], Used] = {}
         for attempt in running.values():
-            used.setdefault((attempt.site, attempt.flavor), Used()).count(attempt, 1)
+            used.setdefault((attempt.site, attempt.flavor), Used()).add(attempt)
         assert self._used == used, "what the pools hold is not the sum of what runs"
         holders = Counter(attempt.job_id for attempt in running.values())
         assert self._holders == holders, "those that hold room are miscounted"

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, func, insert, or_, select, update
 
 from atoll.core.ranges import Ranges
-from atoll.core.reasons import ReasonCode, reason_of_end
+from atoll.core.reasons import ReasonCode, reason_of_end, recalled_from
 from atoll.core.resources import Resources
 from atoll.core.spec import JobClass
 from atoll.core.states import (
@@ -30,6 +30,8 @@ from atoll.store.tables import attempts, jobs
 AttemptRow = Row[*tuple[Any, ...]]
 _STARTABLE = frozenset({JobState.PLACED})
 _QUEUED = frozenset({JobState.QUEUED})
+_RECALLED = "recalled"
+"""The reason of a stop that counts only as long as the attempt has not begun."""
 
 
 class AttemptState(StrEnum):
@@ -217,6 +219,7 @@ def started(connection: Connection, starts: Sequence[Start], now: int) -> None:
     )  # fmt: skip
     jobs_of = _job_ids(connection, [start.attempt_id for start in starts])
     _ensure_starting(connection, list(jobs_of.values()), now)
+    _drop_recalls(connection, [start.attempt_id for start in starts])
     running = [
         Move(jobs_of[start.attempt_id], frozenset({JobState.STARTING}), JobState.RUNNING, ReasonCode.RUNNING,
              values={"started_at": start.started_at})
@@ -321,6 +324,8 @@ def _after_end(row: JobRow, end: AttemptRow, item: Finished, now: int, *, hold: 
     policy = RetryPolicy(item.retries, item.rerun, row.failures, row.faults)
     state = after_end(outcome, policy, cancel_asked=row.cancel, permanent=end.permanent)
     reason = reason_of_end(outcome, end.exit_code, end.signal, end.message or "")
+    if outcome is Outcome.RECALLED:
+        return _after_recall(row, end, state, hold=hold)
     if state is not JobState.QUEUED:
         return Move(row.id, _FINISHING, state, reason.code, reason.sentence, {"ended_at": end.ended_at or now})
     values: dict[str, Any] = {"outcome": None, "exit_code": None, "started_at": None}
@@ -339,6 +344,51 @@ def _after_end(row: JobRow, end: AttemptRow, item: Finished, now: int, *, hold: 
     return Move(row.id, _FINISHING, JobState.QUEUED, ReasonCode.BACKOFF, sentence, values)
 
 
+def _after_recall(row: JobRow, end: AttemptRow, state: JobState, *, hold: bool) -> Move:
+    """Back into the queue at its old age, as if it had never left it; or to the end that its owner asked for."""
+    if state is not JobState.QUEUED:
+        values = {"ended_at": end.ended_at, "outcome": Outcome.CANCELLED}
+        return Move(row.id, _FINISHING, state, ReasonCode.CANCELLED, values=values)
+    values = {"outcome": None, "exit_code": None, "started_at": None}
+    reason = recalled_from(end.site)
+    if hold:
+        values["hold"] = True
+        return Move(row.id, _FINISHING, JobState.HELD, ReasonCode.HELD_BY_USER, reason.sentence, values)
+    return Move(row.id, _FINISHING, JobState.QUEUED, reason.code, reason.sentence, values)
+
+
+def pull_back(connection: Connection, ids: Sequence[str], now: int) -> None:
+    """Ask for attempts back that have not begun. The stop loop does it; one that begins after all runs on.
+
+    Nobody is told before it is done: the event says no more than that there is something to look at.
+    """
+    asked: list[int] = []
+    before = (AttemptState.PLACED, AttemptState.SUBMITTING, AttemptState.STARTING)
+    for piece in chunked(ids):
+        statement = (
+            update(attempts)
+            .where(attempts.c.id.in_(piece), attempts.c.state.in_(before), attempts.c.stop_reason.is_(None))
+            .values(stop_reason=_RECALLED, stop_asked_at=now, stop_sent_at=None)
+            .returning(attempts.c.job_id)
+        )
+        asked += connection.execute(statement).scalars()
+    rows = get_many(connection, sorted(asked), (jobs.c.id, jobs.c.array_id, jobs.c.task, jobs.c.owner, jobs.c.state))
+    events.append(connection, [events.event_row("job", now, row, row.state) for row in rows.values()])
+
+
+def _drop_recalls(connection: Connection, ids: Sequence[str]) -> None:
+    """These have begun: they are asked for no more."""
+    for piece in chunked(ids):
+        connection.execute(
+            update(attempts)
+            .where(
+                attempts.c.id.in_(piece), attempts.c.state == AttemptState.RUNNING,
+                attempts.c.stop_reason == _RECALLED,
+            )
+            .values(stop_reason=None, stop_asked_at=None, stop_sent_at=None)
+        )  # fmt: skip
+
+
 def ask_to_stop(
     connection: Connection, job_ids: Sequence[int], reason: str, grace: Mapping[int, int], now: int
 ) -> None:
@@ -355,7 +405,7 @@ def ask_to_stop(
             connection.execute(
                 update(attempts)
                 .where(attempts.c.id == attempt_id, or_(
-                    attempts.c.stop_reason.is_(None), attempts.c.stop_reason == "evicted"))
+                    attempts.c.stop_reason.is_(None), attempts.c.stop_reason.in_(("evicted", _RECALLED))))
                 .values(stop_reason=reason, stop_asked_at=now, grace=grace.get(live[attempt_id], 30),
                         stop_sent_at=None)
             )  # fmt: skip
@@ -378,10 +428,12 @@ def to_stop(connection: Connection, site: str, sent_before: int) -> list[Attempt
     return list(connection.execute(query))
 
 
-def stop_sent(connection: Connection, ids: Sequence[str], now: int) -> None:
-    """The site was told to stop these attempts."""
-    for piece in chunked(ids):
-        connection.execute(update(attempts).where(attempts.c.id.in_(piece)).values(stop_sent_at=now))
+def stop_sent(connection: Connection, reasons: Mapping[str, str], now: int) -> None:
+    """The site was told to stop these attempts for these reasons; what has another one by now is still to be told."""
+    rows = [{"key": key, "said": reason} for key, reason in reasons.items()]
+    if rows:
+        told = (attempts.c.id == bindparam("key")) & (attempts.c.stop_reason == bindparam("said"))
+        connection.execute(update(attempts).where(told).values(stop_sent_at=now), rows)
 
 
 def set_missing(connection: Connection, ids: Sequence[str], since: int | None) -> None:
@@ -435,8 +487,11 @@ class Room:
     request: Resources
     nodes: int
     class_: str
+    priority: int
     waits: bool
     """Whether it has not begun, as far as is known."""
+    leaving: bool
+    """Whether it was asked to stop, or asked for before it begins."""
     array_id: int | None = None
     """Of a task: its array."""
 
@@ -445,7 +500,8 @@ def rooms(connection: Connection, job_ids: Sequence[int] | None) -> list[Room]:
     """The room taken by attempts that have not ended: of some jobs (rows), or of all."""
     columns = (
         attempts.c.id, attempts.c.job_id, attempts.c.site, attempts.c.flavor, attempts.c.cpu, attempts.c.memory,
-        attempts.c.gpu, attempts.c.nodes, attempts.c.state, jobs.c.class_, jobs.c.array_id,
+        attempts.c.gpu, attempts.c.nodes, attempts.c.state, attempts.c.stop_reason, jobs.c.class_, jobs.c.priority,
+        jobs.c.array_id,
     )  # fmt: skip
     known = select(*columns).outerjoin_from(attempts, jobs, jobs.c.id == attempts.c.job_id)
     query = known.where(attempts.c.kept, attempts.c.state != AttemptState.ENDED)
@@ -464,7 +520,9 @@ def rooms(connection: Connection, job_ids: Sequence[int] | None) -> list[Room]:
             Resources(row.cpu, row.memory, row.gpu),
             row.nodes,
             row.class_ or JobClass.BATCH,
+            row.priority or 0,
             row.state != AttemptState.RUNNING,
+            row.stop_reason is not None,
             row.array_id,
         )
         for row in found
@@ -527,7 +585,7 @@ def end_unsubmitted(connection: Connection, ids: Sequence[str], now: int) -> lis
     for piece in chunked(ids):
         query = select(attempts).where(attempts.c.id.in_(piece), attempts.c.state == AttemptState.PLACED)
         found += connection.execute(query.with_for_update())
-    outcomes = {"cancelled": Outcome.CANCELLED, "evicted": Outcome.EVICTED}
+    outcomes = {"cancelled": Outcome.CANCELLED, "evicted": Outcome.EVICTED, _RECALLED: Outcome.RECALLED}
     ended(connection, [End(row.id, outcomes[row.stop_reason]) for row in found if row.stop_reason], now)
     return [row.id for row in found]
 

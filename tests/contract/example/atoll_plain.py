@@ -141,7 +141,8 @@ class PlainDriver:
         """TERM to the attempt's processes now, and KILL after the grace, by a process that outlives us."""
         for request in attempts:
             folder = self._attempts / request.attempt.attempt_id
-            if not folder.is_dir() or read_record(str(folder)).ended:
+            # nothing waits here, so that there is nothing to be recalled
+            if not folder.is_dir() or read_record(str(folder)).ended or request.reason == "recalled":
                 continue
             if not (folder / "stopped").exists():
                 outcome = Outcome.EVICTED if request.reason == "evicted" else Outcome.CANCELLED

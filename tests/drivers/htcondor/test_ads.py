@@ -10,7 +10,7 @@ import pytest
 from atoll.core.resources import Resources
 from atoll.core.states import Outcome
 from atoll.drivers.base import Phase
-from atoll.drivers.htcondor.ads import PROJECTION, SPOOL_SECONDS, status_of
+from atoll.drivers.htcondor.ads import NOT_BEGUN, PROJECTION, SPOOL_SECONDS, status_of
 from atoll.drivers.htcondor.machines import flavors_of
 from atoll.drivers.htcondor.worker import plain
 
@@ -32,6 +32,7 @@ ENDS: dict[str, tuple[dict[str, Any], Outcome, int | None, int | None]] = {
     "cancelled": ({"JobStatus": 3, "AtollStop": "cancelled", "RemoveReason": "x"}, Outcome.CANCELLED, None, None),
     "evicted": ({"JobStatus": 3, "AtollStop": "evicted"}, Outcome.EVICTED, None, None),
     "removed by hand": ({"JobStatus": 3, "RemoveReason": "via condor_rm (by user root)"}, Outcome.LOST, None, None),
+    "recalled": ({"JobStatus": 3, "RemoveReason": "Atoll: recalled"}, Outcome.RECALLED, None, None),
     "put back by the pool": (
         {"JobStatus": 3, "RemoveReason": "The job attribute PeriodicRemove expression '...' evaluated to TRUE"},
         Outcome.NODE_FAILED, None, None,
@@ -86,6 +87,22 @@ def test_what_has_not_ended_is_not_told_as_ended(case: str) -> None:
 @pytest.mark.parametrize("ad", [{}, {"AtollAttempt": 5, "JobStatus": 4}, {"AtollAttempt": "a", "JobStatus": "4"}])
 def test_ad_that_is_none_of_ours_says_nothing(ad: dict[str, Any]) -> None:
     assert status_of(ad, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("ad", "meets"),
+    [
+        ({"JobStatus": 1}, True),
+        ({"JobStatus": 1, "NumJobStarts": 0}, True),
+        ({"JobStatus": 5, "NumJobStarts": 0}, True),
+        ({"JobStatus": 1, "NumJobStarts": 1}, False),
+        ({"JobStatus": 2, "NumJobStarts": 0}, False),
+        ({"JobStatus": 4, "NumJobStarts": 1}, False),
+        ({"JobStatus": 1, "AtollStop": "cancelled"}, False),
+    ],
+)
+def test_only_what_has_not_begun_is_recalled(ad: dict[str, Any], meets: bool) -> None:
+    assert classad2.ExprTree(NOT_BEGUN).eval(classad2.ClassAd(ad)) is meets
 
 
 def test_times_and_use_are_told_and_zero_means_unset() -> None:

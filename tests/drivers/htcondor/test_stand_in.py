@@ -37,6 +37,7 @@ WITHOUT = {
     "attempt_runs_once_although_the_platform_died_before_it_wrote_that_down": NO_CHECKPOINTS,
     "engine_that_is_down_is_unreachable_and_then_caught_up": NO_CHECKPOINTS,
     "venv_is_entered": NO_CHECKPOINTS,
+    "recall_at_the_start_is_whole_or_nothing": NO_CHECKPOINTS,
     "link_in_the_place_of_output_is_not_followed": "the output is a file that came back",
 }
 

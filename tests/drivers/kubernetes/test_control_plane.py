@@ -8,12 +8,24 @@ from typing import Any
 import pytest
 import yaml
 
+from atoll.core.clock import system_clock
 from atoll.core.ids import new_attempt_id, new_instance_id
 from atoll.core.resources import Resources
 from atoll.core.spec import JobSpec
 from atoll.core.states import Outcome
-from atoll.drivers.base import DriverError, DriverSetup, Launch, Phase, Refused, StopReason, StopRequest, Submitted
+from atoll.drivers.base import (
+    AttemptStatus,
+    DriverError,
+    DriverSetup,
+    Launch,
+    Phase,
+    Refused,
+    StopReason,
+    StopRequest,
+    Submitted,
+)
 from atoll.drivers.kubernetes import KubernetesDriver, cluster
+from atoll.drivers.kubernetes.objects import Meta, Pod
 from tests.drivers.kubernetes.test_bodies import RICH_CONFIG, RICH_SPEC
 from tests.support.engines import skip_without
 from tests.support.kubernetes import ENGINE, Admin, ControlPlane, assets_folder
@@ -182,3 +194,130 @@ async def test_description_counts_the_servers_nodes(platform: Platform) -> None:
     report = await platform.driver(node_selector={"pool": "science"}).describe()
     (flavor,) = report.flavors
     assert (flavor.name, flavor.nodes, flavor.total.cpu) == ("cpu", 1, 64_000 - 50)
+
+
+async def recalled(driver: KubernetesDriver, launch: Launch) -> AttemptStatus:
+    """The attempt after it was recalled."""
+    await driver.stop([StopRequest(launch.held, StopReason.RECALLED, 0)])
+    return (await driver.observe([])).states[launch.attempt_id]
+
+
+async def pod_of(admin: Admin, native_id: str, launch: Launch) -> str:
+    """The path of a pod like the one that the Job's controller makes: there are no controllers here."""
+    namespace, name = native_id.split("/")
+    labels = {"atoll/instance": launch.attempt_id[:5], "atoll/attempt": launch.attempt_id}
+    job = await admin.call("GET", f"/apis/batch/v1/namespaces/{namespace}/jobs/{name}")
+    pod = {"metadata": {"name": f"{name}-x", "labels": labels}, "spec": job["spec"]["template"]["spec"]}
+    await admin.call("POST", f"/api/v1/namespaces/{namespace}/pods", pod)
+    return f"/api/v1/namespaces/{namespace}/pods/{name}-x"
+
+
+async def bind(admin: Admin, pod: str) -> None:
+    """Give a pod a node, as the scheduler does."""
+    name = pod.rpartition("/")[2]
+    target = {"kind": "Node", "apiVersion": "v1", "name": "node-0"}
+    await admin.call("POST", f"{pod}/binding", {"metadata": {"name": name}, "target": target})
+
+
+async def annotations(admin: Admin, native_id: str) -> dict[str, str]:
+    namespace, name = native_id.split("/")
+    job = await admin.call("GET", f"/apis/batch/v1/namespaces/{namespace}/jobs/{name}")
+    return dict(job["metadata"]["annotations"])
+
+
+async def test_pod_without_a_node_is_taken_back(platform: Platform, admin: Admin) -> None:
+    driver, launch = platform.driver(), platform.launch()
+    (answer,) = await driver.submit([launch])
+    assert isinstance(answer, Submitted)
+    assert (await recalled(driver, launch)).phase is Phase.STARTING  # its pod is about to come
+    pod = await pod_of(admin, answer.native_id, launch)
+    status = await recalled(driver, launch)
+    assert (status.phase, status.outcome, status.started_at) == (Phase.ENDED, Outcome.RECALLED, None)
+    with pytest.raises(AssertionError, match="not found"):
+        await admin.call("GET", pod)
+    assert (await recalled(platform.driver(), launch)).outcome is Outcome.RECALLED
+    await driver.forget([launch.held])
+    assert (await driver.observe([])).states == {}
+
+
+async def test_pod_with_a_node_is_left_alone(platform: Platform, admin: Admin) -> None:
+    driver, launch = platform.driver(), platform.launch()
+    (answer,) = await driver.submit([launch])
+    assert isinstance(answer, Submitted)
+    pod = await pod_of(admin, answer.native_id, launch)
+    await bind(admin, pod)
+    assert (await recalled(driver, launch)).phase is Phase.STARTING
+    assert "deletionTimestamp" not in (await admin.call("GET", pod))["metadata"]
+    assert "atoll/recall" not in await annotations(admin, answer.native_id)
+
+
+async def test_pod_that_gets_its_node_at_that_moment_is_left_alone(
+    platform: Platform, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, launch = platform.driver(), platform.launch()
+    (answer,) = await driver.submit([launch])
+    assert isinstance(answer, Submitted)
+    pod = await pod_of(admin, answer.native_id, launch)
+    real = driver._cluster.remove_unchanged
+
+    async def later(meta: Meta) -> bool:
+        await bind(admin, pod)
+        return await real(meta)
+
+    monkeypatch.setattr(driver._cluster, "remove_unchanged", later)
+    assert (await recalled(driver, launch)).phase is Phase.STARTING
+    assert "deletionTimestamp" not in (await admin.call("GET", pod))["metadata"]
+    assert "atoll/recall" not in await annotations(admin, answer.native_id)
+
+
+async def test_recall_that_broke_off_is_known_as_one(
+    platform: Platform, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The platform dies after the pod is gone; the Job's controller then gives the Job up."""
+    driver, launch = platform.driver(), platform.launch()
+    (answer,) = await driver.submit([launch])
+    assert isinstance(answer, Submitted)
+    await pod_of(admin, answer.native_id, launch)
+    real = driver._cluster.remove_unchanged
+
+    async def dies(meta: Meta) -> bool:
+        await real(meta)
+        raise DriverError("killed")
+
+    monkeypatch.setattr(driver._cluster, "remove_unchanged", dies)
+    with pytest.raises(DriverError, match="killed"):
+        await recalled(driver, launch)
+    namespace, name = answer.native_id.split("/")
+    now = system_clock().strftime("%Y-%m-%dT%H:%M:%SZ")
+    conditions = [
+        {"type": kind, "status": "True", "reason": "BackoffLimitExceeded", "lastTransitionTime": now}
+        for kind in ("FailureTarget", "Failed")
+    ]
+    status = {"status": {"conditions": conditions, "startTime": now, "failed": 1}}
+    path = f"/apis/batch/v1/namespaces/{namespace}/jobs/{name}/status"
+    await admin.call("PATCH", path, status, "application/merge-patch+json")
+    told = (await platform.driver().observe([])).states[launch.attempt_id]
+    assert (told.phase, told.outcome) == (Phase.ENDED, Outcome.RECALLED)
+
+
+@pytest.mark.parametrize("admitted", [False, True])
+async def test_job_that_is_held_back_is_taken_back_unless_it_is_let_go_at_that_moment(
+    platform: Platform, admin: Admin, monkeypatch: pytest.MonkeyPatch, admitted: bool
+) -> None:
+    driver, launch = platform.driver(queue={"name": "q"}), platform.launch()
+    (answer,) = await driver.submit([launch])
+    assert isinstance(answer, Submitted)
+    namespace, name = answer.native_id.split("/")
+    real = driver._cluster.pods_of
+
+    async def admit(namespace: str, attempt_id: str) -> list[Pod]:
+        path = f"/apis/batch/v1/namespaces/{namespace}/jobs/{name}"
+        await admin.call("PATCH", path, {"spec": {"suspend": False}}, "application/merge-patch+json")
+        return await real(namespace, attempt_id)
+
+    if admitted:
+        monkeypatch.setattr(driver._cluster, "pods_of", admit)
+    status = await recalled(driver, launch)
+    assert status.outcome is (None if admitted else Outcome.RECALLED)
+    job = await admin.call("GET", f"/apis/batch/v1/namespaces/{namespace}/jobs/{name}")
+    assert job["spec"]["parallelism"] == (1 if admitted else 0)

@@ -55,6 +55,11 @@ def end(one: SlurmJob | None, found: SiteRecord | None) -> AttemptStatus | None:
         ("FAILED", record(143, 15, stop="evicted"), Outcome.EVICTED, 143),
         ("FAILED", record(143, 15, stop="timed_out", walltime=60), Outcome.TIMED_OUT, 143),
         ("CANCELLED", record(began=False, stop="evicted"), Outcome.EVICTED, None),
+        # pulled back before it began, whatever Slurm made of the job; what began after all has its own end
+        ("CANCELLED", record(began=False, recalled=True), Outcome.RECALLED, None),
+        ("COMPLETED", record(began=False, recalled=True), Outcome.RECALLED, None),
+        ("CANCELLED", record(began=False, recalled=True, stop="cancelled"), Outcome.CANCELLED, None),
+        ("FAILED", record(3, recalled=True), Outcome.FAILED, 3),
         # Slurm started something, and the command never began
         ("FAILED", record(began=False), Outcome.NODE_FAILED, None),
         # all killed, the wrapper too

@@ -30,6 +30,13 @@ def test_everything_that_was_written_is_read() -> None:
     assert (found.batch, found.index, found.walltime) == (ONE, 4, 90)
 
 
+def test_a_claim_that_is_a_link_was_made_by_a_recall() -> None:
+    listing = f"d 1.0 0 {ONE}\nl 2.0 0 {ONE}/claim\nd 1.0 0 {TWO}\nd 2.0 0 {TWO}/claim\n"
+    found = read_records(said(listing, b""))
+    assert [(found[each].recalled, found[each].record.claimed) for each in (ONE, TWO)] == [(True, True), (False, True)]
+    assert [found[each].leaves_open for each in (ONE, TWO)] == [False, True]
+
+
 def test_end_that_is_not_whole_counts_as_not_written() -> None:
     cut = END[:-1]
     found = read_records(said(f"d 1.0 0 {ONE}\nf 2.0 {len(cut)} {ONE}/end\n", lines(ONE, "end", cut)))[ONE]

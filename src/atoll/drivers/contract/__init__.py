@@ -20,7 +20,7 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"atoll.drivers.contract.{name}"
-        for name in ("harness", "exits", "output", "ends", "life", "sizes", "inside", "trouble")
+        for name in ("harness", "exits", "output", "ends", "life", "sizes", "inside", "recalls", "trouble")
     )
 )
 
@@ -31,12 +31,28 @@ from atoll.drivers.contract.hooks import Hooks  # noqa: E402
 from atoll.drivers.contract.inside import Commands, Ports, Secrets, Volumes  # noqa: E402
 from atoll.drivers.contract.life import Files, Life, Refusals  # noqa: E402
 from atoll.drivers.contract.output import Output  # noqa: E402
+from atoll.drivers.contract.recalls import Recalls  # noqa: E402
 from atoll.drivers.contract.sizes import Arrays, Gpus, Nodes  # noqa: E402
 from atoll.drivers.contract.trouble import Trouble  # noqa: E402
 
 
 class DriverContract(
-    Exits, Texts, Output, Ends, Life, Files, Refusals, Arrays, Nodes, Gpus, Volumes, Secrets, Ports, Commands, Trouble
+    Exits,
+    Texts,
+    Output,
+    Ends,
+    Recalls,
+    Life,
+    Files,
+    Refusals,
+    Arrays,
+    Nodes,
+    Gpus,
+    Volumes,
+    Secrets,
+    Ports,
+    Commands,
+    Trouble,
 ):
     """All cases; give it a fixture `harness`."""
 

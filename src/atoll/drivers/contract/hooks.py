@@ -55,6 +55,10 @@ class Hooks:
         """Within, the engine takes longer to accept an attempt than the driver waits; afterwards it is quick again."""
         without("delay the engine's acceptance")
 
+    def nothing_begins(self) -> AbstractAsyncContextManager[None]:
+        """Within, what is submitted waits in the engine's own queue; afterwards it begins."""
+        without("keep the engine from starting what it is given")
+
     async def restart_engine(self) -> None:
         """Stop the engine and start it again, at once; what runs goes on if the engine can do that."""
         without("restart the engine")

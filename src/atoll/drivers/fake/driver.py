@@ -42,6 +42,8 @@ class FakeConfig(Document):
     abilities: frozenset[Ability] = _ABILITIES
     max_walltime: Seconds | None = None
     max_jobs: Annotated[int, Field(ge=0)] | None = None
+    queues: bool = False
+    """Whether it says that attempts may wait in its queue, and be pulled back from there."""
     runtime: Annotated[float, Field(ge=0)] = 1.0
     """Seconds that an attempt runs which does not say how long."""
     behaviour: Behaviour = HONEST
@@ -95,6 +97,8 @@ class FakeDriver:
             config.max_walltime,
             engine.max_jobs,
             None if Ability.OTHER_PERSONS in config.abilities else self.setup.owner or None,
+            queues=config.queues,
+            recalls=config.queues,
             notes=("This site is only played: nothing runs there.",),
         )
 

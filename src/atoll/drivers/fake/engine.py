@@ -25,6 +25,7 @@ _STOPPED = {
     StopReason.CANCELLED: Outcome.CANCELLED,
     StopReason.EVICTED: Outcome.EVICTED,
     StopReason.ORPHANED: Outcome.CANCELLED,
+    StopReason.RECALLED: Outcome.RECALLED,
 }
 
 
@@ -251,7 +252,8 @@ class Engine:
     def stop(self, request: StopRequest) -> None:
         """Ask an attempt to end: within its own time, or when the grace is over. Unknown ones are ignored.
 
-        Asking again keeps the first reason, and can only make the end come sooner.
+        Asking again keeps the first reason, and can only make the end come sooner. What is recalled ends only where it
+        has not begun.
         """
         now = self.settle()
         played = self._attempts.get(request.attempt.attempt_id)
@@ -262,6 +264,8 @@ class Engine:
         if played.started_at is None:
             played.end(now, outcome)
             self._finish(played)
+            return
+        if request.reason is StopReason.RECALLED:
             return
         killed = played.script.stop_time > request.grace
         when = now + timedelta(seconds=request.grace if killed else played.script.stop_time)

@@ -21,6 +21,14 @@ _WORDS = {
     TRANSFERRING: "Transferring output", SUSPENDED: "Suspended",
 }  # fmt: skip
 
+NOT_BEGUN = (
+    f"(JobStatus == {IDLE} || JobStatus == {HELD}) && (NumJobStarts =?= undefined || NumJobStarts == 0)"
+    " && AtollStop =?= undefined"
+)
+"""What the ad of a job meets that has not begun, and that is not being stopped."""
+RECALLED = "Atoll: recalled"
+"""Why a job was removed that had not begun."""
+
 # HoldReasonCode, as HTCondor's manual numbers them
 BY_PERSON, TRANSFER_OUTPUT, TRANSFER_INPUT, ON_SUBMIT, SPOOLING = 1, 12, 13, 15, 16
 _OUT_OF_MEMORY = 34
@@ -88,6 +96,8 @@ def _removed(ad: Mapping[str, Any]) -> dict[str, Any]:
     stop = _stop(ad)
     if stop is not None:
         return {**end, "outcome": stop, "message": ""}
+    if RECALLED in end["message"]:
+        return {**end, "outcome": Outcome.RECALLED, "message": ""}
     if "PeriodicRemove" in end["message"]:
         # our own rule: the pool had put it back into its queue after it had started
         return {**end, "outcome": Outcome.NODE_FAILED, "message": "The pool lost the machine, or took it away."}

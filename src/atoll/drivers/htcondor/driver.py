@@ -95,6 +95,7 @@ class HtcondorDriver:
             max_jobs=self._config.max_jobs,
             owner=self._setup.owner or None,
             queues=True,
+            recalls=True,
             notes=_NOTES,
         )
 
@@ -130,7 +131,9 @@ class HtcondorDriver:
 
     async def stop(self, attempts: Sequence[StopRequest]) -> None:
         """Write the reason into the jobs' ads, then remove them: what they were removed for is read from there."""
-        wanted = {each.attempt.attempt_id: each for each in attempts if self._ours(each.attempt)}
+        ours = [each for each in attempts if self._ours(each.attempt)]
+        await self._recall([each.attempt for each in ours if each.reason is StopReason.RECALLED])
+        wanted = {each.attempt.attempt_id: each for each in ours if each.reason is not StopReason.RECALLED}
         if not wanted:
             return
         found = [ad for ad in await self._ask_attempts(wanted) if not self._is_over(ad)]
@@ -149,6 +152,16 @@ class HtcondorDriver:
             again[wanted[ad["AtollAttempt"]].attempt.account].append(ads.native_id(ad))
         for account, natives in again.items():
             await self._act(account, "remove", jobs=natives, reason="Atoll: stopped")
+
+    async def _recall(self, attempts: Sequence[Held]) -> None:
+        """Remove those that have not begun: the schedd, which starts jobs, decides which these are as it removes."""
+        by_account: dict[str | None, list[str]] = defaultdict(list)
+        for each in attempts:
+            by_account[each.account].append(each.attempt_id)
+        for account, names in by_account.items():
+            for start in range(0, len(names), _LARGEST_LIST):
+                constraint = f"{_one_of(names[start : start + _LARGEST_LIST])} && {ads.NOT_BEGUN}"
+                await self._act(account, "remove", jobs=constraint, reason=ads.RECALLED)
 
     async def forget(self, attempts: Sequence[Held]) -> None:
         """Let ended jobs leave the queue, and remove what was brought back of them."""

@@ -85,8 +85,8 @@ class Worker:
         """Set an attribute of jobs; `value` is an expression."""
         return int(self._schedd().edit(jobs, attribute, value) or 0)
 
-    def remove(self, jobs: list[str], reason: str) -> dict[str, Any]:
-        """Remove jobs; those that have ended leave the queue."""
+    def remove(self, jobs: list[str] | str, reason: str) -> dict[str, Any]:
+        """Remove jobs, or those that meet a constraint at that moment; those that have ended leave the queue."""
         result = self._schedd().act(htcondor2.JobAction.Remove, jobs, reason=(reason, 0))
         return plain(result, ("TotalError", "TotalSuccess", "TotalNotFound", "TotalPermissionDenied"))
 

@@ -58,6 +58,7 @@ _NOTES = (
     "reached.",
     "Standard output and error output are one stream here, told as standard output.",
     "To stop an attempt is to delete its pod: the plugin decides how long the job may take to end.",
+    "What waits in the plugin's queue stays there when the order changes: a plugin cannot give back only what waits.",
     "The plugin tells only of pods that it is asked for: what it runs without the platform's knowledge is not found.",
 )
 
@@ -172,10 +173,15 @@ class InterlinkDriver:
         return Observation(complete, as_of, states)
 
     async def stop(self, attempts: Sequence[StopRequest]) -> None:
-        """Delete the pods of attempts that have not ended; their output until now is kept."""
+        """Delete the pods of attempts that have not ended; their output until now is kept.
+
+        None is recalled: a plugin cannot delete a pod only if it has not begun, and the report says so.
+        """
         stopped = await asyncio.to_thread(self._stopped.all)
         asked = []
         for each in attempts:
+            if each.reason is StopReason.RECALLED:
+                continue
             pod = pod_name(each.attempt, self._config, self._setup.instance)
             known, tomb = self._last.get(each.attempt.attempt_id), stopped.get(each.attempt.attempt_id)
             ended = known is not None and known.phase is Phase.ENDED

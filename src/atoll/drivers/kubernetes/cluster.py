@@ -1,6 +1,7 @@
 """What the driver asks the cluster and tells it, one method for each: paths, queries and bodies."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
@@ -16,11 +17,13 @@ from atoll.drivers.kubernetes.objects import (
     INSTANCE,
     KEEPER,
     MAIN,
+    RECALL,
     STOP,
     STOP_WORDS,
     Job,
     JobList,
     ListMeta,
+    Meta,
     Pod,
     PodList,
     SomeList,
@@ -29,6 +32,7 @@ from atoll.drivers.kubernetes.objects import (
 from atoll.drivers.kubernetes.payload import IN
 from atoll.drivers.kubernetes.streams import EXEC_PROTOCOLS, PORT_PROTOCOLS, PodExecution, PortChannel
 
+log = logging.getLogger(__name__)
 PAGE = 1000
 """Objects in one page of a list."""
 _MOST_PAGES = 1000
@@ -126,6 +130,21 @@ class Cluster:
             raise self.api.sentence(error) from error
         return _read_object(content, path).metadata.deletion_timestamp is None
 
+    async def job(self, namespace: str, name: str) -> Job | None:
+        """A Job; None where it is not there, or about to go. Raises DriverError."""
+        path = f"/apis/batch/v1/namespaces/{namespace}/jobs/{name}"
+        try:
+            content = await self.api.call("GET", path)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise self.api.sentence(error) from error
+        try:
+            job = msgspec.json.decode(content, type=Job)
+        except msgspec.DecodeError as error:
+            raise DriverError(f"The cluster's answer to {path} cannot be read: {error}.") from error
+        return job if job.metadata.deletion_timestamp is None else None
+
     async def config_maps(self) -> list[SomeObject]:
         """The metadata of this platform's ConfigMaps."""
         path = self._everywhere("/api/v1", "configmaps")
@@ -181,6 +200,38 @@ class Cluster:
             if error.status == 404:
                 return False
             raise self.api.sentence(error) from error
+        return True
+
+    async def mark_recall(self, meta: Meta, how: str | None, *, end: bool = False, unchanged: bool = False) -> bool:
+        """Note on a Job how far its recall is; with `end` no pod of it comes any more. Whether that was done.
+
+        It was not where the Job is gone, or, with `unchanged`, is not as in `meta` any more. Raises DriverError.
+        """
+        metadata: dict[str, Any] = {"annotations": {RECALL: how}}
+        if unchanged:
+            metadata["resourceVersion"] = meta.resource_version
+        body: dict[str, Any] = {"metadata": metadata}
+        if end:
+            body["spec"] = {"parallelism": 0}
+        path = f"/apis/batch/v1/namespaces/{meta.namespace}/jobs/{meta.name}"
+        return await self._unless_changed("PATCH", path, body, MERGE)
+
+    async def remove_unchanged(self, meta: Meta) -> bool:
+        """Delete a pod if it is as in `meta` still; whether it was, and is gone now. Raises DriverError."""
+        conditions = {"uid": meta.uid, "resourceVersion": meta.resource_version}
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": conditions}
+        path = f"/api/v1/namespaces/{meta.namespace}/pods/{meta.name}"
+        return await self._unless_changed("DELETE", path, body, "application/json")
+
+    async def _unless_changed(self, method: str, path: str, body: Mapping[str, Any], kind: str) -> bool:
+        try:
+            await self.api.call(method, path, body=body, kind=kind)
+        except ApiError as error:
+            if error.status == 403 and method == "DELETE":
+                log.warning("no pod can be taken back: %s", self.api.sentence(error))
+            elif error.status not in (404, 409):
+                raise self.api.sentence(error) from error
+            return False
         return True
 
     async def remove(self, path: str, *, pods_too: bool = False) -> None:

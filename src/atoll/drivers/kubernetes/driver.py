@@ -24,6 +24,7 @@ from atoll.drivers.base import (
     LogChunk,
     Observation,
     Phase,
+    StopReason,
     StopRequest,
 )
 from atoll.drivers.kubernetes import collect
@@ -32,7 +33,7 @@ from atoll.drivers.kubernetes.cluster import Cluster, kept, runs
 from atoll.drivers.kubernetes.config import read_config
 from atoll.drivers.kubernetes.names import job_name, split_native
 from atoll.drivers.kubernetes.nodes import Stock, Stocktaking, flavors_of
-from atoll.drivers.kubernetes.objects import MAIN, Job, Meta, Pod
+from atoll.drivers.kubernetes.objects import MAIN, RECALL, Job, Meta, Pod
 from atoll.drivers.kubernetes.payload import IN, MOST_FILES
 from atoll.drivers.kubernetes.reasons import Reader
 from atoll.drivers.kubernetes.streams import PortChannel
@@ -85,7 +86,9 @@ class KubernetesDriver:
         owner = self._setup.owner or None
         flavors = flavors_of(stocks, free_known=not unknown)
         notes = (*unknown, *self._notes())
-        return SiteReport(flavors=flavors, abilities=frozenset(abilities), owner=owner, queues=True, notes=notes)
+        return SiteReport(
+            flavors=flavors, abilities=frozenset(abilities), owner=owner, queues=True, recalls=True, notes=notes
+        )
 
     async def _stocks(self) -> tuple[Mapping[str, Stock], list[str]]:
         """The stock of each flavor, and why it is not known what of it is free, where that is so."""
@@ -131,6 +134,8 @@ class KubernetesDriver:
                 self._tend(status.attempt_id, self._end_peers(pods))
             elif words := self._reader.late_nodes(job, pods):
                 self._tend(status.attempt_id, self._give_up(job.metadata, "late", words))
+            elif job.metadata.annotation(RECALL) == "asked" and not all(pod.unplaced for pod in pods):
+                self._tend(status.attempt_id, self._drop_recall(job.metadata))
             elif status.phase is Phase.ENDED and (words := self._reader.hopeless(pods, as_of)):
                 self._tend(status.attempt_id, self._give_up(job.metadata, "failed", words))
         return Observation(complete=True, as_of=as_of, states=states)
@@ -160,6 +165,9 @@ class KubernetesDriver:
         if found is None:
             return
         namespace, name = found
+        if request.reason is StopReason.RECALLED:
+            await self._recall(namespace, name, request.attempt.attempt_id)
+            return
         pods = await self._cluster.pods_of(namespace, request.attempt.attempt_id)
         running = [pod for pod in pods if runs(pod)]
         if not running and any(pod.container(MAIN).terminated is not None for pod in pods):
@@ -174,6 +182,25 @@ class KubernetesDriver:
             told = [not runs(pod) for pod in await self._cluster.pods_of(namespace, request.attempt.attempt_id)]
         # where nobody can be told inside, the cluster's own way: the pod goes, and what it wrote with it
         await self._cluster.mark_stop(namespace, name, request.reason.value, end=not all(told))
+
+    async def _recall(self, namespace: str, name: str, attempt_id: str) -> None:
+        """Take back an attempt of which no pod has a node, by a change that the server refuses where one got it."""
+        job = await self._cluster.job(namespace, name)
+        if job is None:
+            return
+        meta, pods = job.metadata, await self._cluster.pods_of(namespace, attempt_id)
+        if not pods:
+            if job.spec.suspend:
+                await self._cluster.mark_recall(meta, "done", end=True, unchanged=True)
+            return  # else its pods are about to come
+        if not all(pod.unplaced for pod in pods):
+            return
+        # said before: then it is known of a Job without a pod why that is gone, even where we are gone too
+        if not await self._cluster.mark_recall(meta, "asked"):
+            return
+        # all nodes begin together: without one of them none does
+        taken = await self._cluster.remove_unchanged(pods[0].metadata)
+        await self._cluster.mark_recall(meta, "done" if taken else None, end=taken)
 
     async def _tell(self, pod: Pod, *words: str) -> bool:
         """Run a verb of pod.sh beside the job; whether it was run."""
@@ -339,6 +366,10 @@ class KubernetesDriver:
     async def _end_peers(self, pods: Sequence[Pod]) -> None:
         """End the command on the other nodes, because it failed on one."""
         await asyncio.gather(*(self._tell(pod, "stop", "peer", "5") for pod in pods if runs(pod)))
+
+    async def _drop_recall(self, meta: Meta) -> None:
+        """Say no more that it is recalled: it has a node."""
+        await self._cluster.mark_recall(meta, None)
 
     async def _give_up(self, meta: Meta, why: str, words: str) -> None:
         """Remove pods that can never start, or that wait for others in vain."""

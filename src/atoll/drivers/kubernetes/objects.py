@@ -13,6 +13,8 @@ INSTANCE, ATTEMPT = "atoll/instance", "atoll/attempt"
 PERSON, ACCOUNT, NODES, LAUNCH_EACH = "atoll/person", "atoll/account", "atoll/nodes", "atoll/launch-each"
 STOP, STOP_WORDS = "atoll/stop", "atoll/stop-message"
 """Annotations of the Job."""
+RECALL = "atoll/recall"
+"""Annotation of a Job that is recalled: `asked`, then `done` once it can never begin."""
 MAIN, KEEPER = "main", "keeper"
 """Names of the two containers."""
 
@@ -27,6 +29,7 @@ class Meta(_Struct):
     name: str = ""
     namespace: str = ""
     uid: str = ""
+    resource_version: str = ""
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
     creation_timestamp: datetime | None = None
@@ -149,10 +152,17 @@ class PodSpec(_Struct):
     containers: list[ContainerSpec] = []
 
 
+class PodPlace(_Struct):
+    """Where a pod is; no node before it has one."""
+
+    node_name: str = ""
+
+
 class Pod(_Struct):
     """A pod of ours."""
 
     metadata: Meta
+    spec: PodPlace = msgspec.field(default_factory=PodPlace)
     status: PodStatus = msgspec.field(default_factory=PodStatus)
 
     def condition(self, *types: str) -> Condition | None:
@@ -171,6 +181,11 @@ class Pod(_Struct):
         """Its node's number within the attempt."""
         text = (self.metadata.labels or {}).get("batch.kubernetes.io/job-completion-index", "0")
         return int(text) if text.isdecimal() else 0
+
+    @property
+    def unplaced(self) -> bool:
+        """Whether it has no node yet, so that nothing of it can have begun."""
+        return not self.spec.node_name and not self.status.container_statuses and not self.over
 
     @property
     def over(self) -> bool:

@@ -11,6 +11,7 @@ from atoll.drivers.kubernetes.objects import (
     LAUNCH_EACH,
     MAIN,
     NODES,
+    RECALL,
     STOP,
     STOP_WORDS,
     Condition,
@@ -59,7 +60,7 @@ class Reader:
     def status(self, job: Job, pods: Sequence[Pod], now: datetime) -> AttemptStatus:
         """How an attempt is, by its Job and the pods that are there."""
         nodes = int(job.metadata.annotation(NODES) or 1)
-        ended = self._ended(job, pods, nodes)
+        ended = _recalled(job, pods) or self._ended(job, pods, nodes)
         if ended is None and all(pod.over for pod in pods):
             ended = _ended_without_pod(job, pods)
         if ended is None and (words := self.hopeless(pods, now)):
@@ -118,6 +119,16 @@ class Reader:
                 if waiting.reason == "InvalidImageName" or (since is not None and now - since > self._patience):
                     return _why_waiting(waiting.reason, waiting.message)
         return ""
+
+
+def _recalled(job: Job, pods: Sequence[Pod]) -> AttemptStatus | None:
+    """The end of an attempt that was taken back before it began; None where it was not, or not all of it is gone."""
+    how = job.metadata.annotation(RECALL)
+    # without a pod and with `asked` alone the pod was taken, and whoever took it could not say so any more
+    done = how == "done" or (how == "asked" and not pods and job.condition("Failed") is not None)
+    if not done or any(pod.container(MAIN).running is not None for pod in pods):
+        return None
+    return _status(job, Phase.ENDED, "Recalled", outcome=Outcome.RECALLED)
 
 
 def _late(ends: Sequence[tuple[Pod, Terminated]]) -> tuple[Pod, Terminated] | None:

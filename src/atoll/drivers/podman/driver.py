@@ -27,6 +27,7 @@ from atoll.drivers.base import (
     LogChunk,
     Observation,
     Phase,
+    StopReason,
     StopRequest,
     Unknown,
 )
@@ -118,8 +119,11 @@ class PodmanDriver:
         return Observation(complete=True, as_of=as_of, states=observed)
 
     async def stop(self, attempts: Sequence[StopRequest]) -> None:
-        """Write the orders, which the attempts' keepers carry out; end at once what has no grace."""
-        ours = [each for each in attempts if self._is_ours(each.attempt)]
+        """Write the orders, which the attempts' keepers carry out; end at once what has no grace.
+
+        None waits for room here, to be recalled.
+        """
+        ours = [each for each in attempts if self._is_ours(each.attempt) and each.reason is not StopReason.RECALLED]
         if not ours:
             return
         await self._host.prepare()

@@ -199,9 +199,12 @@ class LocalFolders:
         try:
             path.mkdir(0o700)
         except FileExistsError:
-            if not path.is_symlink() and path.stat().st_uid == owner.uid:
+            status = path.lstat()
+            if stat.S_ISDIR(status.st_mode) and status.st_uid == owner.uid:
                 return
-            raise PermissionError(1, "another account's checkpoints have that name", key) from None
+            # ours and empty: another attempt of the same account has just made it, or died before it gave it away
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or any(path.iterdir()):
+                raise PermissionError(1, "another account's checkpoints have that name", key) from None
         if not owner.own:
             os.chown(path, owner.uid, owner.gid)
 

@@ -38,11 +38,13 @@ find "$@" -maxdepth 1 \( -name claim -type d -o -name bell -type p -o -type f -s
 """
 _LAY_OUT = r"""
 umask 022
-if [ -d "checkpoints/$2" ] && [ ! -L "checkpoints/$2" ]; then
-    [ "$(stat -c %u -- "checkpoints/$2")" = "$3" ] ||
+[ -d "checkpoints/$2" ] || mkdir -m 700 -- "checkpoints/$2" || [ -d "checkpoints/$2" ] || exit
+if [ "$(stat -c '%u %F' -- "checkpoints/$2")" != "$3 directory" ]; then
+    # ours and empty: another attempt of the same account has just made it, or died before it gave it away
+    [ "$(stat -c '%u %F' -- "checkpoints/$2")" = "$(id -u) directory" ] &&
+        [ -z "$(ls -A -- "checkpoints/$2")" ] && [ -n "$4" ] ||
         { echo "another account's checkpoints have that name" >&2; exit 1; }
-else
-    mkdir -m 700 -- "checkpoints/$2" && { [ -z "$4" ] || chown -- "$3:$4" "checkpoints/$2"; } || exit
+    chown -- "$3:$4" "checkpoints/$2" || exit
 fi
 [ ! -d "attempts/$1" ] || exit 45
 rm -rf -- "orders/$1" "staging/$1" && mkdir -m 700 -- "staging/$1" || exit

@@ -98,9 +98,10 @@ def read_stop(text: str) -> tuple[StopReason, float] | None:
     if match is None:
         return None
     try:
-        return StopReason(match[1]), int(match[3]) / 1000
+        reason = StopReason(match[1])
     except ValueError:
         return None
+    return (reason, int(match[3]) / 1000) if reason in OUTCOMES else None
 
 
 def moment(seconds: float | None) -> datetime | None:

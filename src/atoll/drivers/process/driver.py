@@ -180,10 +180,11 @@ class ProcessDriver:
         return found
 
     async def stop(self, attempts: Sequence[StopRequest]) -> None:
-        """Ask the attempts to end by TERM, and have them killed after their grace."""
+        """Ask the attempts to end by TERM, and have them killed after their grace; none waits, to be recalled."""
         stops = [
             {"id": each.attempt.attempt_id, "outcome": _OUTCOMES[each.reason].value, "grace": max(0.0, each.grace)}
             for each in attempts
+            if each.reason is not StopReason.RECALLED
         ]
         if stops:
             await self._ask("stop", attempts=stops)

@@ -19,6 +19,7 @@ from atoll.drivers.base import (
     LogChunk,
     Observation,
     Phase,
+    StopReason,
     StopRequest,
 )
 from atoll.drivers.shell import Shell
@@ -84,6 +85,7 @@ class SlurmDriver:
             max_jobs=facts.number("MaxJobCount", 10_000),
             owner=self._setup.owner or None,
             queues=True,
+            recalls=True,
             notes=notes(facts),
         )
 
@@ -114,13 +116,18 @@ class SlurmDriver:
         return observation
 
     async def stop(self, attempts: Sequence[StopRequest]) -> None:
-        """Write down why, then signal those that run and cancel those that wait. Raises DriverError."""
+        """Write down why, then signal those that run and cancel those that wait. Raises DriverError.
+
+        Of those that are recalled only what has not begun is cancelled, see scripts.STOP.
+        """
         by_account: dict[str | None, list[str]] = {}
         for each in attempts:
             attempt = each.attempt
             if not is_attempt_id(attempt.attempt_id, self._setup.instance):
                 continue
             known = self._observer.live.get(attempt.attempt_id)
+            if each.reason is StopReason.RECALLED and known is not None and known.phase is Phase.RUNNING:
+                continue  # its node may be about to begin, and it was told as begun
             native = attempt.native_id or (known.native_id if known is not None else "") or "-"
             milliseconds = max(0, min(round(each.grace * 1000), 10**9))
             line = f"{attempt.attempt_id} {each.reason.value} {milliseconds} {native}\n"

@@ -55,7 +55,7 @@ def ended_status(attempt_id: str, job: SlurmJob | None, found: SiteRecord | None
     if exit_code is None and job is not None and record.started_at is not None:
         exit_code, signal = job.exit_code, job.signal
     started = record.started_at
-    if started is None and job is not None and outcome is not Outcome.CANCELLED:
+    if started is None and job is not None and outcome not in (Outcome.CANCELLED, Outcome.RECALLED):
         started = job.started
     ended = record.ended_at or (job.ended if job is not None else None) or found.stopped_at
     if started is not None and ended is not None:
@@ -108,6 +108,8 @@ def _outcome(job: SlurmJob | None, found: SiteRecord, lost_folder: bool) -> Outc
     if found.stop in _STOPPED and (job is None or job.over):
         # asked for before it ended; where Slurm knows it no more, this is all that anybody will know
         return _STOPPED[found.stop]
+    if found.recalled and record.started_at is None and (job is None or job.over):
+        return Outcome.RECALLED
     if job is not None and job.state in _BY_STATE and not _ended_before(job, record):
         return _BY_STATE[job.state]
     if record.ended:
@@ -138,7 +140,7 @@ def _message(outcome: Outcome, job: SlurmJob | None, found: SiteRecord) -> str:
         return f"Was ended because its walltime{limit} was over."
     if outcome is Outcome.OUT_OF_MEMORY:
         return "Was ended because it used more memory than it asked for."
-    if found.stop in _STOPPED or job is None:
+    if found.stop in _STOPPED or outcome is Outcome.RECALLED or job is None:
         return ""
     if outcome is Outcome.NODE_FAILED and job.state not in _BY_STATE:
         where = f" on node {job.node}" if job.node else ""

@@ -290,7 +290,7 @@ class Observer:
             found = records.get(account, {})
             for status, job in questions:
                 one = found.get(status.attempt_id)
-                if job is None and status.native_id and one is not None and _is_open(one):
+                if job is None and status.native_id and one is not None and one.leaves_open:
                     silent.add(status.native_id)
         # slurmrestd alone has no sacct
         if not silent or self._site.config.transport == "rest":
@@ -326,11 +326,6 @@ def read_lists(text: str, instance: str) -> dict[str, list[str]]:
         elif is_attempt_id(line, instance):
             members.append(line)
     return lists
-
-
-def _is_open(found: SiteRecord) -> bool:
-    """Whether Slurm knows more of an end than stands in the folder: it may be Slurm that sent the signal."""
-    return found.stop is None and (not found.record.ended or found.record.signal is not None)
 
 
 def _hinted(status: AttemptStatus, found: SiteRecord) -> AttemptStatus | None:

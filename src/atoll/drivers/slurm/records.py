@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from atoll.drivers.wrapper import Record, parse_end, parse_start
 
-_STAT = re.compile(rb"([df]) (\d{1,12}(?:\.\d{1,12})?) (\d{1,5}) ([0-9a-z]{5}-[0-9a-z]{16})(?:/([a-z]{1,10}))?")
+_STAT = re.compile(rb"([dfl]) (\d{1,12}(?:\.\d{1,12})?) (\d{1,5}) ([0-9a-z]{5}-[0-9a-z]{16})(?:/([a-z]{1,10}))?")
 _CONTENT = re.compile(rb"([0-9a-z]{5}-[0-9a-z]{16})/([a-z]{1,10}):(.*)", re.DOTALL)
 _STOP = re.compile(rb"([a-z_]{1,20})(?: (\d{1,12}))?\n")
 _USAGE = re.compile(rb"(\d{1,9}) (\d{1,18})\n")
@@ -25,12 +25,20 @@ class SiteRecord:
     stop: str | None = None
     """Why it was to end: a StopReason, or `timed_out`."""
     stopped_at: float | None = None
+    recalled: bool = False
+    """Whether it was claimed so that it never begins."""
     oom_kills: int = 0
     peak: int | None = None
     """Bytes."""
     batch: str = ""
     index: int = 0
     walltime: int | None = None
+
+    @property
+    def leaves_open(self) -> bool:
+        """Whether Slurm may know more of the end than stands here: it may be Slurm that sent the signal."""
+        by_itself = self.record.ended and self.record.signal is None
+        return not by_itself and self.stop is None and not self.recalled
 
 
 def read_records(text: bytes) -> dict[str, SiteRecord]:
@@ -42,10 +50,11 @@ def read_records(text: bytes) -> dict[str, SiteRecord]:
         if (match := _STAT.fullmatch(line)) is None:
             continue
         attempt, name = match[4].decode(), (match[5] or b"").decode()
-        if match[1] == b"d":
+        if match[1] != b"f":
             each = found.setdefault(attempt, SiteRecord())
             if name == "claim":
                 each.record = each.record._replace(claimed=True)
+                each.recalled = match[1] == b"l"
         else:
             files[attempt, name] = float(match[2]), int(match[3])
     for (attempt, name), content in _contents(contents.split(b"\n")).items():

@@ -72,6 +72,7 @@ set -- $(cat)
 [ "$#" -gt 0 ] || exit 0
 names='-name start -o -name end -o -name stop -o -name usage -o -name about'
 find "$@" -maxdepth 1 \( -type d \( -name claim -o -name '?????-????????????????' \) -printf 'd %T@ 0 %p\n' \) -o \
+    \( -type l -name claim -printf 'l %T@ 0 %p\n' \) -o \
     -type f -size -9 \( $names \) -printf 'f %T@ %s %p\n' 2>/dev/null
 echo
 find "$@" -maxdepth 1 -type f -size -9 \( $names \) -print0 2>/dev/null |
@@ -110,10 +111,16 @@ signal= cancel=
 while read -r id reason grace native; do
     [ -d "$id" ] || continue
     [ ! -e "$id/end" ] || continue
-    old=
-    read -r old 2>/dev/null <"$id/grace"
-    [ -n "$old" ] && [ "$old" -le "$grace" ] || echo "$grace" >"$id/grace"
-    (set -C; echo "$reason $now" >"$id/stop") 2>/dev/null
+    if [ "$reason" = recalled ]; then
+        # whoever claims it decides: with our claim in its place the wrapper ends without the command
+        ln -sT . "$id/claim" 2>/dev/null
+        [ -h "$id/claim" ] || continue
+    else
+        old=
+        read -r old 2>/dev/null <"$id/grace"
+        [ -n "$old" ] && [ "$old" -le "$grace" ] || echo "$grace" >"$id/grace"
+        (set -C; echo "$reason $now" >"$id/stop") 2>/dev/null
+    fi
     if [ "$native" = - ]; then
         batch= index= job=
         read -r batch index about 2>/dev/null <"$id/about"
@@ -140,7 +147,8 @@ done
 """Argument ROOT; stdin lines ID REASON MILLISECONDS NATIVE (`-` where nobody knows): begins to stop attempts.
 
 The reason and the grace are written first, so that a job which starts at this moment sees them; the keeper at the node
-holds the grace. One that has not begun is cancelled.
+holds the grace. One that has not begun is cancelled. One that is recalled is first claimed, by a link in the place of
+the wrapper's claim: so it has begun and is left alone, or it never begins, whatever Slurm does at this moment.
 """
 
 FORGET = r"""
