@@ -91,7 +91,7 @@ def image_at(launch: Launch, config: SlurmConfig) -> str:
     assert launch.spec.environment is not None
     image = launch.spec.environment.image
     assert image is not None
-    if image.startswith("-") or any(not letter.isprintable() for letter in image):
+    if image.startswith("-"):
         raise _invalid(f"{image[:80]!r} is no name of an image")
     if image.startswith("/") or config.images is None:
         return image

@@ -48,8 +48,8 @@ class Home:
     home: str
     shell: str
     root: str
-    uid: int = 0
-    gid: int = 0
+    uid: int
+    gid: int
 
 
 @dataclass(frozen=True)
