@@ -35,7 +35,7 @@ read -r atoll_batch atoll_index atoll_walltime atoll_signal atoll_before atoll_g
 }
 
 # The control group that Slurm made for this step, where it made one: who is in it, and what memory it took.
-atoll_group='' atoll_events='' atoll_peak_file='' atoll_limit_file=''
+atoll_group='' atoll_job='' atoll_events='' atoll_peak_file='' atoll_limit_file=''
 while IFS=: read -r atoll_number atoll_controllers atoll_path; do
     case "$atoll_path/" in */job_"$SLURM_JOB_ID"/*) ;; *) continue ;; esac
     case ",$atoll_controllers," in
@@ -58,13 +58,18 @@ if [ -n "$atoll_group" ] && [ -e "$atoll_folder/step" ]; then
     [ ! -r "$atoll_job/memory.limit_in_bytes" ] || atoll_limit_file=$atoll_job/memory.limit_in_bytes
 fi
 
-# Sets atoll_others: all processes of the attempt but those named.
+# Sets atoll_others: all processes of the attempt but those named. Those of other steps too, below which a runtime of
+# containers makes groups of its own.
 atoll_find() {
     atoll_others=''
     if [ -n "$atoll_group" ]; then
-        while read -r atoll_process; do
-            case " $* " in *" $atoll_process "*) ;; *) atoll_others="$atoll_others $atoll_process" ;; esac
-        done <"$atoll_group/cgroup.procs"
+        for atoll_place in "$atoll_group" ${atoll_job:+"$atoll_job"/step_[0-9]*/task_* \
+            "$atoll_job"/step_[0-9]*/task_*/* "$atoll_job"/step_[0-9]*/user/task_* \
+            "$atoll_job"/step_[0-9]*/user/task_*/*}; do
+            while read -r atoll_process; do
+                case " $* " in *" $atoll_process "*) ;; *) atoll_others="$atoll_others $atoll_process" ;; esac
+            done <"$atoll_place/cgroup.procs"
+        done
         return
     fi
     atoll_waiting=$$
@@ -131,12 +136,17 @@ atoll_tell() {
     kill -s "$1" $atoll_others
 } 2>/dev/null
 
-# Sets atoll_kills: how many processes the kernel has killed here for memory.
+# Sets atoll_kills: how many processes the kernel has killed here for memory. The older control groups count for
+# themselves alone.
 atoll_count() {
     atoll_kills=0
-    while read -r atoll_name atoll_number; do
-        [ "$atoll_name" != oom_kill ] || atoll_kills=$atoll_number
-    done <"$atoll_events"
+    for atoll_place in "$atoll_events" \
+        ${atoll_limit_file:+"$atoll_job"/step_[0-9]*/task_*/"${atoll_events##*/}" \
+            "$atoll_job"/step_[0-9]*/task_*/*/"${atoll_events##*/}"}; do
+        while read -r atoll_name atoll_number; do
+            [ "$atoll_name" != oom_kill ] || atoll_kills=$((atoll_kills + atoll_number))
+        done <"$atoll_place"
+    done
 } 2>/dev/null
 
 # Sleep for so many milliseconds.
@@ -208,7 +218,7 @@ if [ -n "$atoll_group" ]; then
     atoll_peak=0
     read -r atoll_peak <"$atoll_peak_file"
     if [ -n "$atoll_limit_file" ] && [ "$atoll_kills $atoll_code" = "0 137" ]; then
-        # the older control groups do not count for the whole job: then it was killed, and its memory was used up
+        # groups that counted are gone with their step: it was killed, and all its memory had been in use
         atoll_limit=''
         read -r atoll_limit <"$atoll_limit_file"
         [ -z "$atoll_limit" ] || [ "$atoll_peak" -lt "$atoll_limit" ] || atoll_kills=1

@@ -25,7 +25,7 @@ from typing import Any
 from atoll.core.errors import Invalid
 from atoll.core.spec import JobSpec
 from atoll.drivers.base import Launch
-from atoll.drivers.slurm.options import Batch, cpus_of
+from atoll.drivers.slurm.options import Batch, cpus_of, words_for_srun
 from atoll.drivers.wrapper import FILES, SCRIPT, SECRETS, WRAPPER, Place, quote, render_launch, secret_files
 from atoll.drivers.wrapper.launch import command_words
 
@@ -144,16 +144,18 @@ def launch_text(
     )  # fmt: skip
     words = [*prefix, *(image.words if image is not None else ())]
     if words:
-        launch = replace(launch, spec=_behind(launch, seen, words))
+        by_srun = bool(prefix) or (image is not None and STEP in image.files)
+        launch = replace(launch, spec=_behind(launch, seen, words, by_srun=by_srun))
     text = render_launch(launch, place)
     if image is not None:
         text += f'atoll_go_in() {{ exec {" ".join(map(quote, image.words))} "$@"; }}\n'
     return text
 
 
-def _behind(launch: Launch, folder: str, prefix: Sequence[str]) -> JobSpec:
+def _behind(launch: Launch, folder: str, prefix: Sequence[str], *, by_srun: bool) -> JobSpec:
     """The specification with its command behind other words."""
-    words = [*prefix, *command_words(launch, folder)]
+    command = command_words(launch, folder)
+    words = [*prefix, *(words_for_srun(command) if by_srun else command)]
     return launch.spec.model_copy(update={"command": words, "script": None, "args": []})
 
 

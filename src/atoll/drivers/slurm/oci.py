@@ -34,9 +34,20 @@ shift
 atoll_srun=$(command -v srun) || { echo "srun is not on the PATH of ${SLURMD_NODENAME:-this node}" >&2; exit 127; }
 [ -z "$atoll_path" ] || PATH=$atoll_path
 [ ! -t 0 ] || set -- --pty "$@"
-exec "$atoll_srun" "--nodelist=$SLURMD_NODENAME" "$@"
+trap : HUP INT QUIT USR1 USR2 ALRM TERM
+"$atoll_srun" "--nodelist=$SLURMD_NODENAME" "$@"
+atoll_code=$?
+if [ "$atoll_code" -gt 128 ] && [ "$atoll_code" -le 192 ]; then
+    ulimit -c 0
+    trap - HUP INT QUIT USR1 USR2 ALRM TERM
+    kill -s "$((atoll_code - 128))" "$$"
+fi
+exit "$atoll_code"
 """
-"""Arguments PATH WORD...: starts a step on this node; where PATH is given, it is the one that the step finds."""
+"""Arguments PATH WORD...: runs a step on this node; where PATH is given, it is the one that the step finds.
+
+Ends by the signal that ended the step: srun tells of it as a shell does, and so nobody could tell it from an exit code.
+"""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from atoll.core.spec import ConstraintTerm
 from atoll.drivers.base import Launch
 from atoll.drivers.slurm.config import ClassOptions
+from atoll.drivers.wrapper import quote
 
 NAME = "atoll-"
 """What the names of our jobs begin with; the first attempt's id follows."""
@@ -94,6 +95,11 @@ def step_on_each(launch: Launch) -> list[str]:
         f"--cpus-per-task={cpus_of(launch)}", "--kill-on-bad-exit=1", "--export=ALL", "--",
         "/bin/sh", "-c", _EACH, "sh",
     ]  # fmt: skip
+
+
+def words_for_srun(words: Sequence[str]) -> list[str]:
+    """A command that means the same to srun, for which a word `:` stands between the parts of a job in parts."""
+    return ["/bin/sh", "-c", "exec " + " ".join(map(quote, words))] if ":" in words else list(words)
 
 
 def cpus_of(launch: Launch) -> int:
