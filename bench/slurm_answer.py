@@ -39,7 +39,7 @@ class _Answered:
 
     async def home(self, account: str | None) -> Home:
         """As a site does."""
-        return Home(account or "root", "/root", "/bin/sh", "/root/.atoll")
+        return Home(account or "root", "/root", "/bin/sh", "/root/.atoll", 0, 0)
 
     async def jobs(self) -> list[SlurmJob]:
         """As a site does, without the question."""

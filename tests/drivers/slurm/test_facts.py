@@ -54,6 +54,11 @@ def test_nodes_become_flavors_with_what_is_free() -> None:
     assert (gpu.total.gpu, gpu.free and gpu.free.gpu) == (4000, 1000)
 
 
+def test_programs_and_the_clusters_oci_conf_are_known_by_their_names() -> None:
+    found = facts(node("c1"), rest="/usr/bin/ch-run\n/etc/slurm/oci.conf\nconda is a function\n").programs
+    assert found == {"ch-run": "/usr/bin/ch-run", "oci.conf": "/etc/slurm/oci.conf"}
+
+
 @pytest.mark.parametrize("state", ["DOWN", "IDLE+DRAIN", "MIXED*", "DOWN*+NOT_RESPONDING", "IDLE+MAINT", "UNKNOWN"])
 def test_node_that_is_away_has_nothing_free(state: str) -> None:
     (flavor,) = flavors(facts(node("c1", State=state)).nodes)

@@ -8,7 +8,7 @@ from atoll.core.resources import Resources
 from atoll.core.spec import JobSpec
 from atoll.drivers.base import Launch
 from atoll.drivers.slurm.config import ClassOptions
-from atoll.drivers.slurm.options import Limits, batches, placing
+from atoll.drivers.slurm.options import Limits, batches, placing, words_for_srun
 
 MIB = 1 << 20
 
@@ -25,6 +25,11 @@ def launch(number: int = 0, spec: dict[str, Any] | None = None, **values: Any) -
 
 def told(one: Launch, own: ClassOptions | None = None, **limits: Any) -> list[str]:
     return list(placing(one, own or ClassOptions(), Limits(**limits)))
+
+
+def test_colon_alone_is_a_word_of_the_command_and_no_separator_of_sruns() -> None:
+    assert words_for_srun(["echo", "a:b"]) == ["echo", "a:b"]
+    assert words_for_srun(["echo", ":", "it's"]) == ["/bin/sh", "-c", "exec 'echo' ':' 'it'\\''s'"]
 
 
 def test_parts_of_cpus_and_of_mebibytes_are_rounded_up() -> None:

@@ -219,3 +219,15 @@ async def test_other_platforms_at_the_same_cluster_are_not_seen(harness: SlurmHa
     stranger = await other.submit([harness.script("true", attempt_id=new_attempt_id("yyyyy"))])
     assert isinstance(stranger[0], Refused)
     await other.close()
+
+
+async def test_command_on_each_of_several_nodes_may_tidy_up_when_it_is_stopped(harness: SlurmHarness) -> None:
+    """srun, which starts it there, would take the signal for the end."""
+    words = "trap 'sleep 1; echo tidied; exit 0' TERM; echo ready; while :; do sleep 0.1; done"
+    launch = harness.launch({"command": ["/bin/sh", "-c", words], "nodes": 2, "launch": "each"})
+    await harness.submit(launch)
+    await harness.wait_for_output(launch, b"ready\nready\n")
+    await harness.stop(launch, StopReason.CANCELLED, 30)
+    (status,) = await harness.wait([launch])
+    assert (status.outcome, status.exit_code) == (Outcome.CANCELLED, 0)
+    assert (await harness.read(launch)).count(b"tidied\n") == 2

@@ -22,6 +22,21 @@ def _absolute(path: str) -> str:
 
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 
+RUNNERS = {"apptainer": "apptainer", "singularity": "apptainer", "ch-run": "charliecloud", "oci.conf": "oci"}
+"""What runs images, by the program (or file) that shows that a site has it; the first that is there is taken."""
+
+
+def _runner(said: str) -> str:
+    if said in {"none", *RUNNERS.values()}:
+        return said
+    programs = [name for name in RUNNERS if name != "oci.conf"]
+    if said.startswith("/") and said.rpartition("/")[2] in programs:
+        return _absolute(said)
+    raise ValueError(
+        f"{said[:80]!r} is none of {', '.join(dict.fromkeys(RUNNERS.values()))}, none, and no path of one of: "
+        f"{', '.join(programs)}"
+    )
+
 
 class ClassOptions(Document):
     """How jobs of one class are handed to Slurm; what is left out is the cluster's own default."""
@@ -61,8 +76,14 @@ class SlurmConfig(SshFields):
     path: Annotated[str | None, Field(description="PATH of jobs.")] = None
     conda: Annotated[AbsolutePath | None, Field(description="The site's conda program.")] = None
     containers: Annotated[
-        Literal["apptainer", "none"] | None,
-        Field(description="What runs images. Default: apptainer (or singularity), where the login node has it."),
+        Annotated[str, AfterValidator(_runner)] | None,
+        Field(
+            description="What runs images: apptainer, charliecloud, oci (Slurm's own --container), the path of a "
+            "program, or none. Default: the first of them that the site has."
+        ),
+    ] = None
+    images: Annotated[
+        AbsolutePath | None, Field(description="Folder at the site in which images are found by name.")
     ] = None
     volumes: Annotated[
         dict[Name, AbsolutePath],
@@ -87,6 +108,9 @@ def read_config(config: Mapping[str, Any]) -> SlurmConfig:
         raise explain_validation(error, known, "site", "config.") from None
     if read.transport == "ssh":
         read.ssh()
+    elif read.transport == "rest" and read.containers == "oci":
+        sentence = "config.containers: With transport rest Slurm's own containers (oci) are not served."
+        raise Invalid("invalid_site", sentence, field="config.containers")
     for name in ("url", "token"):
         if read.transport == "rest" and getattr(read, name) is None:
             sentence = f"config.{name}: This field is required where the transport is rest."

@@ -201,7 +201,11 @@ class SlurmDriver:
         if signal not in signals.valid_signals():
             raise ValueError(f"{signal} is no signal")
         _, native = await self._running(attempt)
-        ran = await self._site.shell.run(attempt.account, ["scancel", "--full", f"--signal={int(signal)}", native])
+        root = (await self._site.home(attempt.account)).root
+        ran = await self._site.script(
+            attempt.account, scripts.SIGNAL, root, attempt.attempt_id, str(int(signal)), native,
+            allowed=tuple(range(1, 256)),
+        )  # fmt: skip
         if ran.code != 0:
             said = plain(ran.error.decode("utf-8", "replace"))
             if unreachable(said):

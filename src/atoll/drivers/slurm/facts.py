@@ -35,7 +35,9 @@ for what in config partition "node -d"; do
 done
 scontrol show reservation -o 2>/dev/null
 echo {MARK}
-for program in apptainer singularity conda; do command -v "$program"; done
+for program in apptainer singularity ch-run conda; do command -v "$program"; done
+if [ -n "${{SLURM_CONF:-}}" ]; then set -- "${{SLURM_CONF%/*}}"; else set -- /etc/slurm /run/slurm/conf; fi
+for folder in "$@"; do [ ! -f "$folder/oci.conf" ] || echo "$folder/oci.conf"; done
 :
 """
 """Asks for all of it in one go."""
@@ -85,7 +87,7 @@ class Facts:
     partitions: Mapping[str, Partition]
     reservations: tuple[str, ...] = ()
     programs: Mapping[str, str] = field(default_factory=dict)
-    """Paths of programs that the login node has, by name."""
+    """Paths of programs that the login node has, by name; and of the cluster's oci.conf."""
 
     def number(self, setting: str, otherwise: int) -> int:
         """A setting of slurm.conf that is a number; `60 sec` is 60."""

@@ -12,6 +12,7 @@ from atoll.core.ids import is_attempt_id
 from atoll.drivers.base import Channel, DriverError, Execution, Held, LogChunk
 from atoll.drivers.slurm import scripts
 from atoll.drivers.slurm.jobs import SlurmJob
+from atoll.drivers.slurm.options import words_for_srun
 from atoll.drivers.slurm.site import SlurmSite
 from atoll.drivers.wrapper import STDERR, STDOUT
 from atoll.drivers.wrapper.globs import Glob
@@ -102,7 +103,8 @@ class Inside:
         words = [
             "srun", f"--jobid={job.job_id}", "--overlap", "--quiet", "--nodes=1", "--ntasks=1", "--relative=0",
             "--gres=none", "--mem=0", "--export=NONE", "--chdir=/", *(["--pty"] if terminal else ["--unbuffered"]),
-            "/bin/sh", "-c", scripts.ENTER, "atoll", f"{root}/attempts/{attempt.attempt_id}", *command,
+            "/bin/sh", "-c", scripts.ENTER, "atoll", f"{root}/attempts/{attempt.attempt_id}",
+            *words_for_srun(command),
         ]  # fmt: skip
         # srun's own words on the command's end are not the command's; its output comes as one stream
         wrapped = words if terminal else ["/bin/sh", "-c", 'exec "$@" 2>/dev/null', "sh", *words]

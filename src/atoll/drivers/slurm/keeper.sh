@@ -6,6 +6,7 @@
 # away, and whatever the cluster's own habits are. Nothing that the attempt started outlives it.
 #
 # In the attempt's folder stand, besides what the wrapper wants:
+#   step    where srun starts the command: signals then go to what it started, since srun takes most for a KILL
 #   about   one line: BATCH INDEX WALLTIME SIGNAL BEFORE GRACE KEY NODES   ("-" for what there is not)
 #   stop    why it is to end: written once, by whoever stops it; here by the clock ("timed_out")
 #   grace   milliseconds that it has from then on
@@ -35,7 +36,7 @@ read -r atoll_batch atoll_index atoll_walltime atoll_signal atoll_before atoll_g
 }
 
 # The control group that Slurm made for this step, where it made one: who is in it, and what memory it took.
-atoll_group='' atoll_events='' atoll_peak_file=''
+atoll_group='' atoll_job='' atoll_events='' atoll_peak_file='' atoll_limit_file=''
 while IFS=: read -r atoll_number atoll_controllers atoll_path; do
     case "$atoll_path/" in */job_"$SLURM_JOB_ID"/*) ;; *) continue ;; esac
     case ",$atoll_controllers," in
@@ -51,14 +52,25 @@ while IFS=: read -r atoll_number atoll_controllers atoll_path; do
     esac
 done 2>/dev/null </proc/self/cgroup
 [ -r "$atoll_group/cgroup.procs" ] || atoll_group=''
+if [ -n "$atoll_group" ] && [ -e "$atoll_folder/step" ]; then
+    # the command's memory is counted in another step's group: what all steps have in common is the job's
+    atoll_job=${atoll_group%"/job_$SLURM_JOB_ID/"*}/job_$SLURM_JOB_ID
+    atoll_events=$atoll_job/${atoll_events##*/} atoll_peak_file=$atoll_job/${atoll_peak_file##*/}
+    [ ! -r "$atoll_job/memory.limit_in_bytes" ] || atoll_limit_file=$atoll_job/memory.limit_in_bytes
+fi
 
-# Sets atoll_others: all processes of the attempt but those named.
+# Sets atoll_others: all processes of the attempt but those named. Those of other steps too, below which a runtime of
+# containers makes groups of its own.
 atoll_find() {
     atoll_others=''
     if [ -n "$atoll_group" ]; then
-        while read -r atoll_process; do
-            case " $* " in *" $atoll_process "*) ;; *) atoll_others="$atoll_others $atoll_process" ;; esac
-        done <"$atoll_group/cgroup.procs"
+        for atoll_place in "$atoll_group" ${atoll_job:+"$atoll_job"/step_[0-9]*/task_* \
+            "$atoll_job"/step_[0-9]*/task_*/* "$atoll_job"/step_[0-9]*/user/task_* \
+            "$atoll_job"/step_[0-9]*/user/task_*/*}; do
+            while read -r atoll_process; do
+                case " $* " in *" $atoll_process "*) ;; *) atoll_others="$atoll_others $atoll_process" ;; esac
+            done <"$atoll_place/cgroup.procs"
+        done
         return
     fi
     atoll_waiting=$$
@@ -96,6 +108,17 @@ atoll_kill() {
 # Kill the attempt but not the wrapper, which writes its end down; and that too where it does not.
 atoll_destroy() {
     read -r atoll_me atoll_rest </proc/self/stat
+    if [ -e "$atoll_folder/step" ]; then
+        # srun kills what it started, and waits for its end
+        atoll_find "$$" "$atoll_me"
+        # shellcheck disable=SC2086
+        kill -s TERM $atoll_others
+        atoll_rounds=0
+        while [ ! -e "$atoll_folder/end" ] && [ "$atoll_rounds" -lt 15 ]; do
+            sleep 1
+            atoll_rounds=$((atoll_rounds + 1))
+        done
+    fi
     atoll_writer=''
     read -r atoll_writer atoll_rest <"$atoll_folder/start"
     atoll_kill "$$" "$atoll_me" "$atoll_writer"
@@ -104,18 +127,27 @@ atoll_destroy() {
 } 2>/dev/null
 
 atoll_tell() {
+    if [ -e "$atoll_folder/step" ]; then
+        scancel --quiet --signal="$1" "$SLURM_JOB_ID"
+        return
+    fi
     read -r atoll_me atoll_rest </proc/self/stat
     atoll_find "$$" "$atoll_me"
     # shellcheck disable=SC2086
     kill -s "$1" $atoll_others
 } 2>/dev/null
 
-# Sets atoll_kills: how many processes the kernel has killed here for memory.
+# Sets atoll_kills: how many processes the kernel has killed here for memory. The older control groups count for
+# themselves alone.
 atoll_count() {
     atoll_kills=0
-    while read -r atoll_name atoll_number; do
-        [ "$atoll_name" != oom_kill ] || atoll_kills=$atoll_number
-    done <"$atoll_events"
+    for atoll_place in "$atoll_events" \
+        ${atoll_limit_file:+"$atoll_job"/step_[0-9]*/task_*/"${atoll_events##*/}" \
+            "$atoll_job"/step_[0-9]*/task_*/*/"${atoll_events##*/}"}; do
+        while read -r atoll_name atoll_number; do
+            [ "$atoll_name" != oom_kill ] || atoll_kills=$((atoll_kills + atoll_number))
+        done <"$atoll_place"
+    done
 } 2>/dev/null
 
 # Sleep for so many milliseconds.
@@ -159,7 +191,7 @@ atoll_memory() {
 
 atoll_watch() {
     trap '' HUP INT QUIT USR1 USR2 ALRM
-    trap atoll_asked TERM
+    trap atoll_asked TERM URG
     [ "$atoll_walltime" = - ] || atoll_clock &
     [ ! -r "$atoll_events" ] || atoll_memory &
     [ ! -e "$atoll_folder/stop" ] || atoll_asked
@@ -189,6 +221,12 @@ if [ -n "$atoll_group" ]; then
     atoll_count
     atoll_peak=0
     read -r atoll_peak <"$atoll_peak_file"
+    if [ -n "$atoll_limit_file" ] && [ "$atoll_kills $atoll_code" = "0 137" ]; then
+        # groups that counted are gone with their step: it was killed, and all its memory had been in use
+        atoll_limit=''
+        read -r atoll_limit <"$atoll_limit_file"
+        [ -z "$atoll_limit" ] || [ "$atoll_peak" -lt "$atoll_limit" ] || atoll_kills=1
+    fi
     echo "$atoll_kills $atoll_peak" >"$atoll_folder/usage"
 fi 2>/dev/null
 [ ! -e "$atoll_folder/secrets" ] || PATH=/usr/bin:/bin rm -rf "$atoll_folder/secrets"

@@ -4,7 +4,8 @@
     ROOT/keeper-HASH.sh         what sbatch starts; the text may change while jobs of an older one wait
     ROOT/wrapper-HASH.sh        what every attempt starts through
     ROOT/batches/ID/            a submission, by its first attempt: list, options, job, said, log
-    ROOT/attempts/ID/           an attempt: about, launch, script, claim/, start, end, stdout, stderr, work/, scratch/
+    ROOT/attempts/ID/           an attempt: about, launch, script, claim/, start, end, stdout, stderr, work/, scratch/;
+                                step, where srun starts the command; bundle/, where Slurm runs it in an image
     ROOT/checkpoints/KEY/       kept over the attempts that share the key
 
 All of it belongs to the account and is closed to others.
@@ -17,19 +18,21 @@ import posixpath
 import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from atoll.core.errors import Invalid
 from atoll.core.spec import JobSpec
 from atoll.drivers.base import Launch
-from atoll.drivers.slurm.options import Batch
-from atoll.drivers.wrapper import FILES, LAUNCH, SCRIPT, SECRETS, WRAPPER, Place, quote, render_launch, secret_files
+from atoll.drivers.slurm.options import Batch, cpus_of, words_for_srun
+from atoll.drivers.wrapper import FILES, SCRIPT, SECRETS, WRAPPER, Place, quote, render_launch, secret_files
 from atoll.drivers.wrapper.launch import command_words
 
 KEEPER = Path(__file__).with_name("keeper.sh")
 """The batch script."""
+STEP = "step"
+"""A file of attempts whose command srun starts."""
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@=,-]{0,127}")
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 _OWN_SLURM = re.compile(r"SLURM_(ARRAY_.*|JOB_NAME|SUBMIT_DIR)")
@@ -45,6 +48,8 @@ class Home:
     home: str
     shell: str
     root: str
+    uid: int
+    gid: int
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,18 @@ class Surroundings:
     environment: dict[str, str]
     path: str | None = None
     conda: str | None = None
+
+
+@dataclass(frozen=True)
+class Entrance:
+    """How a command gets into its image."""
+
+    words: tuple[str, ...]
+    """What stands before the command."""
+    seen: str | None = None
+    """Where the account's folder appears in there; None: at its own path."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Further files of the attempt, by their paths in its folder; one that ends in a slash is a folder."""
 
 
 def file_name(source: Path) -> str:
@@ -87,21 +104,25 @@ def about(launch: Launch, batch: str, index: int) -> str:
     return f"{batch} {index} {walltime} {signal} {before} {launch.spec.grace} {launch.checkpoint_key} {launch.nodes}\n"
 
 
-def launch_text(launch: Launch, home: Home, site: Surroundings, prefix: Sequence[str] = ()) -> str:
-    """The file `launch` of an attempt; `prefix` are words before its command. Raises Invalid."""
+def launch_text(
+    launch: Launch, home: Home, site: Surroundings, prefix: Sequence[str] = (), image: Entrance | None = None
+) -> str:
+    """The file `launch` of an attempt; `prefix` are words before its command, and before its image. Raises Invalid."""
     secret_files(launch)  # says now what is wrong with them
     folder = f"{home.root}/attempts/{launch.attempt_id}"
     workdir = workdir_of(launch, folder)
     inside = workdir.startswith(f"{folder}/")
+    root = image.seen if image is not None and image.seen is not None else home.root
+    seen = f"{root}/attempts/{launch.attempt_id}"
     given = {**site.environment, **launch.environment, **launch.spec.env}
     own = {
-        "ATOLL_SCRATCH": f"{folder}/scratch",
-        "ATOLL_CHECKPOINT_DIR": f"{home.root}/checkpoints/{launch.checkpoint_key}",
+        "ATOLL_SCRATCH": f"{seen}/scratch",
+        "ATOLL_CHECKPOINT_DIR": f"{root}/checkpoints/{launch.checkpoint_key}",
     }
     if "ATOLL_CPUS" not in given:
-        own["ATOLL_CPUS"] = str(max(1, -(-launch.request.cpu // 1000)))
+        own["ATOLL_CPUS"] = str(cpus_of(launch))
     if launch.spec.slurm:
-        own["SLURM_SUBMIT_DIR"] = workdir
+        own["SLURM_SUBMIT_DIR"] = workdir_of(launch, seen)
     withheld = {"ATOLL_NODE_RANK", "ATOLL_NODES", "ATOLL_MASTER_ADDR"}
     withheld |= {name for name in given if name.startswith("SLURM_") and not _OWN_SLURM.fullmatch(name)}
     if launch.request.gpu:
@@ -119,20 +140,27 @@ def launch_text(launch: Launch, home: Home, site: Surroundings, prefix: Sequence
         secrets=f"{folder}/{SECRETS}" if launch.spec.secrets else None,
         conda=site.conda,
         withheld=frozenset(withheld),
+        seen=None if root == home.root else seen,
     )  # fmt: skip
-    if prefix:
-        launch = replace(launch, spec=_behind(launch, folder, prefix))
-    return render_launch(launch, place)
+    words = [*prefix, *(image.words if image is not None else ())]
+    if words:
+        by_srun = bool(prefix) or (image is not None and STEP in image.files)
+        launch = replace(launch, spec=_behind(launch, seen, words, by_srun=by_srun))
+    text = render_launch(launch, place)
+    if image is not None:
+        text += f'atoll_go_in() {{ exec {" ".join(map(quote, image.words))} "$@"; }}\n'
+    return text
 
 
-def _behind(launch: Launch, folder: str, prefix: Sequence[str]) -> JobSpec:
+def _behind(launch: Launch, folder: str, prefix: Sequence[str], *, by_srun: bool) -> JobSpec:
     """The specification with its command behind other words."""
-    words = [*prefix, *command_words(launch, folder)]
+    command = command_words(launch, folder)
+    words = [*prefix, *(words_for_srun(command) if by_srun else command)]
     return launch.spec.model_copy(update={"command": words, "script": None, "args": []})
 
 
-def tar_stream(batches: Sequence[Batch], texts: Mapping[str, str]) -> Iterator[bytes]:
-    """The stream that SUBMIT takes, piece by piece; `texts` are the files `launch` by attempt. Raises OSError."""
+def tar_stream(batches: Sequence[Batch], texts: Mapping[str, Mapping[str, str]]) -> Iterator[bytes]:
+    """The stream that SUBMIT takes, piece by piece; `texts` are files by attempt and path. Raises OSError."""
     pieces = _Pieces()
     with tarfile.open(fileobj=pieces, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_PIECE) as tar:
         for source in (KEEPER, WRAPPER):
@@ -176,10 +204,20 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes, mode: int = 0o600) -> 
     tar.addfile(member, io.BytesIO(content))
 
 
-def _add_attempt(tar: tarfile.TarFile, launch: Launch, line: str, text: str) -> None:
+def _add_folder(tar: tarfile.TarFile, name: str) -> None:
+    member = tarfile.TarInfo(name)
+    member.type, member.mode = tarfile.DIRTYPE, 0o700
+    tar.addfile(member)
+
+
+def _add_attempt(tar: tarfile.TarFile, launch: Launch, line: str, texts: Mapping[str, str]) -> None:
     folder = f"attempts/{launch.attempt_id}"
     _add(tar, f"{folder}/about", line.encode())
-    _add(tar, f"{folder}/{LAUNCH}", text.encode())
+    for name, text in texts.items():
+        if name.endswith("/"):
+            _add_folder(tar, f"{folder}/{name.rstrip('/')}")
+        else:
+            _add(tar, f"{folder}/{name}", text.encode())
     if launch.spec.script is not None:
         _add(tar, f"{folder}/{SCRIPT}", launch.spec.script.encode(), 0o700)
     workdir = workdir_of(launch, folder)
@@ -189,9 +227,7 @@ def _add_attempt(tar: tarfile.TarFile, launch: Launch, line: str, text: str) -> 
     inside = workdir.startswith(f"{folder}/")
     target = workdir if inside else f"{folder}/{FILES}"
     if inside and workdir != f"{folder}/work":
-        member = tarfile.TarInfo(workdir)
-        member.type, member.mode = tarfile.DIRTYPE, 0o700
-        tar.addfile(member)
+        _add_folder(tar, workdir)
     for file in launch.files:
         path = _below(target, file.path, "files_in")
         with file.source.open("rb") as source:

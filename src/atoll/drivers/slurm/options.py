@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from atoll.core.spec import ConstraintTerm
 from atoll.drivers.base import Launch
 from atoll.drivers.slurm.config import ClassOptions
+from atoll.drivers.wrapper import quote
 
 NAME = "atoll-"
 """What the names of our jobs begin with; the first attempt's id follows."""
 _NOT_PLAIN = re.compile(r"[^\x20-\x7e]")
+_EACH = 'export ATOLL_NODE_RANK="$SLURM_NODEID"; exec "$@"'
 _MOST_TOGETHER = 5000
 """Most attempts of one array: one more than this is another call."""
 
@@ -62,7 +64,7 @@ def placing(launch: Launch, own: ClassOptions, limits: Limits) -> tuple[str, ...
     options = [
         f"--nodes={launch.nodes}",
         "--ntasks-per-node=1",
-        f"--cpus-per-task={max(1, -(-asked.cpu // 1000))}",
+        f"--cpus-per-task={cpus_of(launch)}",
         f"--mem={max(1, -(-asked.memory // (1 << 20)))}M",
     ]
     if asked.gpu:
@@ -84,6 +86,30 @@ def placing(launch: Launch, own: ClassOptions, limits: Limits) -> tuple[str, ...
     if features:
         options.append(f"--constraint={'&'.join(features)}")
     return tuple(options)
+
+
+def on_each(launch: Launch) -> bool:
+    """Whether the command starts on each of several nodes."""
+    return launch.nodes > 1 and launch.spec.launch == "each"
+
+
+def step_on_each(launch: Launch) -> list[str]:
+    """The words by which srun starts a command on each node."""
+    return [
+        "srun", f"--nodes={launch.nodes}", f"--ntasks={launch.nodes}", "--ntasks-per-node=1",
+        f"--cpus-per-task={cpus_of(launch)}", "--kill-on-bad-exit=1", "--export=ALL", "--",
+        "/bin/sh", "-c", _EACH, "sh",
+    ]  # fmt: skip
+
+
+def words_for_srun(words: Sequence[str]) -> list[str]:
+    """A command that means the same to srun, for which a word `:` stands between the parts of a job in parts."""
+    return ["/bin/sh", "-c", "exec " + " ".join(map(quote, words))] if ":" in words else list(words)
+
+
+def cpus_of(launch: Launch) -> int:
+    """Whole CPUs on each node: parts are rounded up."""
+    return max(1, -(-launch.request.cpu // 1000))
 
 
 def _minutes(launch: Launch, limits: Limits) -> int:

@@ -4,8 +4,19 @@ Each script begins in ROOT, the account's folder of this platform, and runs with
 differ come as arguments or on stdin, never in the text.
 """
 
-ABOUT = 'printf "%s\\n" "$HOME" "$(id -un)" "${SHELL:-/bin/sh}"'
-"""Tells the account's home, name and shell."""
+ABOUT = 'printf "%s\\n" "$HOME" "$(id -un)" "${SHELL:-/bin/sh}" "$(id -u)" "$(id -g)"'
+"""Tells the account's home, name, shell and numbers."""
+
+BUNDLE = 'head -c 1000000 -- "$1/config.json" || exit 1'
+"""Argument a bundle: its description."""
+
+BUNDLE_ROOT = r"""
+cd -- "$1" || exit 1
+for name in hosts resolv.conf; do
+    [ ! -f "etc/$name" ] || echo "$name"
+done
+"""
+"""Argument a root file system: which files it has that name resolution reads."""
 
 SUBMIT = r"""
 root=$1 token=$2
@@ -107,7 +118,7 @@ case $(scontrol ping 2>/dev/null) in
     *" is DOWN"*) echo "Unable to contact slurm controller (connect failure)" >&2; exit 75 ;;
 esac
 now=$(date +%s)
-signal= cancel=
+signal= cancel= step=
 while read -r id reason grace native; do
     [ -d "$id" ] || continue
     [ ! -e "$id/end" ] || continue
@@ -137,11 +148,16 @@ while read -r id reason grace native; do
     elif [ -n "$since" ] && [ "$((now - since))" -gt "$((grace / 1000 + 20))" ]; then
         # the grace is long over: the one that was to see to it is not there
         cancel="$cancel $native"
+    elif [ -e "$id/step" ]; then
+        step="$step $native"
     else
         signal="$signal $native"
     fi
 done
 [ -z "$signal" ] || scancel --quiet --full --signal=TERM $signal
+# srun takes TERM for KILL: so TERM goes to what srun started alone, and the keeper gets one that means nothing else
+[ -z "$step" ] || scancel --quiet --full --signal=URG $step
+[ -z "$step" ] || scancel --quiet --signal=TERM $step
 [ -z "$cancel" ] || scancel --quiet $cancel
 """
 """Argument ROOT; stdin lines ID REASON MILLISECONDS NATIVE (`-` where nobody knows): begins to stop attempts.
@@ -150,6 +166,13 @@ The reason and the grace are written first, so that a job which starts at this m
 holds the grace. One that has not begun is cancelled. One that is recalled is first claimed, by a link in the place of
 the wrapper's claim: so it has begun and is left alone, or it never begins, whatever Slurm does at this moment.
 """
+
+SIGNAL = r"""
+full=--full
+[ ! -e "$1/attempts/$2/step" ] || full=
+scancel $full "--signal=$3" "$4"
+"""
+"""Arguments ROOT ID SIGNAL NATIVE: sends a signal to the processes of a running attempt."""
 
 FORGET = r"""
 cd -- "$1/attempts" 2>/dev/null || exit 0
@@ -231,12 +254,16 @@ atoll_folder=$1
 shift
 exec 8>&1 9>&2
 atoll_workdir=$atoll_folder
+atoll_go_in() { exec "$@"; }
 atoll_enter() { . ./launch; }
 atoll_enter
 exec 1>&8 2>&9 3>&- 8>&- 9>&-
 [ -t 1 ] || exec 2>&1
 cd -- "$atoll_workdir" || exit 126
 unset OLDPWD
-exec "$@"
+atoll_go_in "$@"
 """
-"""Arguments FOLDER WORD...: runs a command at the node in the environment and working directory of the attempt."""
+"""Arguments FOLDER WORD...: runs a command at the node in the environment and working directory of the attempt.
+
+In its image too, where `launch` says how to get there.
+"""

@@ -74,11 +74,11 @@ class SlurmSite:
             return known
         ran = await self.script(account, scripts.ABOUT)
         lines = ran.out.decode("utf-8", "replace").splitlines()
-        if len(lines) != 3 or not lines[0].startswith("/"):
+        if len(lines) != 5 or not lines[0].startswith("/") or not all(each.isdecimal() for each in lines[3:]):
             who = f"account {account!r}" if account else "the site's own account"
             raise DriverError(f"At the site {who} has no home folder: {lines}.")
-        home, name, shell = lines
-        self._homes[account] = Home(name, home, shell, self._root(name, home))
+        home, name, shell, uid, gid = lines
+        self._homes[account] = Home(name, home, shell, self._root(name, home), int(uid), int(gid))
         return self._homes[account]
 
     def _root(self, name: str, home: str) -> str:

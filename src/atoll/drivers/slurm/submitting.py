@@ -11,16 +11,17 @@ from atoll.drivers.base import Answer, DriverError, Held, Launch, Refused, Submi
 from atoll.drivers.shell import NoAccount, Unfinished
 from atoll.drivers.slurm import scripts
 from atoll.drivers.slurm.facts import Facts, flavors
-from atoll.drivers.slurm.images import image_prefix, image_program
-from atoll.drivers.slurm.layout import Home, Surroundings, launch_text, tar_stream
+from atoll.drivers.slurm.images import entrance, image_at, image_program, wants_image
+from atoll.drivers.slurm.layout import STEP, Entrance, Home, Surroundings, launch_text, tar_stream
 from atoll.drivers.slurm.observing import Observer
-from atoll.drivers.slurm.options import Batch, Limits, batches, placing
+from atoll.drivers.slurm.oci import Bundles, oci_entrance
+from atoll.drivers.slurm.options import Batch, Limits, batches, on_each, placing, step_on_each
 from atoll.drivers.slurm.said import may_have_landed, permanent, plain, unreachable
 from atoll.drivers.slurm.site import SlurmSite
+from atoll.drivers.wrapper import LAUNCH
 
 _QUIET = 60.0
 """Seconds without a word after which a submission is given up, and counts as perhaps landed."""
-_EACH = 'export ATOLL_NODE_RANK="$SLURM_NODEID"; exec "$@"'
 _TOGETHER = 1000
 """Attempts that one call lays out."""
 
@@ -62,7 +63,8 @@ class Submitter:
         except DriverError as error:
             return [Refused(launch.attempt_id, str(error), permanent=False) for launch in launches]
         answers: list[Answer] = []
-        texts: dict[str, str] = {}
+        texts: dict[str, Mapping[str, str]] = {}
+        bundles = Bundles(self._site, account)
         placed: list[tuple[Launch, Sequence[str]]] = []
         own = account is not None and home.account == (await self._site.home(None)).account
         for launch in launches:
@@ -71,31 +73,44 @@ class Submitter:
                 answers.append(Refused(launch.attempt_id, f"{words}; map the person to another one."))
                 continue
             try:
-                texts[launch.attempt_id], options = await self._prepare(launch, home, limits)
+                texts[launch.attempt_id], options = await self._prepare(launch, home, limits, bundles)
                 placed.append((launch, options))
             except Invalid as error:
                 answers.append(Refused(launch.attempt_id, error.sentence))
+            except DriverError as error:
+                answers.append(Refused(launch.attempt_id, str(error), permanent=False))
         if placed:
             answers += await self._hand_over(account, home, list(batches(placed, home.root, limits)), texts)
         return answers
 
-    async def _prepare(self, launch: Launch, home: Home, limits: Limits) -> tuple[str, Sequence[str]]:
+    async def _prepare(
+        self, launch: Launch, home: Home, limits: Limits, bundles: Bundles
+    ) -> tuple[Mapping[str, str], Sequence[str]]:
+        """The attempt's files by name, and its options. Raises Invalid, and DriverError."""
         config, facts = self._site.config, await self._site.facts()
-        prefix: list[str] = []
-        if launch.nodes > 1 and launch.spec.launch == "each":
-            cpus = max(1, -(-launch.request.cpu // 1000))
-            prefix += [
-                "srun", f"--nodes={launch.nodes}", f"--ntasks={launch.nodes}", "--ntasks-per-node=1",
-                f"--cpus-per-task={cpus}", "--kill-on-bad-exit=1", "--export=ALL", "--", "/bin/sh", "-c", _EACH, "sh",
-            ]  # fmt: skip
-        prefix += image_prefix(launch, config, facts, home)
+        image = await self._image(launch, home, bundles)
+        prefix = step_on_each(launch) if on_each(launch) else []
         surroundings = Surroundings(dict(config.environment), config.path, config.conda or facts.programs.get("conda"))
-        return launch_text(launch, home, surroundings, prefix), placing(
-            launch, config.options(launch.spec.class_), limits
-        )
+        files = {LAUNCH: launch_text(launch, home, surroundings, prefix, image)}
+        if image is not None:
+            files |= image.files
+        if prefix:
+            files[STEP] = ""
+        return files, placing(launch, config.options(launch.spec.class_), limits)
+
+    async def _image(self, launch: Launch, home: Home, bundles: Bundles) -> Entrance | None:
+        """How the command gets into its image; None where it wants none. Raises Invalid, and DriverError."""
+        if not wants_image(launch):
+            return None
+        config, facts = self._site.config, await self._site.facts()
+        program = image_program(config, facts)
+        assert program is not None, "refused before"
+        if program.kind != "oci":
+            return entrance(launch, program, config, home)
+        return oci_entrance(launch, await bundles.read(image_at(launch, config)), config, home, facts.version)
 
     async def _hand_over(
-        self, account: str | None, home: Home, groups: Sequence[Batch], texts: Mapping[str, str]
+        self, account: str | None, home: Home, groups: Sequence[Batch], texts: Mapping[str, Mapping[str, str]]
     ) -> list[Answer]:
         """Lay out and submit; attempts that were laid out before are looked up, and the others tried once more."""
         said = _Said(groups)
@@ -122,7 +137,9 @@ class Submitter:
         if refused:
             await self._site.script(account, scripts.FORGET, home.root, stdin="\n".join(refused).encode())
 
-    async def _sort_out(self, account: str | None, home: Home, said: "_Said", texts: Mapping[str, str]) -> list[Answer]:
+    async def _sort_out(
+        self, account: str | None, home: Home, said: "_Said", texts: Mapping[str, Mapping[str, str]]
+    ) -> list[Answer]:
         """Attempts of batches in which some had been handed over before."""
         answers: list[Answer] = []
         unnamed = [each for each, native in said.known.items() if native is None]
@@ -175,7 +192,7 @@ class Submitter:
         largest = Resources(*(max(getattr(kind.node, name) for kind in kinds) for name in ("cpu", "memory", "gpu")))
         asked, limit = launch.request, _longest(facts, used)
         reasons = {
-            "environment.image": environment is not None and environment.image is not None
+            "environment.image": wants_image(launch)
             and image_program(config, facts) is None and "this site runs no container images",
             "environment.conda": environment is not None and environment.conda is not None
             and config.conda is None and "conda" not in facts.programs and "this site has no conda",
@@ -196,7 +213,7 @@ class Submitter:
 
     def _wrong_volume(self, launch: Launch) -> str | None:
         known = self._site.config.volumes
-        in_image = launch.spec.environment is not None and launch.spec.environment.image is not None
+        in_image = wants_image(launch)
         for volume in launch.spec.volumes:
             if not known:
                 return "this site has no volumes"
@@ -216,7 +233,7 @@ def _longest(facts: Facts, used: Mapping[str, object]) -> int | None:
     return None if None in times else max((time for time in times if time is not None), default=None)
 
 
-async def _pieces(groups: Sequence[Batch], texts: Mapping[str, str]) -> AsyncIterator[bytes]:
+async def _pieces(groups: Sequence[Batch], texts: Mapping[str, Mapping[str, str]]) -> AsyncIterator[bytes]:
     """The tar stream, made beside the event loop."""
     stream = tar_stream(groups, texts)
     while (piece := await asyncio.to_thread(next, stream, None)) is not None:

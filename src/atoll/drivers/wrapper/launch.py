@@ -43,6 +43,8 @@ class Place:
     """Folder with what `secret_files` says; None where the attempt has no secrets, or gets them in another way."""
     conda: str | None = None
     """The site's conda program."""
+    seen: str | None = None
+    """The attempt's folder as its command sees it, where that is another path: in an image."""
     withheld: frozenset[str] = frozenset()
     """Variables that nobody may set here, because the engine sets them for each attempt."""
 
@@ -143,7 +145,7 @@ def render_launch(launch: Launch, place: Place) -> str:
     if place.files is not None:
         lines.append(f"atoll_files={quote(place.files)}")
     if place.secrets is not None:
-        lines += secret_lines(launch, place.secrets)
+        lines += secret_lines(launch, place.secrets, None if place.seen is None else f"{place.seen}/{SECRETS}")
     if spec.stdin is not None:
         lines.append(f"atoll_stdin={quote(_plain_path(spec.stdin))}")
     if spec.environment is not None and spec.environment.venv is not None:
@@ -151,7 +153,7 @@ def render_launch(launch: Launch, place: Place) -> str:
     if spec.environment is not None and spec.environment.conda is not None:
         lines.append(f"atoll_conda={quote(place.conda or 'conda')}")
         lines.append(f"atoll_environment={quote(spec.environment.conda)}")
-    words = _with_env(command_words(launch, place.folder), own)
+    words = _with_env(command_words(launch, place.seen or place.folder), own)
     lines.append("set -- " + " ".join(map(quote, words)))
     return "\n".join(lines) + "\n"
 

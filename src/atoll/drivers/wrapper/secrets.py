@@ -51,18 +51,25 @@ def secret_files(launch: Launch) -> dict[str, bytes]:
     return files
 
 
-def secret_lines(launch: Launch, folder: str) -> list[str]:
-    """What the file `launch` says of the secrets in `folder`: where they are, and how their files are found."""
+def secret_lines(launch: Launch, folder: str, seen: str | None = None) -> list[str]:
+    """What the file `launch` says of the secrets in `folder`: where they are, and how their files are found.
+
+    `seen` is that folder's path as the command sees it, where that is another one.
+    """
     links, removals = [], []
     for number, secret in enumerate(launch.spec.secrets):
         if secret.file is None:
             continue
         path, kept = quote(f"./{secret.file}"), f'"$atoll_secrets/{number}"'
+        ours = f"{path} -ef {kept}"
+        if seen is not None:  # a link that leads nowhere out here
+            kept = quote(f"{seen}/{number}")
+            ours = f'"$(PATH=/usr/bin:/bin readlink -- {path})" = {kept}'
         parent = quote(f"./{secret.file}".rpartition("/")[0])
         links.append(
             f"    PATH=/usr/bin:/bin mkdir -p -- {parent} && PATH=/usr/bin:/bin ln -sf -- {kept} {path} || return"
         )
-        removals.append(f"    [ ! {path} -ef {kept} ] || PATH=/usr/bin:/bin rm -f -- {path}")
+        removals.append(f"    [ ! {ours} ] || PATH=/usr/bin:/bin rm -f -- {path}")
     return [
         f"atoll_secrets={quote(folder)}",
         "atoll_link_secrets() {", "    :", *links, "}",
