@@ -66,7 +66,11 @@ async def accounted(tmp_path: Path) -> AsyncIterator[SlurmHarness]:
     ) as cluster:
         cluster.run("sacctmgr", "--immediate", "add", "account", "tight", "MaxSubmitJobs=1")
         cluster.run("sacctmgr", "--immediate", "add", "user", "root", "account=tight")
-        classes = {"interactive": {"account": "tight"}, "service": {"qos": "no-such"}, "batch": {"account": "root"}}
+        cluster.run("sacctmgr", "--immediate", "add", "qos", "brief", "MaxWall=00:10:00")
+        classes = {
+            "interactive": {"account": "tight"}, "service": {"qos": "no-such"}, "batch": {"account": "root"},
+            "opportunistic": {"qos": "brief"},
+        }  # fmt: skip
         harness = SlurmHarness(tmp_path, cluster, config={"classes": classes})
         await harness.start()
         yield harness
@@ -76,6 +80,15 @@ async def accounted(tmp_path: Path) -> AsyncIterator[SlurmHarness]:
 async def test_accounts_limits_and_forgotten_ends_with_slurmdbd(accounted: SlurmHarness) -> None:
     """One story, because slurmdbd and its database take seconds to start."""
     harness = accounted
+    # what slurmdbd knows is found out: a walltime of a class, and a quality of service that is not there
+    report = await harness.driver.describe()
+    assert any("classes.service.qos" in note and "no-such" in note and "brief" in note for note in report.notes)
+    assert not any("account" in note for note in report.notes)
+    (answer,) = await harness.driver.submit(
+        [harness.launch({"command": ["true"], "class": "opportunistic", "walltime": 601})]
+    )
+    assert isinstance(answer, Refused)
+    assert "walltime" in answer.message
     launch = harness.script("trap '' TERM; echo up; while :; do sleep 0.1; done")
     await harness.submit(launch)
     await harness.wait([launch], Phase.RUNNING)

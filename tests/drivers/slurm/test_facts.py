@@ -3,7 +3,9 @@
 import pytest
 
 from atoll.core.resources import Resources
+from atoll.core.spec import JobClass
 from atoll.drivers.base import DriverError
+from atoll.drivers.slurm.config import ClassOptions
 from atoll.drivers.slurm.facts import MARK, Facts, flavors, notes, read_facts
 
 GIB = 1 << 30
@@ -36,9 +38,11 @@ GPU = node("g1", "gpu", Gres="gpu:A100:4(S:0-1)", GresUsed="gpu:A100:3(IDX:0-2)"
 
 
 def said(
-    *nodes: str, config: str = CONFIG, reservations: str = "No reservations in the system\n", rest: str = ""
-) -> str:
-    return f"{MARK}\n".join([config, PARTITIONS, "".join(f"{line}\n" for line in nodes), reservations, rest])
+    *nodes: str, config: str = CONFIG, reservations: str = "No reservations in the system\n", rest: str = "",
+    qos: str = "", accounts: str = "",
+) -> str:  # fmt: skip
+    described = "".join(f"{line}\n" for line in nodes)
+    return f"{MARK}\n".join([config, PARTITIONS, described, reservations, rest, qos, accounts])
 
 
 def facts(*nodes: str, **parts: str) -> Facts:
@@ -52,6 +56,35 @@ def test_nodes_become_flavors_with_what_is_free() -> None:
     assert cpu.free == Resources(28_000, 127 * GIB)
     assert cpu.node == Resources(16_000, 64 * GIB)
     assert (gpu.total.gpu, gpu.free and gpu.free.gpu) == (4000, 1000)
+
+
+def test_class_runs_as_long_as_its_partition_and_its_quality_of_service_allow() -> None:
+    found = facts(node("c1"), qos="normal|\ndebug|00:30:00\nlong|14-00:00:00\n")
+    longest = {
+        options: found.longest(ClassOptions(**dict(pair.split("=") for pair in options.split())))
+        for options in ("", "qos=normal", "qos=debug", "qos=long", "partition=gpu", "partition=gpu qos=long", "qos=new")
+    }
+    day = 86400
+    assert longest == {
+        "": day, "qos=normal": day, "qos=debug": 1800, "qos=long": day, "partition=gpu": None,
+        "partition=gpu qos=long": 14 * day, "qos=new": day,
+    }  # fmt: skip
+
+
+def test_what_the_site_file_names_and_the_cluster_has_not_is_said() -> None:
+    classes = {
+        JobClass.BATCH: ClassOptions(qos="lnog", account="lab", reservation="course"),
+        JobClass.SERVICE: ClassOptions(qos="long", account="lba"),
+    }
+    told = facts(
+        node("c1"), qos="normal|\nlong|\n", accounts="root\nlab\n", reservations="ReservationName=course Nodes=c1\n"
+    )
+    assert told.unknown(classes) == [
+        "classes.batch.qos: the cluster has no quality of service 'lnog'; it has: long, normal.",
+        "classes.service.account: the cluster has no account 'lba'; it has: lab, root.",
+    ]
+    silent = facts(node("c1")).unknown(classes)
+    assert silent == ["classes.batch.reservation: the cluster has no reservation 'course'; it has: none."]
 
 
 def test_programs_and_the_clusters_oci_conf_are_known_by_their_names() -> None:

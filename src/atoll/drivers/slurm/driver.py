@@ -86,7 +86,7 @@ class SlurmDriver:
             owner=self._setup.owner or None,
             queues=True,
             recalls=True,
-            notes=notes(facts),
+            notes=(*notes(facts), *facts.unknown(self._config.classes)),
         )
 
     def _serves_others(self) -> bool:

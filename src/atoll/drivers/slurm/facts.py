@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 
 from atoll.core.resources import Resources, format_bytes, parse_seconds
 from atoll.core.site import Flavor
+from atoll.core.spec import JobClass
 from atoll.drivers.base import DriverError
+from atoll.drivers.slurm.config import ClassOptions
 
 _PAIR = re.compile(r"(?:^|\s)([A-Za-z][A-Za-z_/:0-9]*)=(\S*)")
 _SETTING = re.compile(r"^\s*([A-Za-z][A-Za-z0-9_]*)\s*=\s(.*?)\s*$", re.MULTILINE)
@@ -25,6 +27,7 @@ _AWAY = (
     "FUTURE",
 )
 _MIB = 1 << 20
+_MOST_NAMED = 20
 MARK = "--atoll--"
 """What stands between the answers to DESCRIBE."""
 
@@ -38,6 +41,10 @@ echo {MARK}
 for program in apptainer singularity ch-run conda; do command -v "$program"; done
 if [ -n "${{SLURM_CONF:-}}" ]; then set -- "${{SLURM_CONF%/*}}"; else set -- /etc/slurm /run/slurm/conf; fi
 for folder in "$@"; do [ ! -f "$folder/oci.conf" ] || echo "$folder/oci.conf"; done
+for what in "qos format=Name,MaxWall" "account format=Account"; do
+    echo {MARK}
+    timeout 5 sacctmgr --noheader --parsable2 show $what 2>/dev/null
+done
 :
 """
 """Asks for all of it in one go."""
@@ -88,6 +95,10 @@ class Facts:
     reservations: tuple[str, ...] = ()
     programs: Mapping[str, str] = field(default_factory=dict)
     """Paths of programs that the login node has, by name; and of the cluster's oci.conf."""
+    qos: Mapping[str, int | None] = field(default_factory=dict)
+    """Longest walltime in seconds, or None, of each quality of service, where slurmdbd tells of them."""
+    accounts: frozenset[str] = frozenset()
+    """Accounts that slurmdbd tells of."""
 
     def number(self, setting: str, otherwise: int) -> int:
         """A setting of slurm.conf that is a number; `60 sec` is 60."""
@@ -110,6 +121,30 @@ class Facts:
                 chosen[name] = self.partitions[name]
         return chosen
 
+    def longest(self, own: ClassOptions) -> int | None:
+        """Seconds that a job of a class may run at most; None for no limit. Raises DriverError."""
+        times = [partition.max_time for partition in self.partitions_of([own.partition]).values()]
+        longest = None if None in times else max((time for time in times if time is not None), default=None)
+        of_qos = self.qos.get(own.qos) if own.qos is not None else None
+        return min((time for time in (longest, of_qos) if time is not None), default=None)
+
+    def unknown(self, classes: Mapping[JobClass, ClassOptions]) -> list[str]:
+        """Sentences about what the site file names and the cluster does not have."""
+        said = []
+        for name, own in classes.items():
+            wanted = {
+                "qos": (own.qos, self.qos, "quality of service"),
+                "account": (own.account, self.accounts, "account"),
+                "reservation": (own.reservation, self.reservations, "reservation"),
+            }
+            for key, (word, known, what) in wanted.items():
+                # who does not tell of any, as where there is no slurmdbd, has not said that there are none
+                if word is None or word in known or not (known or key == "reservation"):
+                    continue
+                there = ", ".join(sorted(known)[:_MOST_NAMED]) or "none"
+                said.append(f"classes.{name}.{key}: the cluster has no {what} {word!r}; it has: {there}.")
+        return said
+
     def _default(self) -> list[str]:
         return [partition.name for partition in self.partitions.values() if partition.default]
 
@@ -117,9 +152,9 @@ class Facts:
 def read_facts(text: str) -> Facts:
     """What DESCRIBE said. Raises DriverError where that is not what scontrol says."""
     parts = text.split(f"{MARK}\n")
-    if len(parts) != 5:
+    if len(parts) != 7:
         raise DriverError(f"scontrol's description of the cluster cannot be read: {text[:80]!r}.")
-    config, partitions, nodes, reservations, programs = parts
+    config, partitions, nodes, reservations, programs, qos, accounts = parts
     settings = dict(_SETTING.findall(config))
     match = _VERSION.match(settings.get("SLURM_VERSION", ""))
     return Facts(
@@ -137,6 +172,8 @@ def read_facts(text: str) -> Facts:
             if line.startswith("ReservationName=")
         ),
         programs={path.rpartition("/")[2]: path for path in programs.split() if path.startswith("/")},
+        qos={name: _seconds(time) for name, _, time in (line.partition("|") for line in qos.splitlines()) if name},
+        accounts=frozenset(accounts.split()),
     )
 
 

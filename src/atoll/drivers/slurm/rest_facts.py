@@ -28,6 +28,8 @@ def described(
         "".join(f"{_node(each)}\n" for each in _list(nodes, "nodes")),
         "".join(f"ReservationName={_word(each.get('name'))}\n" for each in _list(reservations, "reservations")),
         programs,
+        "",  # slurmrestd tells of qualities of service and accounts only where it has slurmdbd's part
+        "",
     ]
     return f"{MARK}\n".join(parts)
 

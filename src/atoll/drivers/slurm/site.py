@@ -105,12 +105,11 @@ class SlurmSite:
     async def limits(self) -> Limits:
         """What decides about options. Raises DriverError."""
         facts = await self.facts()
-        used = facts.partitions_of(self.config.options(name).partition for name in JobClass)
-        times = [partition.max_time for partition in used.values()]
+        times = [facts.longest(self.config.options(name)) for name in JobClass]
         with_gpus = tuple(sorted(node.name for node in facts.nodes if node.total.gpu))
         return Limits(
             max_array_size=facts.number("MaxArraySize", 1001),
-            max_walltime=None if None in times or not times else max(filter(None, times)),
+            max_walltime=None if None in times else max(filter(None, times), default=None),
             features=frozenset().union(*(node.features for node in facts.nodes)),
             gpu_types={node.flavor: node.gpu_type for node in facts.nodes if node.gpu_type is not None},
             gpu_nodes=with_gpus if len(with_gpus) < min(len(facts.nodes), _MOST_EXCLUDED) else (),

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 
 from atoll.core.errors import Invalid
 from atoll.core.ids import is_attempt_id
@@ -96,7 +97,8 @@ class Submitter:
             files |= image.files
         if prefix:
             files[STEP] = ""
-        return files, placing(launch, config.options(launch.spec.class_), limits)
+        own = config.options(launch.spec.class_)
+        return files, placing(launch, own, replace(limits, max_walltime=facts.longest(own)))
 
     async def _image(self, launch: Launch, home: Home, bundles: Bundles) -> Entrance | None:
         """How the command gets into its image; None where it wants none. Raises Invalid, and DriverError."""
@@ -190,7 +192,7 @@ class Submitter:
             return f"partition: the partitions {', '.join(used) or '(none)'} have no nodes."
         kinds = flavors(nodes)
         largest = Resources(*(max(getattr(kind.node, name) for kind in kinds) for name in ("cpu", "memory", "gpu")))
-        asked, limit = launch.request, _longest(facts, used)
+        asked, limit = launch.request, facts.longest(config.options(spec.class_))
         reasons = {
             "environment.image": wants_image(launch)
             and image_program(config, facts) is None and "this site runs no container images",
@@ -207,7 +209,7 @@ class Submitter:
             or (asked.gpu > largest.gpu and f"{format_milli(asked.gpu)} GPUs were asked for on each node and the "
             f"largest node has {format_milli(largest.gpu)}"),
             "walltime": launch.walltime is not None and limit is not None and launch.walltime > limit
-            and f"{launch.walltime} s were asked for and the partition allows {limit} s",
+            and f"{launch.walltime} s were asked for and the partition or its qos allows {limit} s",
         }  # fmt: skip
         return next((f"{field}: {reason}." for field, reason in reasons.items() if reason), None)
 
@@ -226,11 +228,6 @@ class Submitter:
             if volume.read_only:
                 return f"without an image the volume {volume.name!r} cannot be made read-only here"
         return None
-
-
-def _longest(facts: Facts, used: Mapping[str, object]) -> int | None:
-    times = [facts.partitions[name].max_time for name in used]
-    return None if None in times else max((time for time in times if time is not None), default=None)
 
 
 async def _pieces(groups: Sequence[Batch], texts: Mapping[str, Mapping[str, str]]) -> AsyncIterator[bytes]:
