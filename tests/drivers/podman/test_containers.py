@@ -184,7 +184,7 @@ async def test_pipe_in_the_place_of_a_record_holds_nobody_up(harness: PodmanHarn
     text = "cd /atoll/attempt && rm -f start verdict && mkfifo start verdict stop && ln -s /etc/shadow end; exit 0"
     launch = harness.script(text)
     await harness.submit(launch)
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         (status,) = await harness.wait([launch])
     assert status.phase is Phase.ENDED
     assert status.outcome is not Outcome.CANCELLED
