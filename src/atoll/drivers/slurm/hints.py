@@ -6,6 +6,7 @@ does is to have the attempt's folder looked at before the next listing.
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Iterable
 
 from atoll.core.ids import is_attempt_id
@@ -18,6 +19,8 @@ _MOST_ACCOUNTS = 50
 _MOST_WAITING = 20_000
 """Hints kept of an account until somebody takes them."""
 _LONGEST_LINE = 4096
+_WANTED_FOR = 120.0
+"""Seconds after which accounts that nobody has asked for again are not followed any further."""
 _AGAIN = 30.0
 """Seconds until an account that cannot be followed is tried again."""
 
@@ -30,12 +33,14 @@ class Hints:
     def __init__(self, site: SlurmSite) -> None:
         self._site = site
         self._wanted: frozenset[str | None] = frozenset()
+        self._wanted_at = 0.0
         self._told: dict[str | None, set[str]] = {}
         self._stirred = asyncio.Event()
         """Set when there is a hint, or when other accounts are wanted."""
 
     def want(self, accounts: Iterable[str | None]) -> None:
-        """From now on these accounts have attempts at the site."""
+        """From now on these accounts have attempts at the site; to be said again as long as it is so."""
+        self._wanted_at = time.monotonic()
         wanted = frozenset(list(accounts)[:_MOST_ACCOUNTS])
         if wanted != self._wanted:
             self._wanted = wanted
@@ -75,6 +80,8 @@ class Hints:
             except DriverError as error:
                 _logger.debug("no hints of %s for now: %s", account or "the site's own account", error)
                 await asyncio.sleep(_AGAIN)
+            if time.monotonic() - self._wanted_at > _WANTED_FOR:
+                self.want(())  # another replica works with the site by now
 
     async def _read(self, account: str | None) -> None:
         """Follow until the process ends, as it does by itself after a while. Raises DriverError."""
