@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,15 @@ async def test_unconfirmed_load_is_looked_at_again_soon(motion: SlowMotion) -> N
     soon = await look_again_in(motion)
     assert soon < steady / 5
     assert await look_again_in(motion) == steady
+
+
+async def test_load_that_never_rests_is_looked_at_twice_a_minute_at_most(motion: SlowMotion) -> None:
+    steady = await look_again_in(motion)
+    pauses = []
+    for busy in (1, 2, 3, 4, 0, 1, 2, 3):
+        motion.engine.used_by_others(Resources(cpu=1000 * busy))
+        pauses.append(await look_again_in(motion))
+    assert not [pair for pair in pairwise(pauses) if max(pair) < steady]
 
 
 async def test_our_own_jobs_that_begin_and_end_unseen_are_not_taken_for_others(motion: SlowMotion) -> None:

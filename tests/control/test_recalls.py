@@ -252,3 +252,17 @@ async def test_the_played_site_takes_back_only_what_waits(motion: SlowMotion) ->
     assert [(states[each.id].phase, states[each.id].outcome) for each in held] == [
         ("running", None), ("ended", "recalled"),
     ]  # fmt: skip
+
+
+async def test_attempt_that_nobody_asked_back_comes_again_after_a_pause_and_counts_as_a_fault(
+    motion: SlowMotion,
+) -> None:
+    """Else a site, or an account there, could have one job handed over for ever."""
+    _, waits = await queued_up(motion, 1)
+    (attempt,) = await motion.attempts(waits)
+    motion.engine.stop(StopRequest(work.held(attempt), StopReason.RECALLED, 0))
+    await motion.step("observe", "finish")
+    row = await motion.job(waits)
+    assert (row.state, row.reason, row.faults) == ("queued", ReasonCode.BACKOFF, 1)
+    await motion.settle()
+    assert [attempt.outcome for attempt in await motion.attempts(waits)] == ["node_failed", "succeeded"]

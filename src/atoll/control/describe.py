@@ -23,6 +23,7 @@ class Describer:
     def __init__(self, work: SiteWork) -> None:
         self._work = work
         self._seemed: dict[str, Resources] | None = None
+        self._asked_again = False
 
     async def step(self, lease: Lease) -> float | None:
         """Describe the site; an event tells everybody where something has changed."""
@@ -40,7 +41,9 @@ class Describer:
             note(connection, work.site, whole, "", tools.now())
             return certain
 
-        return EVERY if await tools.guarded(lease, tell) else _AGAIN
+        certain = await tools.guarded(lease, tell)
+        self._asked_again = not certain and not self._asked_again
+        return _AGAIN if self._asked_again else EVERY
 
     def _with_others(self, connection: Connection, report: SiteReport) -> tuple[SiteReport, bool]:
         """The report with what others hold, and whether that is certain.

@@ -73,8 +73,8 @@ class Dispatcher:
         self._epoch: int | None = None
         self._snapshot = Snapshot()
         self._cursor = 0
-        self._rooms: dict[int, dict[str, str]] = {}
-        """Attempts that hold room, with their sites, by row of the job."""
+        self._rooms: dict[int, dict[str, Room]] = {}
+        """Attempts that hold room, by row of the job."""
         self._sites: dict[str, SiteState] = {}
         self._pace = Pace()
         self._sites_at = 0
@@ -148,7 +148,7 @@ class Dispatcher:
         await self._load_sites()
         rooms = await database.read(lambda connection: attempts.rooms(connection, None))
         for room in rooms:
-            self._rooms.setdefault(room.job_id, {})[room.attempt_id] = room.site
+            self._rooms.setdefault(room.job_id, {})[room.attempt_id] = room
         self._snapshot.apply(RoomTaken(_running(room)) for room in rooms)
         last = 0
         while True:
@@ -180,16 +180,17 @@ class Dispatcher:
         return moved >= EVENTS_AT_ONCE
 
     def _room_changes(self, job_ids: Sequence[int], rooms: Sequence[Room]) -> list[Change]:
-        held: dict[int, dict[str, str]] = {}
+        held: dict[int, dict[str, Room]] = {}
         for room in rooms:
-            held.setdefault(room.job_id, {})[room.attempt_id] = room.site
-        freed: dict[str, str] = {}
+            held.setdefault(room.job_id, {})[room.attempt_id] = room
+        freed: dict[str, Room] = {}
         for job_id in job_ids:
             now, before = held.get(job_id, {}), self._rooms.pop(job_id, {})
-            freed |= {attempt_id: site for attempt_id, site in before.items() if attempt_id not in now}
+            freed |= {attempt_id: room for attempt_id, room in before.items() if attempt_id not in now}
             if now:
                 self._rooms[job_id] = now
-        self._pace.count(Counter(freed.values()), self._tools.now())
+        # what was refused or taken back has freed no room at the site
+        self._pace.count(Counter(room.site for room in freed.values() if not room.waits), self._tools.now())
         changes: list[Change] = [RoomFreed(attempt_id) for attempt_id in freed]
         changes += [RoomTaken(_running(room)) for room in rooms]
         return changes

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy import Connection
 
@@ -65,7 +65,7 @@ def _compare_present(row: AttemptRow, status: AttemptStatus, news: News) -> None
     if row.missing_since is not None:
         news.back.append(row.id)
     if status.phase is Phase.ENDED:
-        news.ended.append(end_of(status))
+        news.ended.append(_believed(row, end_of(status)))
     elif status.phase is Phase.RUNNING and row.state in _BEFORE_RUNNING:
         began = to_micros(status.started_at) if status.started_at is not None else row.placed_at
         news.started.append(Start(row.id, began, status.native_id, status.native_state))
@@ -86,6 +86,13 @@ def _compare_absent(row: AttemptRow, as_of: int, news: News) -> None:
         elif as_of > row.missing_since:
             words = "Two complete answers of the site did not name it."
             news.ended.append(End(row.id, Outcome.LOST, message=words, started_at=row.started_at))
+
+
+def _believed(row: AttemptRow, end: End) -> End:
+    """The end, where somebody asked for it: who gives attempts back unasked gets them again after a pause only."""
+    if end.outcome is not Outcome.RECALLED or row.stop_reason is not None:
+        return end
+    return replace(end, outcome=Outcome.NODE_FAILED, message="The site gave it back, and nobody had asked for that.")
 
 
 def end_of(status: AttemptStatus) -> End:
@@ -117,8 +124,10 @@ async def step(work: SiteWork, lease: Lease) -> float | None:
         await tools.guarded(lease, lambda connection: describe.note(connection, work.site, None, words, tools.now()))
         raise
 
+    named = None if observation.complete else list(observation.states)
+
     def read(connection: Connection) -> tuple[list[AttemptRow], Health | None]:
-        return attempts.at_site(connection, work.site, _LIVE), sites.get_health(connection, work.site)
+        return attempts.at_site(connection, work.site, _LIVE, named=named), sites.get_health(connection, work.site)
 
     rows, health = await tools.database.read(read)
     if health is Health.UNREACHABLE:

@@ -116,16 +116,24 @@ def set_accounts(connection: Connection, accounts: Mapping[str, str]) -> None:
 
 
 def at_site(
-    connection: Connection, site: str, states: Sequence[AttemptState], limit: int = 1_000_000
-) -> list[AttemptRow]:
-    """Attempts at a site of which something is still kept there, in some states, in the order they were placed."""
+    connection: Connection, site: str, states: Sequence[AttemptState], limit: int = 1_000_000, *,
+    named: Sequence[str] | None = None,
+) -> list[AttemptRow]:  # fmt: skip
+    """Attempts at a site of which something is still kept there, in some states, in the order they were placed.
+
+    Of all, or of those that are `named`.
+    """
     query = (
         select(attempts)
         .where(attempts.c.site == site, attempts.c.kept, attempts.c.state.in_(list(states)))
         .order_by(attempts.c.id)
         .limit(limit)
     )
-    return list(connection.execute(query))
+    if named is None:
+        return list(connection.execute(query))
+    return [
+        row for piece in chunked(sorted(named)) for row in connection.execute(query.where(attempts.c.id.in_(piece)))
+    ]
 
 
 def any_live(connection: Connection, site: str) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -14,11 +15,14 @@ from tests.contract.slurm_harness import SlurmHarness
 
 
 @asynccontextmanager
-async def hinted(harness: SlurmHarness) -> AsyncIterator[Callable[[], "asyncio.Future[Observation]"]]:
-    """Gives what answers the next hint; a listing was read before, and is as good as new."""
+async def hinted(
+    harness: SlurmHarness, listing: Observation
+) -> AsyncIterator[Callable[[], "asyncio.Future[Observation]"]]:
+    """Gives what is known after the next hint; `listing` was read before, and is as good as new."""
     driver = harness.driver
     assert isinstance(driver, Watch)
     stirred = asyncio.Event()
+    states = dict(listing.states)
 
     async def listen() -> None:
         async with aclosing(driver.changes()) as changes:  # type: ignore[type-var]
@@ -29,7 +33,9 @@ async def hinted(harness: SlurmHarness) -> AsyncIterator[Callable[[], "asyncio.F
         async with asyncio.timeout(harness.patience):
             await stirred.wait()
         stirred.clear()
-        return await driver.observe(harness.held())
+        observation = await driver.observe(harness.held())
+        states.update(observation.states)
+        return replace(observation, states=dict(states))
 
     listening = asyncio.create_task(listen())
     try:
@@ -53,9 +59,9 @@ async def test_begin_and_end_are_known_without_another_listing(harness: SlurmHar
     go.parent.chmod(0o755)
     launch = harness.script(f"until [ -e {go} ]; do sleep 0.1; done; exit 3")
     await harness.submit(launch)
-    await harness.driver.observe(harness.held())
+    listing = await harness.driver.observe(harness.held())
     harness.cluster.reset_questions()
-    async with hinted(harness) as news:
+    async with hinted(harness, listing) as news:
         while (observation := await news()).states[launch.attempt_id].phase is Phase.STARTING:
             assert not observation.complete
         assert of(observation, launch).phase is Phase.RUNNING
@@ -76,11 +82,11 @@ async def test_end_that_slurm_had_a_part_in_is_left_to_the_listing(harness: Slur
     launch = harness.script("trap 'sleep 1; exit 0' TERM; echo up; while :; do sleep 0.1; done")
     await harness.submit(launch)
     await harness.wait_for_output(launch, b"up\n")
-    await harness.driver.observe(harness.held())
+    listing = await harness.driver.observe(harness.held())
     await harness.slurm("scancel", str(harness.held_as(launch).native_id))
     end = harness.folder_of(launch) / "end"
     await until(end.exists)
-    async with hinted(harness) as news:
+    async with hinted(harness, listing) as news:
         other = harness.script("true")
         await harness.submit(other)
         while (observation := await news()).states.get(other.attempt_id) is None:
@@ -94,13 +100,13 @@ async def test_account_cannot_tell_of_anothers_attempts(harness: SlurmHarness) -
     ours = harness.script("echo up; while :; do sleep 0.1; done")
     await harness.submit(ours)
     await harness.wait_for_output(ours, b"up\n")
-    await harness.driver.observe(harness.held())
+    listing = await harness.driver.observe(harness.held())
     theirs = harness.script(
         f"cd {harness.sites}/nobody/{harness.instance} && echo {ours.attempt_id} >>news && echo nonsense >>news; true",
         account="nobody",
     )
     await harness.submit(theirs)
-    async with hinted(harness) as news:
+    async with hinted(harness, listing) as news:
         while (observation := await news()).states.get(theirs.attempt_id) is None:
             pass
         while of(observation, theirs).phase is not Phase.ENDED:

@@ -133,9 +133,10 @@ def test_images_path_gives_way_to_the_jobs() -> None:
     assert entered(CHARLIECLOUD, spec).words[6] == "-"
 
 
+@pytest.mark.parametrize("folder", [{}, {"images": "/srv/images"}])
 @pytest.mark.parametrize("image", ["/images/a.sif", "docker://a", "oras://b"])
-def test_image_that_says_where_it_comes_from_is_taken_as_it_is(image: str) -> None:
-    assert named(APPTAINER, image) == image
+def test_image_that_says_where_it_comes_from_is_taken_as_it_is(image: str, folder: dict[str, Any]) -> None:
+    assert named(APPTAINER, image, folder) == image
 
 
 def test_names_are_looked_for_in_the_sites_folder_of_images() -> None:

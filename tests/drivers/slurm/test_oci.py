@@ -34,7 +34,9 @@ def test_bundle_says_where_its_root_is_and_what_its_variables_are(root: str, pla
 
 @pytest.mark.parametrize(
     "text", [b"", b"[]", b"{}", b'{"root": 1}', b'{"root": {"path": 1}}', b'{"root": {"path": "a"}, "process": []}',
-             b'{"root": {"path": "a"}, "process": {"env": [1]}}', b"[" * 100_000],
+             b'{"root": {"path": "a"}, "process": {"env": [1]}}', b"[" * 100_000,
+             b'{"root": {"path": "/x\\ud800"}}',
+             b'{"root": {"path": "a"}, "process": {"env": [' + b'"",' * 70_000 + b'""]}}'],
 )  # fmt: skip
 def test_what_describes_no_bundle_is_refused(text: bytes) -> None:
     with pytest.raises(Invalid, match=r"environment\.image: /images/a/config\.json describes no bundle"):

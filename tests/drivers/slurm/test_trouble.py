@@ -3,14 +3,19 @@
 import asyncio
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from atoll.core.ids import new_attempt_id
 from atoll.core.resources import Resources
 from atoll.core.states import Outcome
-from atoll.drivers.base import DriverError, DriverSetup, Launch, Phase, Refused, StopReason, Submitted
-from atoll.drivers.slurm import SlurmDriver
+from atoll.drivers.base import DriverError, DriverSetup, Launch, Phase, Refused, StopReason, Submitted, Unknown
+from atoll.drivers.shell import LocalShell, Ran
+from atoll.drivers.slurm import SlurmDriver, scripts, submitting
+from atoll.drivers.slurm.config import read_config
+from atoll.drivers.slurm.observing import Observer
+from atoll.drivers.slurm.site import SlurmSite
 from tests.contract.process_harness import until
 from tests.contract.slurm_harness import SlurmHarness
 
@@ -231,3 +236,44 @@ async def test_command_on_each_of_several_nodes_may_tidy_up_when_it_is_stopped(h
     (status,) = await harness.wait([launch])
     assert (status.outcome, status.exit_code) == (Outcome.CANCELLED, 0)
     assert (await harness.read(launch)).count(b"tidied\n") == 2
+
+
+async def test_account_that_hangs_holds_nobody_else_up_and_is_left_alone_for_a_while(
+    harness: SlurmHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submitting, "_ACCOUNT_WITHIN", 3.0)
+    driver, asked, usual = harness.driver, [], SlurmSite.script
+
+    async def hangs_for_nobody(self: SlurmSite, account: str | None, text: str, *arguments: str, **more: Any) -> Ran:
+        if account == "nobody" and text == scripts.SUBMIT:
+            asked.append(account)
+            return await usual(self, account, "sleep 1000", *arguments)
+        return await usual(self, account, text, *arguments, **more)
+
+    monkeypatch.setattr(SlurmSite, "script", hangs_for_nobody)
+    theirs, ours = harness.script("true", account="nobody"), harness.script("true")
+    answers = await driver.submit([theirs, ours])
+    assert [type(answer) for answer in answers] == [Unknown, Submitted]
+    again = harness.script("true", account="nobody")
+    (answer,) = await driver.submit([again])
+    assert isinstance(answer, Refused)
+    assert not answer.permanent
+    assert asked == ["nobody"]
+
+
+async def test_account_that_cannot_be_asked_after_a_hint_says_nothing_of_the_site(
+    harness: SlurmHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch = harness.script("true")
+    await harness.submit(launch)
+    await harness.wait([launch])
+    site = SlurmSite(DriverSetup("slurm", harness.instance, harness.folder), read_config(harness.config), LocalShell())
+    told: dict[str | None, set[str]] = {None: {launch.attempt_id}}
+    assert launch.attempt_id in (await Observer(site).follow_up(harness.held(), told)).states
+
+    async def fails(*_: Any, **__: Any) -> Ran:
+        raise DriverError("The account's shell ends at once.")
+
+    monkeypatch.setattr(SlurmSite, "script", fails)
+    observation = await Observer(site).follow_up(harness.held(), told)
+    assert (observation.complete, observation.states) == (False, {})

@@ -208,7 +208,8 @@ class Harness(Hooks, ABC):
         try:
             async with asyncio.timeout(patience or self.patience):
                 while True:
-                    observed = dict((await self.driver.observe(self.held())).states)
+                    observation = await self.driver.observe(self.held())
+                    observed = {**({} if observation.complete else observed), **observation.states}
                     if all(name in observed and observed[name].phase in enough for name in names):
                         return [observed[name] for name in names]
                     await hints.next()

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 
 from atoll.core.ids import is_attempt_id
 from atoll.drivers.base import DriverError
@@ -15,10 +16,17 @@ from atoll.drivers.slurm import scripts
 from atoll.drivers.slurm.site import SlurmSite
 
 _MOST_ACCOUNTS = 50
-"""Accounts that are followed at a time, each by a small process at the site; others are seen at the interval."""
+"""Accounts that are followed at a time, each by a small process at the site; others are seen at the interval.
+
+Where all accounts share one login it is one connection's sessions: the others are for terminals and notebooks.
+"""
 _MOST_WAITING = 20_000
 """Hints kept of an account until somebody takes them."""
-_LONGEST_LINE = 4096
+_LONGEST_LINE = 100
+_MOST_AT_ONCE = 65536
+"""Bytes of news that come at once at most: 2,600 begins or ends."""
+_PACE = 0.25
+"""Seconds from one piece of news to the next, whatever an account writes."""
 _WANTED_FOR = 120.0
 """Seconds after which accounts that nobody has asked for again are not followed any further."""
 _AGAIN = 30.0
@@ -32,6 +40,8 @@ class Hints:
 
     def __init__(self, site: SlurmSite) -> None:
         self._site = site
+        shared = site.config.transport == "ssh" and bool(site.config.ssh().impersonate)
+        self._most = site.config.ssh().sessions if shared else _MOST_ACCOUNTS
         self._wanted: frozenset[str | None] = frozenset()
         self._wanted_at = 0.0
         self._told: dict[str | None, set[str]] = {}
@@ -41,7 +51,7 @@ class Hints:
     def want(self, accounts: Iterable[str | None]) -> None:
         """From now on these accounts have attempts at the site; to be said again as long as it is so."""
         self._wanted_at = time.monotonic()
-        wanted = frozenset(list(accounts)[:_MOST_ACCOUNTS])
+        wanted = frozenset(list(accounts)[: self._most])
         if wanted != self._wanted:
             self._wanted = wanted
             self._stirred.set()
@@ -67,7 +77,11 @@ class Hints:
                     following[account] = asyncio.create_task(self._follow(account), name=f"hints {account}")
                 if self._told:
                     yield
-                await self._stirred.wait()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_WANTED_FOR):
+                        await self._stirred.wait()
+                if time.monotonic() - self._wanted_at > _WANTED_FOR:
+                    self._wanted, self._told = frozenset(), {}  # another replica works with the site by now
         finally:
             for task in following.values():
                 task.cancel()
@@ -77,11 +91,10 @@ class Hints:
         while True:
             try:
                 await self._read(account)
+                await asyncio.sleep(_PACE)
             except DriverError as error:
                 _logger.debug("no hints of %s for now: %s", account or "the site's own account", error)
                 await asyncio.sleep(_AGAIN)
-            if time.monotonic() - self._wanted_at > _WANTED_FOR:
-                self.want(())  # another replica works with the site by now
 
     async def _read(self, account: str | None) -> None:
         """Follow until the process ends, as it does by itself after a while. Raises DriverError."""
@@ -89,10 +102,13 @@ class Hints:
         command = await self._site.shell.open(account, ["/bin/sh", "-c", scripts.NEWS, "atoll", root])
         rest = b""
         try:
-            while piece := await command.read(65536):
+            while piece := await command.read(_MOST_AT_ONCE):
+                if len(piece) == _MOST_AT_ONCE:
+                    raise DriverError("More is written there than attempts can begin and end.")
                 *lines, rest = (rest + piece).split(b"\n")
                 rest = rest[-_LONGEST_LINE:]
                 self._learn(account, lines)
+                await asyncio.sleep(_PACE)
             if await command.wait() not in (0, scripts.NEWS_OVER):
                 raise DriverError("The news at the site cannot be followed.")
         finally:

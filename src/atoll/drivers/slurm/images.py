@@ -93,7 +93,7 @@ def image_at(launch: Launch, config: SlurmConfig) -> str:
     assert image is not None
     if image.startswith("-"):
         raise _invalid(f"{image[:80]!r} is no name of an image")
-    if image.startswith("/") or config.images is None:
+    if image.startswith(("/", *_SCHEMES)) or config.images is None:
         return image
     inside = posixpath.normpath(f"{config.images}/{image}")
     if not inside.startswith(f"{config.images.rstrip('/')}/"):

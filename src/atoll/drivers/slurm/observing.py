@@ -20,6 +20,7 @@ from atoll.drivers.slurm.site import SlurmSite
 
 _TOGETHER = 2000
 """Attempts that one script is asked about."""
+_FOLLOW_UP_WITHIN = 10.0
 _LIST_EVERY = 4.5
 """Seconds after a listing for which hints are followed up without another one."""
 _COMMAND = re.compile(r"(/\S*)/([0-9a-z]{5})/keeper-[0-9a-f]{12}\.sh (\S+) ([0-9a-z]{5}-[0-9a-z]{16}) ")
@@ -110,7 +111,7 @@ class Observer:
         return self._listed_at is not None and time.monotonic() - self._listed_at < _LIST_EVERY
 
     async def follow_up(self, held: Sequence[Held], told: Mapping[str | None, Collection[str]]) -> Observation:
-        """The last answer, with what the folders of attempts that were hinted at say since. Raises DriverError.
+        """What the folders of attempts that were hinted at say for certain and is new, and nothing else.
 
         `told` are attempts by account. It is never complete: Slurm is not asked, and ends that it had a part in are
         left for the next listing.
@@ -121,20 +122,24 @@ class Observer:
             if each.attempt_id in told.get(each.account, ()) and each.attempt_id not in self._ended:
                 status = AttemptStatus(each.attempt_id, Phase.STARTING, each.native_id or "", account=each.account)
                 hinted.setdefault(each.account, []).append((self.live.get(each.attempt_id, status), None))
-        records = await self._records_of(hinted)
+        try:
+            async with asyncio.timeout(_FOLLOW_UP_WITHIN):
+                records = await self._records_of(hinted)
+        except (DriverError, TimeoutError):
+            records = {}  # whether the site answers only a listing says; accounts decide when they hint
+        states: dict[str, AttemptStatus] = {}
         for account, asked in hinted.items():
             for status, _ in asked:
                 key, found = status.attempt_id, records.get(account, {}).get(status.attempt_id)
                 news = None if found is None else _hinted(status, found)
                 if news is None:
                     continue
+                states[key] = news
                 if news.phase is Phase.ENDED:
                     self._ended[key] = news
                     self.live.pop(key, None)
                 else:
                     self.live[key] = news
-        known = self.live | self._ended
-        states = {each.attempt_id: known[each.attempt_id] for each in held if each.attempt_id in known}
         return Observation(complete=False, as_of=as_of, states=states)
 
     def _end(self, status: AttemptStatus, job: SlurmJob | None, found: SiteRecord | None) -> AttemptStatus | None:

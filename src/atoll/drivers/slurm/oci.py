@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from atoll.core.errors import Invalid
-from atoll.drivers.base import Launch
+from atoll.drivers.base import DriverError, Launch
 from atoll.drivers.slurm import scripts
 from atoll.drivers.slurm.config import SlurmConfig
 from atoll.drivers.slurm.images import SEEN, Mount, mounts_of, own_variables, seen_workdir
@@ -50,6 +50,12 @@ Ends by the signal that ended the step: srun tells of it as a shell does, and so
 """
 
 
+_MOST_TEXT = 64 << 10
+"""Bytes of what is taken out of a bundle's description: each attempt gets a copy."""
+_ASK_WITHIN = 15.0
+"""Seconds for the site to read a bundle's description."""
+
+
 @dataclass(frozen=True)
 class Bundle:
     """What is known of an image's own bundle."""
@@ -69,6 +75,7 @@ class Bundles:
         self._site = site
         self._account = account
         self._known: dict[str, Bundle] = {}
+        self._silent = False
 
     async def read(self, image: str) -> Bundle:
         """The bundle at `image`. Raises Invalid where there is none, and DriverError."""
@@ -83,7 +90,13 @@ class Bundles:
         return self._known[image]
 
     async def _ask(self, script: str, path: str) -> bytes:
-        ran = await self._site.script(self._account, script, path, allowed=(1,))
+        if self._silent:
+            raise DriverError("The file system with the account's images does not answer.")
+        try:
+            ran = await self._site.script(self._account, script, path, allowed=(1,), seconds=_ASK_WITHIN)
+        except DriverError:
+            self._silent = True  # once is enough for a submission: others wait for it
+            raise
         if ran.code != 0:
             said = plain(ran.error.decode("utf-8", "replace"))
             raise Invalid("no_image", f"{_FIELD}: {said}.", field=_FIELD)
@@ -97,6 +110,8 @@ def read_bundle(image: str, text: bytes) -> Bundle:
         root, environment = said["root"]["path"], said.get("process", {}).get("env", [])
         if not isinstance(root, str) or not all(isinstance(each, str) for each in environment):
             raise TypeError("root.path or process.env is no text")
+        if len("\n".join([root, *environment]).encode()) > _MOST_TEXT:
+            raise ValueError(f"root.path and process.env have more than {_MOST_TEXT >> 10} KiB")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         sentence = f"{_FIELD}: {image}/config.json describes no bundle: {plain(str(error))}."
         raise Invalid("bad_image", sentence, field=_FIELD) from None
@@ -112,7 +127,7 @@ def oci_entrance(launch: Launch, bundle: Bundle, config: SlurmConfig, home: Home
         files[_ROOT] = ""
         root = f"{home.root}/attempts/{launch.attempt_id}/{_ROOT}".rstrip("/")
         mounts.insert(0, Mount(bundle.root, "/"))
-    files[_CONFIG] = json.dumps(description(launch, bundle, root, mounts, home), indent=1)
+    files[_CONFIG] = json.dumps(description(launch, bundle, root, mounts, home))
     path = next((each[5:] for each in bundle.environment if each.startswith("PATH=")), "")
     words = [
         "/bin/sh", "-c", _SRUN, "atoll", "" if "PATH" in own_variables(launch) else path, "--overlap", "--nodes=1",

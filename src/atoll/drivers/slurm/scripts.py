@@ -7,7 +7,10 @@ differ come as arguments or on stdin, never in the text.
 ABOUT = 'printf "%s\\n" "$HOME" "$(id -un)" "${SHELL:-/bin/sh}" "$(id -u)" "$(id -g)"'
 """Tells the account's home, name, shell and numbers."""
 
-BUNDLE = 'head -c 1000000 -- "$1/config.json" || exit 1'
+BUNDLE = r"""
+[ -f "$1/config.json" ] || [ ! -e "$1/config.json" ] || { echo "$1/config.json is no file" >&2; exit 1; }
+head -c 1000000 -- "$1/config.json" || exit 1
+"""
 """Argument a bundle: its description."""
 
 BUNDLE_ROOT = r"""
@@ -101,7 +104,7 @@ done
 """Argument ROOT; stdin batches: the attempts of each."""
 
 NEWS = r"""
-cd -- "$1" 2>/dev/null || exit 0
+cd -- "$1" 2>/dev/null || exit 74
 [ "$(wc -c <news 2>/dev/null || echo 0)" -lt 1000000 ] || : >news
 : >>news || exit 74
 exec timeout 600 tail -n 0 -s 1 -F -- news 2>/dev/null

@@ -19,6 +19,8 @@ from atoll.drivers.slurm.said import plain, unreachable
 
 FRESH = 60.0
 """Seconds for which the description of the cluster is believed."""
+_LATE = 30.0
+"""Seconds more, in which the next description is on its way."""
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 _MOST_ANSWER = 1 << 30
 _MOST_EXCLUDED = 1000
@@ -93,14 +95,19 @@ class SlurmSite:
 
     async def facts(self, *, fresh: bool = False) -> Facts:
         """The cluster; asked anew after `FRESH` seconds, or where `fresh` is wanted. Raises DriverError."""
+        if self._facts is not None and not fresh and self._are_fresh():
+            return self._facts[1]  # also while somebody asks
         async with self._asking:
-            now = time.monotonic()
-            if self._facts is None or fresh or now - self._facts[0] > FRESH:
+            if self._facts is None or fresh or not self._are_fresh():
+                now = time.monotonic()
                 ran = await self.shell.run(None, ["/bin/sh", "-c", DESCRIBE, "atoll"], seconds=30)
                 if ran.code != 0:
                     raise _no_answer("scontrol", ran)
-                self._facts = now, read_facts(ran.out.decode("utf-8", "replace"))
+                self._facts = now, await asyncio.to_thread(read_facts, ran.out.decode("utf-8", "replace"))
             return self._facts[1]
+
+    def _are_fresh(self) -> bool:
+        return self._facts is not None and time.monotonic() - self._facts[0] <= FRESH + _LATE
 
     async def limits(self) -> Limits:
         """What decides about options. Raises DriverError."""

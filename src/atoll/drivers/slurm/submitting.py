@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -23,6 +24,9 @@ from atoll.drivers.wrapper import LAUNCH
 
 _QUIET = 60.0
 """Seconds without a word after which a submission is given up, and counts as perhaps landed."""
+_ACCOUNT_WITHIN = 45.0
+_LEFT_ALONE = 300.0
+"""Seconds in which nothing is handed over for an account that did not answer."""
 _TOGETHER = 1000
 """Attempts that one call lays out."""
 
@@ -33,6 +37,8 @@ class Submitter:
     def __init__(self, site: SlurmSite, observer: Observer) -> None:
         self._site = site
         self._observer = observer
+        self._slow: dict[str | None, float] = {}
+        """Until when accounts are left alone, by the monotonic clock."""
 
     async def submit(self, launches: Sequence[Launch]) -> list[Answer]:
         """One answer for each. Raises DriverError where nothing can have landed."""
@@ -52,9 +58,23 @@ class Submitter:
             for account, members in ((account, list(each.values())) for account, each in by_account.items())
             for start in range(0, len(members), _TOGETHER)
         ]
-        for said in await asyncio.gather(*(self._for_account(account, part, limits) for account, part in parts)):
+        for said in await asyncio.gather(*(self._in_time(account, part, limits) for account, part in parts)):
             answers |= {answer.attempt_id: answer for answer in said}
         return [answers[launch.attempt_id] for launch in launches]
+
+    async def _in_time(self, account: str | None, launches: Sequence[Launch], limits: Limits) -> list[Answer]:
+        """Answers within the time of a call: an account that hangs at the site holds nobody else up for long."""
+        pause = self._slow.get(account, 0.0) - time.monotonic()
+        if pause > 0:
+            words = f"The account did not answer at the site, and is left alone for {pause:.0f} s."
+            return [Refused(launch.attempt_id, words, permanent=False) for launch in launches]
+        try:
+            async with asyncio.timeout(_ACCOUNT_WITHIN):
+                return await self._for_account(account, launches, limits)
+        except TimeoutError:
+            self._slow[account] = time.monotonic() + _LEFT_ALONE
+            words = f"The account did not answer at the site within {_ACCOUNT_WITHIN:.0f} s."
+            return [Unknown(launch.attempt_id, words) for launch in launches]
 
     async def _for_account(self, account: str | None, launches: Sequence[Launch], limits: Limits) -> list[Answer]:
         try:
