@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +150,8 @@ class ProcessHarness(Harness):
         """Somebody kills the wrapper, and with it the record of the end."""
         wrapper = await self.wrapper_of(launch)
         for process in (wrapper, *wrapper.children(recursive=True)):
-            process.send_signal(signal.SIGKILL)
+            with suppress(psutil.NoSuchProcess):  # the supervisor kills what the wrapper leaves
+                process.send_signal(signal.SIGKILL)
 
     async def run_again(self, launch: Launch) -> None:
         """The wrapper is started a second time."""
