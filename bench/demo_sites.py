@@ -1,13 +1,14 @@
 """`make demo-sites`: 500 jobs over several sites, one joining late, one going down and coming back.
 
-Starts real engines in temporary folders (two Slurm clusters and a Podman host; Kubernetes and HTCondor where there are
-such), adds them to a platform of its own, and ends with a picture of the running jobs by site over time (PNG and SVG)
-and a table that accounts for every job.
+Starts real engines in temporary folders (two Slurm clusters and a Podman host), adds them to a platform of its own, and
+the Kubernetes cluster of KUBECONFIG and the HTCondor pool of CONDOR_CONFIG where there are such. Ends with a picture of
+the running jobs by site over time (PNG and SVG) and a table that accounts for every job.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -21,6 +22,7 @@ from typing import Any
 from atoll.client.models import Job
 from atoll.client.synchronous import Client
 from atoll.core.site_file import read_site
+from tests.support.kubernetes import cluster_kubeconfig
 from tests.support.platform import RunningPlatform
 from tests.support.podman import IMAGE, PodmanService, PodmanUnavailable
 from tests.support.slurm import SlurmCluster, slurm_missing
@@ -69,6 +71,19 @@ def podman_site() -> Iterator[dict[str, Any] | None]:
         }  # fmt: skip
     finally:
         service.remove()
+
+
+def named_sites() -> list[dict[str, Any]]:
+    """Sites that are there already: the cluster of KUBECONFIG, and the pool of CONDOR_CONFIG."""
+    sites: list[dict[str, Any]] = []
+    cluster, pool = cluster_kubeconfig(), os.environ.get("CONDOR_CONFIG", "")
+    if cluster is not None:
+        image = os.environ.get("ATOLL_KUBERNETES_IMAGE", "docker.io/library/python:3.12")
+        config = {"kubeconfig": str(cluster), "namespace": "atoll-demo", "image": image}
+        sites.append({"name": "kubernetes", "driver": "kubernetes", "config": config})
+    if Path(pool).is_file():
+        sites.append({"name": "condor", "driver": "htcondor", "config": {}})
+    return [{**site, "labels": {"demo": "yes"}, "identity": "shared"} for site in sites]
 
 
 def send(client: Client, count: int) -> list[int]:
@@ -228,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         containers = stack.enter_context(podman_site())
         names = ["slurm-a", "slurm-b"] if containers is not None else ["slurm-a", "slurm-b", "slurm-c"]
         clusters = {name: stack.enter_context(SlurmCluster(nodes=2, cpus=4)) for name in names}
-        sites = [slurm_site(name, cluster) for name, cluster in clusters.items()]
+        sites = named_sites() + [slurm_site(name, cluster) for name, cluster in clusters.items()]
         if containers is not None:
             sites.append(containers)
         platform = stack.enter_context(RunningPlatform(folder / "data"))
