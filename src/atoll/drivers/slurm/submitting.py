@@ -66,8 +66,9 @@ class Submitter:
         """Answers within the time of a call: an account that hangs at the site holds nobody else up for long."""
         pause = self._slow.get(account, 0.0) - time.monotonic()
         if pause > 0:
+            # no refusal, which would count against the jobs: it may be Slurm that does not answer
             words = f"The account did not answer at the site, and is left alone for {pause:.0f} s."
-            return [Refused(launch.attempt_id, words, permanent=False) for launch in launches]
+            return [Unknown(launch.attempt_id, words) for launch in launches]
         try:
             async with asyncio.timeout(_ACCOUNT_WITHIN):
                 return await self._for_account(account, launches, limits)
