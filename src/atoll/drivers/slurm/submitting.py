@@ -25,7 +25,7 @@ from atoll.drivers.wrapper import LAUNCH
 _QUIET = 60.0
 """Seconds without a word after which a submission is given up, and counts as perhaps landed."""
 _ACCOUNT_WITHIN = 45.0
-_LEFT_ALONE = 300.0
+_LEFT_ALONE = 120.0
 """Seconds in which nothing is handed over for an account that did not answer."""
 _TOGETHER = 1000
 """Attempts that one call lays out."""
