@@ -185,8 +185,7 @@ async def test_pipe_in_the_place_of_a_record_holds_nobody_up(harness: PodmanHarn
     text = "cd /atoll/attempt && rm -f start verdict && mkfifo start verdict stop && ln -s /etc/shadow end; exit 0"
     launch = harness.script(text)
     await harness.submit(launch)
-    async with asyncio.timeout(60):
-        (status,) = await harness.wait([launch])
+    (status,) = await harness.wait([launch], patience=60)
     assert status.phase is Phase.ENDED
     assert status.outcome is not Outcome.CANCELLED
 

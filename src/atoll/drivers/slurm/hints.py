@@ -86,6 +86,7 @@ class Hints:
             for task in following.values():
                 task.cancel()
             await asyncio.gather(*following.values(), return_exceptions=True)
+            self._told = {}  # who follows no hints any more wants whole answers
 
     async def _follow(self, account: str | None) -> None:
         while True:
