@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 
 import pytest
@@ -45,6 +45,18 @@ async def hinted(
         await asyncio.gather(listening, return_exceptions=True)
 
 
+async def followed(harness: SlurmHarness, news: Callable[[], "asyncio.Future[Observation]"]) -> None:
+    """Return once hints come: what is written before somebody follows is never told."""
+    told = False
+    while not told:
+        sample = harness.script("true")
+        await harness.submit(sample)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                while not told:
+                    told = sample.attempt_id in (await news()).states
+
+
 def of(observation: Observation, launch: Launch) -> AttemptStatus:
     return observation.states[launch.attempt_id]
 
@@ -58,11 +70,12 @@ async def test_begin_and_end_are_known_without_another_listing(harness: SlurmHar
     go = harness.folder / "go"
     go.parent.chmod(0o755)
     launch = harness.script(f"until [ -e {go} ]; do sleep 0.1; done; exit 3")
-    await harness.submit(launch)
     listing = await harness.driver.observe(harness.held())
-    harness.cluster.reset_questions()
     async with hinted(harness, listing) as news:
-        while (observation := await news()).states[launch.attempt_id].phase is Phase.STARTING:
+        await followed(harness, news)
+        harness.cluster.reset_questions()
+        await harness.submit(launch)
+        while launch.attempt_id not in (observation := await news()).states:
             assert not observation.complete
         assert of(observation, launch).phase is Phase.RUNNING
         assert of(observation, launch).started_at is not None
@@ -87,6 +100,7 @@ async def test_end_that_slurm_had_a_part_in_is_left_to_the_listing(harness: Slur
     end = harness.folder_of(launch) / "end"
     await until(end.exists)
     async with hinted(harness, listing) as news:
+        await followed(harness, news)
         other = harness.script("true")
         await harness.submit(other)
         while (observation := await news()).states.get(other.attempt_id) is None:
@@ -105,8 +119,9 @@ async def test_account_cannot_tell_of_anothers_attempts(harness: SlurmHarness) -
         f"cd {harness.sites}/nobody/{harness.instance} && echo {ours.attempt_id} >>news && echo nonsense >>news; true",
         account="nobody",
     )
-    await harness.submit(theirs)
     async with hinted(harness, listing) as news:
+        await followed(harness, news)
+        await harness.submit(theirs)
         while (observation := await news()).states.get(theirs.attempt_id) is None:
             pass
         while of(observation, theirs).phase is not Phase.ENDED:

@@ -196,6 +196,12 @@ atoll_watch() {
     [ ! -r "$atoll_events" ] || atoll_memory &
     [ ! -e "$atoll_folder/stop" ] || atoll_asked
     { trap '' TERM; exec sleep 2147483647; } &
+    # not before the wrapper has written that it began
+    atoll_looks=0
+    until [ -e "$atoll_folder/start" ] || [ "$atoll_looks" -eq 50 ]; do
+        sleep 0.1
+        atoll_looks=$((atoll_looks + 1))
+    done
     echo "$atoll_id" >>"$atoll_root/news"
     while :; do wait; done
 }
