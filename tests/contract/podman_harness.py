@@ -37,7 +37,7 @@ class PodmanHarness(Harness):
             "socket": str(service.socket),
             "image": IMAGE,
             "gpu_kind": service.gpu_kind,
-            "seconds": 10,
+            "seconds": 25,
             "volumes": {"data": {"path": str(volume)}},
             **config,
         }
