@@ -16,7 +16,6 @@ import pytest
 from atoll.core.resources import Resources
 from atoll.core.states import Outcome
 from atoll.drivers.base import DriverError, Held, Launch, Phase, Refused, StopReason, Submitted, Unknown
-from atoll.drivers.podman.containers import Containers
 from tests.contract.podman_harness import PodmanHarness
 from tests.support.engines import skip_without
 from tests.support.podman import IMAGE, PodmanService
@@ -315,28 +314,3 @@ async def test_attempt_that_was_laid_out_starts_although_its_empty_checkpoints_w
     assert not (harness.site / "checkpoints" / "again").exists()
     status = await harness.run(second)
     assert status.exit_code == 5
-
-
-async def test_container_that_vanishes_before_it_began_is_made_anew(
-    harness: PodmanHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing of the attempt has run, so that it is no loss; and the wrapper's claim lets it run once."""
-
-    async def is_cut_off(*_: object, **__: object) -> None:
-        raise DriverError("Podman went away.")
-
-    launch = harness.script("echo ran")
-    with monkeypatch.context() as patch:
-        patch.setattr(Containers, "start", is_cut_off)
-        (answer,) = await harness.driver.submit([launch])
-        assert isinstance(answer, Unknown)
-        await harness.podman("rm", "--force", f"atoll-{launch.attempt_id}")
-    async with asyncio.timeout(harness.patience):
-        while True:
-            states = (await harness.driver.observe([launch.held])).states
-            assert launch.attempt_id in states, "nobody knows of it any more"
-            if (status := states[launch.attempt_id]).phase is Phase.ENDED:
-                break
-            await asyncio.sleep(harness.interval)
-    assert (status.outcome, status.exit_code) == (Outcome.SUCCEEDED, 0)
-    assert await harness.read(launch) == b"ran\n"

@@ -50,14 +50,8 @@ class View:
         for attempt in waits:
             observed[attempt] = self._waits(attempt, stops.get(attempt, ""))
         for attempt in names:
-            if attempt in observed:
-                continue
-            if (state := self._gone(attempt, told.get(attempt))) is not None:
+            if attempt not in observed and (state := self._gone(attempt, told.get(attempt))) is not None:
                 observed[attempt] = state
-            elif self._never_began(attempt, told.get(attempt)):
-                self._intake.why[attempt] = "its container was gone before it began"
-                await self._folders.wait(attempt)
-                observed[attempt] = states.waits(attempt, self._intake.why[attempt])
         known = {*self._ended, *self._started, *self._intake.hopeless, *self._intake.why}
         self.forget([attempt for attempt in known if attempt not in observed and not self._intake.is_busy(attempt)])
         return observed
@@ -115,10 +109,6 @@ class View:
         state = states.never_started(attempt, states.OUTCOMES[stop[0]], "It was stopped before it started.")
         self._ended[attempt] = state
         return state
-
-    def _never_began(self, attempt: str, told: Told | None) -> bool:
-        """Whether an attempt that has no container can be given one: nothing of it has run, and nobody is at it."""
-        return told is not None and not told.record.claimed and not self._intake.is_busy(attempt)
 
     def _gone(self, attempt: str, told: Told | None) -> AttemptStatus | None:
         """An attempt whose container is gone: what was written of its end counts."""
