@@ -16,7 +16,7 @@ def until(holds: Callable[[], bool], platform: RunningPlatform, seconds: float =
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, platform.tail()
-        time.sleep(0.1)
+        time.sleep(0.1)  # only asking again tells
 
 
 def submit(platform: RunningPlatform, script: str, **rest: Any) -> int:

@@ -25,7 +25,7 @@ async def hinted(
     states = dict(listing.states)
 
     async def listen() -> None:
-        async with aclosing(driver.changes()) as changes:  # type: ignore[type-var]
+        async with aclosing(driver.changes()) as changes:  # type: ignore[type-var]  # a generator, behind a wider type
             async for _ in changes:
                 stirred.set()
 
