@@ -182,9 +182,11 @@ async def test_files_come_out_of_a_working_directory_in_the_image(harness: Podma
 
 async def test_pipe_in_the_place_of_a_record_holds_nobody_up(harness: PodmanHarness) -> None:
     text = "cd /atoll/attempt && rm -f start verdict && mkfifo start verdict stop && ln -s /etc/shadow end; exit 0"
-    launch = harness.script(text)
+    launch = harness.script(f"until [ -e go ]; do sleep 0.1; done; {text}")
     await harness.submit(launch)
-    (status,) = await harness.wait([launch], patience=60)
+    await harness.wait([launch], Phase.RUNNING)  # its start was read: nobody opens the pipe any more
+    (harness.folder_of(launch.attempt_id) / "work" / "go").touch()
+    (status,) = await harness.wait([launch])
     assert status.phase is Phase.ENDED
     assert status.outcome is not Outcome.CANCELLED
 

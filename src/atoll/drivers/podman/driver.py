@@ -18,6 +18,7 @@ from atoll.core.ids import is_attempt_id
 from atoll.core.site import SiteReport
 from atoll.drivers.base import (
     Answer,
+    AttemptStatus,
     Channel,
     DriverError,
     DriverSetup,
@@ -112,8 +113,8 @@ class PodmanDriver:
         listed = await self._containers.find()
         ours = [each for each in held if self._is_ours(each)]
         observed = await self._view.observe(listed, waiting, ours)
-        made = [attempt for attempt, container in listed.items() if container.state in states.BEGINNING]
-        waits = [each for each in waiting if each not in listed and observed[each].phase is not Phase.ENDED]
+        made = [name for name, each in listed.items() if each.state in states.BEGINNING and _begins(observed[name])]
+        waits = [each for each in waiting if each not in listed and _begins(observed[each])]
         self._intake.go_on(made, waits)
         self._end_overdue(listed)
         return Observation(complete=True, as_of=as_of, states=observed)
@@ -156,11 +157,14 @@ class PodmanDriver:
             if attempt not in listed or listed[attempt].ended:
                 self._view.deadlines.pop(attempt)
             elif time.time() > deadline + _LATE:
-                self._intake.in_background(f"kill {attempt}", self._end(attempt))
+                self._intake.in_background(f"kill {attempt}", self._end(attempt, listed[attempt]))
 
-    async def _end(self, attempt: str) -> None:
+    async def _end(self, attempt: str, container: Listed) -> None:
         try:
-            await self._containers.kill(attempt)
+            if container.state in states.BEGINNING:  # Podman kills only what it knows to run
+                await self._containers.remove(attempt, force=True)
+            else:
+                await self._containers.kill(attempt)
         except DriverError:
             return  # the next observation tries again
 
@@ -249,6 +253,10 @@ class PodmanDriver:
 
     def _is_ours(self, attempt: Held) -> bool:
         return is_attempt_id(attempt.attempt_id, self._setup.instance)
+
+
+def _begins(status: AttemptStatus) -> bool:
+    return status.phase is Phase.STARTING
 
 
 def _checked(attempt: Held) -> str:

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Protocol
 
 from atoll.drivers.base import DriverError, LogChunk
-from atoll.drivers.podman.layout import BELL, PLAN, SCRIPTS, STOP, VERDICT, Entry, Owner
+from atoll.drivers.podman.layout import BELL, PLAN, REFUSED, SCRIPTS, STOP, VERDICT, Entry, Owner
 from atoll.drivers.wrapper import STDERR, STDOUT, Record, read_record
-from atoll.drivers.wrapper.record import read_plain
+from atoll.drivers.wrapper.record import CLAIM, read_plain
 from atoll.drivers.wrapper.trees import remove_tree
 
 _KNOWN_FOR = 60.0
@@ -27,6 +27,8 @@ _KNOWN_FOR = 60.0
 _LOOK_UP_WITHIN = 10.0
 MOST_OUTPUT = 4 << 20
 """Bytes of output that are read at once."""
+MOST_WORDS = 1000
+"""Characters of a refusal that are kept."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Told:
     """What the keeper wrote; the job could have written it too."""
     stop: str = ""
     """What the platform wrote in `stop`: nobody else can."""
+    refused: str = ""
+    """Why the attempt was withdrawn, by the platform's own note; empty for one that was not, or that began before."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,13 @@ class Folders(Protocol):
 
     async def wait_no_more(self, attempt: str) -> None:
         """Take that note away."""
+
+    async def withdraw(self, attempt: str, why: str) -> bool:
+        """Take the attempt's claim, so that it never begins, whoever starts it; False where it has begun.
+
+        A link takes the place of the folder that the wrapper would make: one of the two is there first. The account
+        could put a link there too, so `why` is noted beforehand where only the platform writes.
+        """
 
     async def tell(self, attempts: Iterable[str]) -> dict[str, Told]:
         """What the folders say; attempts without folders are left out."""
@@ -234,21 +245,39 @@ class LocalFolders:
         """See Folders."""
         await asyncio.to_thread(Path(self._waiting, attempt).unlink, missing_ok=True)
 
+    async def withdraw(self, attempt: str, why: str) -> bool:
+        """See Folders."""
+        try:
+            return await asyncio.to_thread(self._withdraw, attempt, why)
+        except OSError as error:
+            raise DriverError(f"{attempt} cannot be withdrawn in {self.root}: {error.strerror}.") from error
+
+    def _withdraw(self, attempt: str, why: str) -> bool:
+        folder, note = f"{self._attempts}/{attempt}", Path(self._orders, attempt, REFUSED)
+        if not os.path.isdir(folder):  # noqa: PTH112
+            return True
+        note.write_text(why[:MOST_WORDS])
+        try:
+            os.symlink(".", f"{folder}/{CLAIM}")  # noqa: PTH211
+        except FileExistsError:
+            if not os.path.islink(f"{folder}/{CLAIM}"):  # noqa: PTH114
+                note.unlink()
+                return False
+        return True
+
     async def tell(self, attempts: Iterable[str]) -> dict[str, Told]:
         """See Folders."""
 
         def look() -> dict[str, Told]:
-            return {
-                attempt: Told(
-                    read_record(folder),
-                    _text(f"{folder}/{VERDICT}"),
-                    _text(f"{self._orders}/{attempt}/{STOP}"),
-                )
-                for attempt in attempts
-                if os.path.isdir(folder := f"{self._attempts}/{attempt}")  # noqa: PTH112
-            }
+            folders = {attempt: f"{self._attempts}/{attempt}" for attempt in attempts}
+            return {name: self._tell(name, folder) for name, folder in folders.items() if os.path.isdir(folder)}  # noqa: PTH112
 
         return await asyncio.to_thread(look)
+
+    def _tell(self, attempt: str, folder: str) -> Told:
+        orders = f"{self._orders}/{attempt}"
+        refused = _text(f"{orders}/{REFUSED}") if os.path.islink(f"{folder}/{CLAIM}") else ""  # noqa: PTH114
+        return Told(read_record(folder), _text(f"{folder}/{VERDICT}"), _text(f"{orders}/{STOP}"), refused)
 
     async def read_stops(self, attempts: Sequence[str]) -> dict[str, str]:
         """See Folders."""

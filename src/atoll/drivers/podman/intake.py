@@ -14,7 +14,7 @@ from atoll.drivers.podman.api import Complaint
 from atoll.drivers.podman.config import PodmanConfig
 from atoll.drivers.podman.container import body_of, image_of, name_of, place_of
 from atoll.drivers.podman.containers import Containers, Made
-from atoll.drivers.podman.folders import Folders
+from atoll.drivers.podman.folders import Folders, Told
 from atoll.drivers.podman.gpus import add_devices, choose
 from atoll.drivers.podman.host import Host, cannot
 from atoll.drivers.podman.images import Images, NoImage
@@ -24,11 +24,22 @@ _PULL_PATIENCE = 10.0
 """Seconds that a submission waits for an image; a longer pull goes on while the attempt waits."""
 _HOPELESS = ("command was not found", "executable file", "no such file or directory", "exec format error")
 """Words of a runtime on an image in which nothing can be started: another try would end the same."""
+_HALF_MADE = "already exists"
+"""What a runtime says where Podman was killed while it made a container: Podman itself does not know of that."""
 _FOR_GPU = "it waits for a free GPU"
 
 
+class _Refusal(Exception):
+    """Why the site cannot run an attempt. The message is a sentence."""
+
+
 class Intake:
-    """Begins attempts, each once, however often it is asked to."""
+    """Begins attempts, each once, however often it is asked to.
+
+    Podman may be killed at any moment, and then need not know what runs: a container that it calls created can have
+    run, and one that it cannot start can be running. So before an attempt is refused its claim is taken from it, and
+    one that was claimed before has begun, whatever Podman says.
+    """
 
     def __init__(
         self, setup: DriverSetup, config: PodmanConfig, containers: Containers, folders: Folders, images: Images,
@@ -44,14 +55,19 @@ class Intake:
         self._gpu_lock = asyncio.Lock()
         self._busy: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self.hopeless: dict[str, str] = {}
-        """Why an attempt that was taken on can never start."""
         self.why: dict[str, str] = {}
         """What an attempt waits for."""
+        self._doubted: set[str] = set()
+        """Attempts that could not be started and may be running; the second time they are not."""
 
     def is_busy(self, attempt: str | None = None) -> bool:
         """Whether this attempt, or any, is being begun now."""
         return bool(self._busy) if attempt is None else attempt in self._busy
+
+    def forget(self, attempt: str) -> None:
+        """Forget what was known of an attempt."""
+        self.why.pop(attempt, None)
+        self._doubted.discard(attempt)
 
     async def close(self) -> None:
         """Leave everything as it is."""
@@ -80,34 +96,41 @@ class Intake:
             return Unknown(attempt, "An earlier call is still making its container.")
         self._busy.add(attempt)
         try:
-            laid = await self._lay_out(launch)
-            if isinstance(laid, Refused):
-                return laid
+            try:
+                laid = await self._lay_out(launch)
+            except (Unmapped, ValueError, Invalid, _Refusal) as error:
+                laid = None
+                if await self.plan(attempt) is None:  # else it was taken on before, when nothing spoke against it
+                    return Refused(attempt, f"{str(error).rstrip('.')}.")
             plan = laid or await self.plan(attempt)
             if plan is None:
                 return Unknown(attempt, "Its folders were removed while it was handed over.")
-            async with self._making:
-                return await self._begin(attempt, plan, fresh=laid is not None, patience=_PULL_PATIENCE)
-        except (Unmapped, ValueError, Invalid) as error:
-            return Refused(attempt, f"{str(error).rstrip('.')}.")
-        except NoImage as error:
-            return await self._refuse(attempt, str(error), permanent=error.permanent)
-        except Complaint as error:
-            said = str(error).lower()
-            # "statfs": of the site's own folders, and none of the job's doing
-            hopeless = error.status == 400 or ("statfs" not in said and any(words in said for words in _HOPELESS))
-            return await self._refuse(attempt, f"Podman refused it: {error}.", permanent=hopeless)
+            return await self._hand_over(attempt, plan, fresh=laid is not None)
         except DriverError as error:
             return Unknown(attempt, str(error))  # where it was made after all, the next observation starts it
         finally:
             self._busy.discard(attempt)
 
-    async def _lay_out(self, launch: Launch) -> Plan | Refused | None:
+    async def _hand_over(self, attempt: str, plan: Plan, *, fresh: bool) -> Answer:
+        try:
+            async with self._making:
+                return await self._begin(attempt, plan, fresh=fresh, patience=_PULL_PATIENCE)
+        except NoImage as error:
+            return await self._refuse(attempt, str(error), permanent=error.permanent)
+        except Complaint as error:
+            if not fresh:  # an earlier call may have begun it: an observation tells
+                return Submitted(attempt, name_of(attempt))
+            said = str(error).lower()
+            # "statfs": of the site's own folders, and none of the job's doing
+            hopeless = error.status == 400 or ("statfs" not in said and any(words in said for words in _HOPELESS))
+            return await self._refuse(attempt, f"Podman refused it: {error}.", permanent=hopeless)
+
+    async def _lay_out(self, launch: Launch) -> Plan | None:
         """The plan of an attempt whose folders were made now; None where they were there."""
         config, facts = self._config, await self._host.facts()
         refusal = cannot(launch, config, facts, await self._host.gpus())
         if refusal is not None:
-            return Refused(launch.attempt_id, refusal)
+            raise _Refusal(refusal)
         owner = await account_for(launch, self._setup, config, facts, self._folders)
         place = place_of(launch, owner, config)
         body = body_of(launch, owner, config, facts, self._folders.root, self._setup.instance)
@@ -123,9 +146,11 @@ class Intake:
         Raises NoImage, Complaint, DriverError.
         """
         taken = Submitted(attempt, name_of(attempt))
-        if not fresh and (await self._folders.read_stops([attempt])).get(attempt):
-            await self._folders.wait(attempt)  # it ends without ever having had a container
-            return taken
+        if not fresh:
+            told = (await self._folders.tell([attempt])).get(attempt, Told())
+            if told.refused or told.stop:
+                await self._folders.wait(attempt)  # it ends without ever having had a container
+                return taken
         why, made = None, Made.NOT_NOW
         if not await self._images.ready(plan.image, plan.pull, patience):
             why = f"its image {plan.image} is being pulled"
@@ -169,8 +194,10 @@ class Intake:
         return False
 
     async def _refuse(self, attempt: str, message: str, *, permanent: bool) -> Answer:
-        """Leave nothing of it behind."""
+        """Leave nothing of it behind, unless it has begun."""
         try:
+            if not await self._folders.withdraw(attempt, message):
+                return Submitted(attempt, name_of(attempt))
             await self._containers.remove(attempt, force=True)
             await self._folders.remove([attempt])
         except DriverError as error:
@@ -178,13 +205,26 @@ class Intake:
         self.why.pop(attempt, None)
         return Refused(attempt, message, permanent=permanent)
 
+    async def _make_anew(self, attempt: str) -> None:
+        """Let an attempt that has not begun wait for another container, as nobody can start the one that it has."""
+        told = (await self._folders.tell([attempt])).get(attempt)
+        if told is None or told.record.claimed:
+            return
+        self.why[attempt] = "Podman was killed while it made its container"
+        await self._folders.wait(attempt)
+        await self._containers.remove(attempt, force=True)
+
+    async def give_another(self, attempt: str) -> None:
+        """Let an attempt whose container went before it began wait for another one."""
+        self.why[attempt] = "its container was gone before it began"
+        await self._folders.wait(attempt)
+
     # -- what an observation brings to light -----------------------------------------------------------------------
 
     def go_on(self, made: Iterable[str], waiting: Sequence[str]) -> None:
         """Start containers that were made and never started, and give attempts that wait their turn."""
         for attempt in made:
-            if attempt not in self.hopeless:
-                self.in_background(attempt, self._start_late(attempt))
+            self.in_background(attempt, self._start_late(attempt))
         if waiting:
             self.in_background("turns", self._give_turns(waiting))
 
@@ -209,18 +249,33 @@ class Intake:
                 await self._containers.start(attempt)
         except Complaint as complaint:
             if complaint.status != 404:
-                self.hopeless[attempt] = f"Podman could not start it: {complaint}."
+                await self._give_up(attempt, complaint)
+        except DriverError:
+            return  # the next observation tries again
+
+    async def _give_up(self, attempt: str, reason: Complaint | NoImage) -> None:
+        """Withdraw an attempt that was taken on, and can never begin. Its folders stay, so that its end can be told."""
+        try:
+            if isinstance(reason, Complaint) and _HALF_MADE in str(reason):
+                await self._make_anew(attempt)
+            elif isinstance(reason, NoImage):
+                await self._folders.withdraw(attempt, str(reason))
+            elif attempt in self._doubted:
+                await self._folders.withdraw(attempt, f"Podman refused it: {reason}.")
+                self._doubted.discard(attempt)
+            else:
+                self._doubted.add(attempt)
         except DriverError:
             return  # the next observation tries again
 
     async def _give_turns(self, waiting: Sequence[str]) -> None:
-        """Begin attempts that wait, the oldest first. Their folders stay, so that their end can be told."""
+        """Begin attempts that wait, the oldest first."""
         try:
             still = set(await self.waiting())  # some may have had their turn since the observation
         except DriverError:
             return
         for attempt in waiting:
-            if attempt not in still or attempt in self._busy or attempt in self.hopeless:
+            if attempt not in still or attempt in self._busy:
                 continue
             self._busy.add(attempt)
             try:
@@ -230,10 +285,8 @@ class Intake:
                     continue
                 async with self._making:
                     await self._begin(attempt, plan, fresh=False, patience=0.0)
-            except NoImage as error:
-                self.hopeless[attempt] = str(error)
-            except Complaint as complaint:
-                self.hopeless[attempt] = f"Podman refused it: {complaint}."
+            except (NoImage, Complaint) as error:
+                await self._give_up(attempt, error)
             except DriverError:
                 return  # the next observation tries again
             finally:

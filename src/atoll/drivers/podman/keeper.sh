@@ -7,7 +7,7 @@
 # /atoll/attempt    the attempt's folder; here `verdict` is written: a line for each thing that was done to the attempt
 # /atoll/orders     what the platform wants of the attempt, which it can read only: `stop` ("REASON SECONDS DEADLINE"), and the
 #                   pipe `bell`, on which a line says what to do now: stop, or kill SIGNAL
-# Plain POSIX sh; of other programs only sleep, and cp and rm where there are secrets. Nothing is looked at more often
+# Plain POSIX sh; of other programs only sleep and rm, and cp where there are secrets. Nothing is looked at more often
 # than memory is, and that costs a process every three seconds.
 
 cd /atoll/attempt || exit 125
@@ -17,8 +17,14 @@ orders=/atoll/orders memory=/sys/fs/cgroup/memory
 # All but the first process, and whoever calls this, get a signal: that is what kill does with -1.
 everybody() { kill "-$1" -1; }
 
+# A pipe that the job put there would hold up whoever writes to it.
+note() {
+    [ -f verdict ] || rm -rf verdict
+    printf '%s\n' "$1" >>verdict
+}
+
 # What a killed process is told of here counts as why the attempt ended, unless the wrapper wrote its end already.
-say() { [ -e end ] || printf '%s\n' "$1" >>verdict; }
+say() { [ -e end ] || note "$1"; }
 
 end_after() {
     sleep "$1"
@@ -119,8 +125,8 @@ fi
 /bin/sh /atoll/tools/wrapper.sh /atoll/attempt "$native"
 code=$?
 
-[ "$code" -eq 0 ] || [ -z "$(memory_kills)" ] || printf 'out_of_memory\n' >>verdict
+[ "$code" -eq 0 ] || [ -z "$(memory_kills)" ] || note out_of_memory
 for file in /sys/fs/cgroup/memory.peak $memory/memory.max_usage_in_bytes; do
-    [ -r "$file" ] && read -r peak <"$file" && printf 'peak %s\n' "$peak" >>verdict
+    [ -r "$file" ] && read -r peak <"$file" && note "peak $peak"
 done
 exit "$code"

@@ -3,7 +3,7 @@
 FOLDER/tools/               the wrapper and the scripts beside it; every container sees it, read-only, as /atoll/tools
 FOLDER/attempts/ID/         the attempt's own, as /atoll/attempt: launch, script, claim/, start, end, verdict,
                             stdout, stderr, work/, scratch/, home/, secrets/ until the start
-FOLDER/orders/ID/           what the platform wants of it, read-only as /atoll/orders: plan, bell, stop
+FOLDER/orders/ID/           what the platform wants of it, read-only as /atoll/orders: plan, bell, stop, refused
 FOLDER/checkpoints/KEY/     as /atoll/checkpoint; kept over the attempts that share the key
 FOLDER/waiting/ID           there while the attempt was taken on, and has no container yet
 """
@@ -22,7 +22,7 @@ from atoll.drivers.wrapper import SECRETS as SECRETS_FOLDER
 ATTEMPT, ORDERS, TOOLS, CHECKPOINT = "/atoll/attempt", "/atoll/orders", "/atoll/tools", "/atoll/checkpoint"
 """Where a container finds its folders."""
 SECRETS = "/dev/shm/atoll"  # noqa: S108  # the container's own memory, which goes with it
-PLAN, STOP, BELL, VERDICT = "plan", "stop", "bell", "verdict"
+PLAN, STOP, BELL, REFUSED, VERDICT = "plan", "stop", "bell", "refused", "verdict"
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@=,-]{0,127}")
 _HERE = Path(__file__).parent
 SCRIPTS = {"wrapper.sh": WRAPPER, "keeper.sh": _HERE / "keeper.sh", "enter.sh": _HERE / "enter.sh"}

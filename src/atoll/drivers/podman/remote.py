@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import IO
 
 from atoll.drivers.base import DriverError, LogChunk
-from atoll.drivers.podman.folders import MOST_OUTPUT, NoOwner, Order, Told
-from atoll.drivers.podman.layout import BELL, PLAN, SCRIPTS, STOP, VERDICT, Entry, Owner
+from atoll.drivers.podman.folders import MOST_OUTPUT, MOST_WORDS, NoOwner, Order, Told
+from atoll.drivers.podman.layout import BELL, PLAN, REFUSED, SCRIPTS, STOP, VERDICT, Entry, Owner
 from atoll.drivers.shell import Ran, Shell
 from atoll.drivers.wrapper import STDERR, STDOUT, Record, parse_end, parse_start
 
@@ -26,14 +26,15 @@ _ABSENT = 44
 _THERE = 45
 """Exit code of a script for what was made before."""
 _AT_ONCE = 500
+_TEXTS = (VERDICT, STOP, REFUSED)
 _KNOWN_FOR = 60.0
 """Seconds for which an account's numbers are believed."""
 _LOOK = r"""
 set --
 while read -r id; do [ ! -d "attempts/$id" ] || set -- "$@" "attempts/$id" "orders/$id"; done
 [ $# -gt 0 ] || exit 0
-find "$@" -maxdepth 1 \( -name claim -type d -o -name bell -type p -o -type f -size -9 \
-    \( -name start -o -name end -o -name verdict -o -name stop \) \) -print0 2>/dev/null |
+find "$@" -maxdepth 1 \( -name claim \( -type d -o -type l \) -o -name bell -type p -o -type f -size -9 \
+    \( -name start -o -name end -o -name verdict -o -name stop -o -name refused \) \) -print0 2>/dev/null |
     tar -c --format=posix --no-recursion --null -T - -f - 2>/dev/null
 """
 _LAY_OUT = r"""
@@ -86,6 +87,12 @@ while IFS=$tab read -r id line stop; do
     cd ../..
 done
 exit 0
+"""
+_WITHDRAW = r"""
+[ -d "attempts/$1" ] || exit 0
+umask 022
+printf %s "$2" >"orders/$1/refused" || exit
+ln -sT . "attempts/$1/claim" 2>/dev/null || [ -h "attempts/$1/claim" ] || { rm -f -- "orders/$1/refused"; exit 45; }
 """
 _REMOVE = r"""
 while read -r id; do rm -rf -- "attempts/$id" "orders/$id" "staging/$id" "waiting/$id"; done
@@ -203,6 +210,13 @@ class RemoteFolders:
         """See Folders."""
         await self._done('exec rm -f -- "waiting/$1"', attempt)
 
+    async def withdraw(self, attempt: str, why: str) -> bool:
+        """See Folders."""
+        ran = await self._script(_WITHDRAW, attempt, why[:MOST_WORDS])
+        if ran.code not in (0, _THERE):
+            raise DriverError(f"{attempt} cannot be withdrawn in {self.root}: {ran.complaint}.")
+        return ran.code == 0
+
     async def tell(self, attempts: Iterable[str]) -> dict[str, Told]:
         """See Folders."""
         told: dict[str, Told] = {}
@@ -256,6 +270,7 @@ class RemoteFolders:
 def read_told(packed: bytes) -> dict[str, Told]:
     """What an archive of records says of attempts. Raises TarError and ValueError for what is none."""
     files: dict[str, dict[str, tuple[bytes, float]]] = {}
+    links: set[str] = set()
     if not packed:
         return {}
     with tarfile.open(fileobj=io.BytesIO(packed), mode="r:") as tar:
@@ -263,13 +278,15 @@ def read_told(packed: bytes) -> dict[str, Told]:
             parts = member.name.strip("/").split("/")
             if len(parts) != 3:
                 continue
+            if member.issym():
+                links.add(parts[1])
             opened = tar.extractfile(member) if member.isreg() else None
             found = files.setdefault(parts[1], {})
             found[parts[2]] = (opened.read() if opened is not None else b"", float(member.mtime))
-    return {attempt: _told(found) for attempt, found in files.items() if BELL in found}
+    return {attempt: _told(found, withdrawn=attempt in links) for attempt, found in files.items() if BELL in found}
 
 
-def _told(found: Mapping[str, tuple[bytes, float]]) -> Told:
+def _told(found: Mapping[str, tuple[bytes, float]], *, withdrawn: bool) -> Told:
     record = Record(claimed="claim" in found)
     if "start" in found and (start := parse_start(found["start"][0])):
         record = record._replace(claimed=True, started_at=found["start"][1], pid=start[0], native_id=start[1])
@@ -277,8 +294,8 @@ def _told(found: Mapping[str, tuple[bytes, float]]) -> Told:
         record = record._replace(
             claimed=True, ended_at=found["end"][1], exit_code=end[0], signal=end[1], cpu_seconds=end[2]
         )
-    verdict, stop = (found.get(name, (b"", 0.0))[0].decode("utf-8", "replace") for name in (VERDICT, STOP))
-    return Told(record, verdict, stop)
+    verdict, stop, refused = (found.get(name, (b"", 0.0))[0].decode("utf-8", "replace") for name in _TEXTS)
+    return Told(record, verdict, stop, refused if withdrawn else "")
 
 
 def _add(

@@ -121,7 +121,10 @@ def read_time(text: str) -> datetime | None:
 def alive(attempt: str, container: Listed, told: Told | None) -> AttemptStatus:
     """An attempt whose container has not ended."""
     record = told.record if told is not None else None
-    running = container.state not in BEGINNING
+    # Podman that was killed in the midst of a start calls what runs "initialized"
+    running = container.state not in BEGINNING or (
+        container.state == "initialized" and record is not None and record.claimed
+    )
     started = record.started_at if record is not None else None
     return AttemptStatus(
         attempt,
@@ -164,7 +167,7 @@ def ended(attempt: str, container: Listed | None, inspected: Inspected | None, t
         exit_code=code,
         signal=signal,
         message=message,
-        max_memory=int(peak[-1]) if peak else None,
+        max_memory=max(map(int, peak), default=None),
         cpu_seconds=record.cpu_seconds,
         account=labels.get(ACCOUNT),
     )

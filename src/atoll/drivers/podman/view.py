@@ -27,13 +27,14 @@ class View:
 
     def has_ended(self, attempt: str) -> bool:
         """Whether its end was read, or will never be another one."""
-        return attempt in self._ended or attempt in self._intake.hopeless
+        return attempt in self._ended
 
     def forget(self, attempts: Iterable[str]) -> None:
         """Forget what was known of attempts."""
         for attempt in attempts:
-            for known in (self._ended, self._started, self.deadlines, self._intake.hopeless, self._intake.why):
+            for known in (self._ended, self._started, self.deadlines):
                 known.pop(attempt, None)
+            self._intake.forget(attempt)
 
     async def observe(
         self, listed: dict[str, Listed], waiting: Sequence[str], held: Iterable[Held]
@@ -45,14 +46,13 @@ class View:
         observed: dict[str, AttemptStatus] = {}
         for attempt, container in listed.items():
             observed[attempt] = self._state(attempt, container, told.get(attempt))
-        waits = [attempt for attempt in waiting if attempt not in observed]
-        stops = await self._folders.read_stops(waits) if waits else {}
-        for attempt in waits:
-            observed[attempt] = self._waits(attempt, stops.get(attempt, ""))
+        for attempt in waiting:
+            if attempt not in observed:
+                observed[attempt] = self._waits(attempt, told.get(attempt, Told()))
         for attempt in names:
-            if attempt not in observed and (state := self._gone(attempt, told.get(attempt))) is not None:
+            if attempt not in observed and (state := await self._gone(attempt, told.get(attempt))) is not None:
                 observed[attempt] = state
-        known = {*self._ended, *self._started, *self._intake.hopeless, *self._intake.why}
+        known = {*self._ended, *self._started, *self._intake.why}
         self.forget([attempt for attempt in known if attempt not in observed and not self._intake.is_busy(attempt)])
         return observed
 
@@ -60,21 +60,23 @@ class View:
         """Attempts of which the folders may say something that is not known yet."""
         news = []
         for attempt, container in listed.items():
-            known = attempt in self._ended or (attempt in self._started and not container.ended)
-            if not known and container.state not in states.BEGINNING:
+            if attempt not in self._ended and (attempt not in self._started or container.state != "running"):
                 news.append(attempt)
-        idle = {*listed, *waiting, *self._ended}
-        return news + [attempt for attempt in held if attempt not in idle]
+        return news + [name for name in {*waiting, *held} if name not in listed and name not in self._ended]
 
     async def _read_ends(self, listed: dict[str, Listed], told: dict[str, Told]) -> None:
-        ends = [name for name, container in listed.items() if container.ended and name not in self._ended]
+        ends = [name for name, each in listed.items() if name not in self._ended and _is_over(each, told.get(name))]
         read = await asyncio.gather(*(self._read_end(listed[name], told.get(name, Told())) for name in ends))
         for attempt, inspected in zip(ends, read, strict=True):
             found = told.get(attempt, Told())
             if not found.record.claimed:
                 await self._folders.scrub(attempt)
-            state = states.ended(attempt, listed[attempt], inspected, found)
-            assert state is not None  # it has a container
+            if found.refused:
+                state = self._refused(attempt, found, listed[attempt])
+            else:
+                ended = states.ended(attempt, listed[attempt], inspected, found)
+                assert ended is not None  # it has a container
+                state = ended
             self._ended[attempt] = state
             self._started.pop(attempt, None)
 
@@ -85,9 +87,8 @@ class View:
     def _state(self, attempt: str, container: Listed, told: Told | None) -> AttemptStatus:
         if attempt in self._ended:
             return self._ended[attempt]
-        if attempt in self._intake.hopeless:
-            account = (container.labels or {}).get(ACCOUNT)
-            return states.never_started(attempt, Outcome.REFUSED, self._intake.hopeless[attempt], account)
+        if told is not None and told.refused:
+            return self._refused(attempt, told, container)
         if told is not None and (stop := states.read_stop(told.stop)) is not None:
             self.deadlines.setdefault(attempt, stop[1])
         known = self._started.get(attempt)
@@ -98,22 +99,43 @@ class View:
             self._started[attempt] = state
         return state
 
-    def _waits(self, attempt: str, ordered: str) -> AttemptStatus:
+    def _waits(self, attempt: str, told: Told) -> AttemptStatus:
         if attempt in self._ended:
             return self._ended[attempt]
-        if attempt in self._intake.hopeless:
-            return states.never_started(attempt, Outcome.REFUSED, self._intake.hopeless[attempt])
-        stop = states.read_stop(ordered)
+        if told.refused:
+            return self._refused(attempt, told)
+        stop = states.read_stop(told.stop)
         if stop is None:
             return states.waits(attempt, self._intake.why.get(attempt, "it waits for its turn"))
         state = states.never_started(attempt, states.OUTCOMES[stop[0]], "It was stopped before it started.")
         self._ended[attempt] = state
         return state
 
-    def _gone(self, attempt: str, told: Told | None) -> AttemptStatus | None:
-        """An attempt whose container is gone: what was written of its end counts."""
-        if attempt not in self._ended and told is not None and not self._intake.is_busy(attempt):
-            state = states.ended(attempt, None, None, told)
-            if state is not None:
-                self._ended[attempt] = state
-        return self._ended.get(attempt)
+    async def _gone(self, attempt: str, told: Told | None) -> AttemptStatus | None:
+        """An attempt whose container is gone: what was written of its end counts, and one that never began waits."""
+        if attempt in self._ended or told is None:
+            return self._ended.get(attempt)
+        if self._intake.is_busy(attempt):  # handed over now, or between two containers
+            return self._waits(attempt, told) if attempt in self._intake.why else None
+        if told.refused:
+            return self._refused(attempt, told)
+        if not told.record.claimed:
+            await self._intake.give_another(attempt)
+            return self._waits(attempt, told)
+        state = states.ended(attempt, None, None, told)
+        if state is not None:
+            self._ended[attempt] = state
+        return state
+
+    def _refused(self, attempt: str, told: Told, container: Listed | None = None) -> AttemptStatus:
+        """An attempt that was withdrawn before it began."""
+        account = (container.labels or {}).get(ACCOUNT) if container is not None else None
+        state = states.never_started(attempt, Outcome.REFUSED, told.refused, account)
+        self._ended[attempt] = state
+        return state
+
+
+def _is_over(container: Listed, told: Told | None) -> bool:
+    """Whether an attempt has ended; Podman that was killed in the midst of its start never learns of that."""
+    unknown = container.state in states.BEGINNING and told is not None and told.record.ended
+    return container.ended or unknown
