@@ -9,12 +9,13 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from atoll.control import dispatch, finish, observe, stop, submit
+from atoll.control import dispatch, finish, observe, stop
 from atoll.control.describe import Describer
 from atoll.control.dispatch import Dispatcher
 from atoll.control.finish import Finisher
 from atoll.control.leases import LeaseKeeper
 from atoll.control.pump import Pump
+from atoll.control.submit import Submitter
 from atoll.control.work import SiteWork, Tools
 from atoll.core.clock import ManualClock
 from atoll.core.reasons import ReasonCode
@@ -45,7 +46,7 @@ class SlowMotion:
         self.clock = ManualClock()
         self.engine = Engine(Resources(cpus * 1000, 8 * 2**30, 0), 1, clock=self.clock)
         self.ttl = ttl
-        self.config = {"queues": queues}
+        self.config: dict[str, Any] = {"queues": queues}
 
     async def begin(self) -> None:
         """Come up, for the first time or again."""
@@ -59,6 +60,7 @@ class SlowMotion:
         self.work = SiteWork(self.tools, SITE, self.driver)
         self.dispatcher = Dispatcher(self.tools)
         self.describer = Describer(self.work)
+        self.submitter = Submitter(self.work, lambda: None)
         self.finishers = [Finisher(self.work, with_files=with_files) for with_files in (False, True)]
         self.tools.keeper.want(dispatch.LEASE)
         self.tools.keeper.want(self.work.lease_name)
@@ -119,7 +121,7 @@ class SlowMotion:
     async def step(self, *names: str) -> None:
         """One round of each of the site's loops that are named; a site that does not answer is no error here."""
         steps = {
-            "describe": self._describe, "submit": submit.step, "observe": observe.step, "stop": stop.step,
+            "describe": self._describe, "submit": self._submit, "observe": observe.step, "stop": stop.step,
             "finish": self._finish, "forget": finish.forget,
         }  # fmt: skip
         await self.tools.keeper.renew()
@@ -131,6 +133,10 @@ class SlowMotion:
 
     async def _describe(self, _work: SiteWork, lease: Lease) -> None:
         await self.describer.step(lease)
+
+    async def _submit(self, _work: SiteWork, lease: Lease) -> None:
+        await self.submitter.step(lease)
+        await self.submitter.step_large(lease)
 
     async def _finish(self, _work: SiteWork, lease: Lease) -> None:
         for finisher in self.finishers:

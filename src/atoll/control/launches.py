@@ -42,6 +42,13 @@ def load(connection: Connection, rows: Sequence[AttemptRow], files: FileStore) -
     return [_launch(row, *found[row.job_id], accounts[row.site], files) for row in rows if row.job_id in found]
 
 
+def sizes(connection: Connection, rows: Sequence[AttemptRow], files: FileStore) -> dict[str, int]:
+    """Bytes of files to send with each attempt."""
+    found = with_arrays(connection, sorted({row.job_id for row in rows}))
+    specs = {row.id: spec_of(found[row.job_id][1].spec or "") for row in rows if row.job_id in found}
+    return {name: sum(files.size(entry.sha256) for entry in spec.files_in) for name, spec in specs.items()}
+
+
 def _launch(row: AttemptRow, job: JobRow, whole: JobRow, identity: Identity | None, files: FileStore) -> Launch:
     assert whole.spec is not None
     spec = spec_of(whole.spec)
@@ -71,7 +78,10 @@ def _launch(row: AttemptRow, job: JobRow, whole: JobRow, identity: Identity | No
             project=job.project,
             site=row.site,
         ),
-        files=tuple(StagedFile(entry.path, files.path(entry.sha256), entry.executable) for entry in spec.files_in),
+        files=tuple(
+            StagedFile(entry.path, files.path(entry.sha256), entry.executable, files.size(entry.sha256))
+            for entry in spec.files_in
+        ),
     )
 
 

@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 
-from atoll.control import finish, observe, stop, submit
+from atoll.control import finish, observe, stop
 from atoll.control.describe import Describer
 from atoll.control.finish import Finisher
 from atoll.control.loop import Loop
+from atoll.control.submit import Submitter
 from atoll.control.work import SiteWork
 from atoll.drivers.base import DriverError, Watch
 from atoll.store.leases import Lease
@@ -24,6 +25,8 @@ class Tending:
         self.work = work
         self._observing = self._loop("observe", partial(observe.step, work), on_changes=False, gap=work.observe_gap)
         self._describing = self._loop("describe", Describer(work).step, on_changes=False)
+        self._submitter = Submitter(work, lambda: self._sending.nudge())
+        self._sending = self._loop("send", self._submitter.step_large, on_changes=False)
         self._task: asyncio.Task[None] | None = None
 
     def look(self) -> None:
@@ -49,7 +52,8 @@ class Tending:
         loops = [
             self._observing,
             self._describing,
-            self._loop("submit", partial(submit.step, work), gap=0.05),
+            self._loop("submit", self._submitter.step, gap=0.05),
+            self._sending,
             self._loop("stop", partial(stop.step, work), gap=0.05),
             self._loop("finish", Finisher(work, with_files=False).step, gap=0.05),
             self._loop("bring out", Finisher(work, with_files=True).step, gap=0.05),

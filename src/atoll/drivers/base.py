@@ -5,7 +5,7 @@ known to the engine and to the attempts' folders. Optional abilities are protoco
 having its methods.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -36,6 +36,8 @@ class StagedFile:
     path: str
     source: Path
     executable: bool = False
+    size: int = 0
+    """Bytes."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,11 @@ class Launch:
     def held(self) -> Held:
         """The attempt as it is before the engine has named it."""
         return Held(self.attempt_id, None, self.account)
+
+
+def sending_seconds(launches: Iterable[Launch]) -> float:
+    """What sending their files may take on top of a call: whatever is slower than a megabyte a second is stuck."""
+    return sum(file.size for launch in launches for file in launch.files) / 1e6
 
 
 @dataclass(frozen=True)

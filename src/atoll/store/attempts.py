@@ -147,15 +147,13 @@ def any_live(connection: Connection, site: str) -> bool:
 def begin_submitting(connection: Connection, ids: Sequence[str], now: int, deadline: int) -> list[AttemptRow]:
     """Write down that a call which hands these attempts over begins now and has landed by `deadline`, or has not.
 
-    Returns those that may be handed over: placed ones, and earlier calls' that turned out not to have landed, that
-    nobody asked to stop.
+    Returns those that may be handed over: placed ones that nobody asked to stop.
     """
     found: list[AttemptRow] = []
-    handable = (AttemptState.PLACED, AttemptState.SUBMITTING)
     for piece in chunked(ids):
         query = (
             select(attempts)
-            .where(attempts.c.id.in_(piece), attempts.c.stop_reason.is_(None), attempts.c.state.in_(handable))
+            .where(attempts.c.id.in_(piece), attempts.c.stop_reason.is_(None), attempts.c.state == AttemptState.PLACED)
             .order_by(attempts.c.id)
             .with_for_update()
         )
@@ -573,6 +571,16 @@ def add_note(connection: Connection, attempt_id: str, note: str) -> None:
     said = connection.execute(select(attempts.c.message).where(attempts.c.id == attempt_id)).scalar()
     message = f"{said} {note}" if said else note
     connection.execute(update(attempts).where(attempts.c.id == attempt_id).values(message=message[:4000]))
+
+
+def keep_submitting(connection: Connection, ids: Sequence[str], deadline: int) -> None:
+    """The call that hands these over goes on: it has landed by this `deadline`, or has not."""
+    for piece in chunked(ids):
+        connection.execute(
+            update(attempts)
+            .where(attempts.c.id.in_(piece), attempts.c.state == AttemptState.SUBMITTING)
+            .values(submit_deadline=deadline)
+        )
 
 
 def not_landed(connection: Connection, ids: Sequence[str], now: int) -> None:

@@ -34,6 +34,13 @@ class FileStore:
         """Where a content lies, or would lie."""
         return self.folder / sha256[:2] / sha256
 
+    def size(self, sha256: str) -> int:
+        """Bytes of a content; 0 where it is gone."""
+        try:
+            return self.path(sha256).stat().st_size
+        except FileNotFoundError:
+            return 0
+
     async def receive(self, chunks: AsyncIterator[bytes], expected: str | None, limit: int) -> tuple[str, int]:
         """Take in a content; returns its SHA-256 and size in bytes.
 

@@ -261,6 +261,18 @@ async def test_account_that_hangs_holds_nobody_else_up_and_is_left_alone_for_a_w
     assert asked == ["nobody"]
 
 
+async def test_large_files_have_the_time_that_they_take(
+    harness: SlurmHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submitting, "_ACCOUNT_WITHIN", 0.001)
+    monkeypatch.setattr(submitting, "_LEFT_ALONE", 0.0)
+    (answer,) = await harness.driver.submit([harness.script("true")])
+    assert isinstance(answer, Unknown)
+    large = harness.staged("large", b"x" * 20_000_000)
+    (answer,) = await harness.driver.submit([harness.script("true", files=(large,))])
+    assert isinstance(answer, Submitted)
+
+
 async def test_account_that_cannot_be_asked_after_a_hint_says_nothing_of_the_site(
     harness: SlurmHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:

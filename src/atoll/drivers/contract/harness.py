@@ -166,7 +166,7 @@ class Harness(Hooks, ABC):
         """A file of the control plane's that is to be laid at `path`."""
         source = self.folder / f"staged-{secrets.token_hex(8)}"
         source.write_bytes(content)
-        return StagedFile(path, source, executable)
+        return StagedFile(path, source, executable, source.stat().st_size)
 
     async def submit(self, *launches: Launch) -> list[Answer]:
         """Submit, and require that each is taken."""

@@ -33,6 +33,7 @@ from atoll.drivers.base import (
     StopRequest,
     Submitted,
     Unknown,
+    sending_seconds,
 )
 from atoll.drivers.htcondor import ads, jobs, machines
 from atoll.drivers.htcondor.config import read_config
@@ -286,14 +287,16 @@ class HtcondorDriver:
                 words = f"Its files cannot be laid out in {folder}: {error.strerror}."
                 answers.append(Refused(attempt_id, words, permanent=False))
         if lines:
-            answers += await self._queue_lines(account, kind, lines)
+            answers += await self._queue_lines(account, kind, lines, sending_seconds(group))
         return answers
 
-    async def _queue_lines(self, account: str | None, kind: jobs.Kind, lines: list[dict[str, str]]) -> list[Answer]:
+    async def _queue_lines(
+        self, account: str | None, kind: jobs.Kind, lines: list[dict[str, str]], longer: float
+    ) -> list[Answer]:
         text = jobs.description(kind, self._setup.instance, self._config)
         names = [line["attempt"] for line in lines]
         try:
-            result = await self._link(account).ask("submit", description=text, lines=lines)
+            result = await self._link(account).ask("submit", longer=longer, description=text, lines=lines)
         except Failed as error:
             words = f"The schedd did not take it: {error}."
             if _REFUSAL.search(str(error)):

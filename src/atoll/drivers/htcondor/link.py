@@ -37,16 +37,20 @@ class Link:
         self._private: str | None = None
         self._turn = asyncio.Lock()
 
-    async def ask(self, question: str, **values: Any) -> Any:
-        """The worker's answer. Raises Failed for an error of the bindings, DriverError where none came in time."""
+    async def ask(self, question: str, *, longer: float = 0.0, **values: Any) -> Any:
+        """The worker's answer, within the configured time and `longer` seconds.
+
+        Raises Failed for an error of the bindings, DriverError where none came in time.
+        """
+        within = self._config.timeout + longer
         async with self._turn:
             try:
-                async with asyncio.timeout(self._config.timeout):
+                async with asyncio.timeout(within):
                     answer = await self._exchange(question, values)
             except TimeoutError:
                 await self._end()
                 raise DriverError(
-                    f"HTCondor did not answer within {self._config.timeout} seconds (asked for: {question})."
+                    f"HTCondor did not answer within {within:.0f} seconds (asked for: {question})."
                 ) from None
             except (OSError, ValueError) as error:
                 await self._end()

@@ -9,7 +9,7 @@ from dataclasses import replace
 from atoll.core.errors import Invalid
 from atoll.core.ids import is_attempt_id
 from atoll.core.resources import Resources, format_bytes, format_milli
-from atoll.drivers.base import Answer, DriverError, Held, Launch, Refused, Submitted, Unknown
+from atoll.drivers.base import Answer, DriverError, Held, Launch, Refused, Submitted, Unknown, sending_seconds
 from atoll.drivers.shell import NoAccount, Unfinished
 from atoll.drivers.slurm import scripts
 from atoll.drivers.slurm.facts import Facts, flavors
@@ -69,12 +69,13 @@ class Submitter:
             # no refusal, which would count against the jobs: it may be Slurm that does not answer
             words = f"The account did not answer at the site, and is left alone for {pause:.0f} s."
             return [Unknown(launch.attempt_id, words) for launch in launches]
+        within = _ACCOUNT_WITHIN + sending_seconds(launches)
         try:
-            async with asyncio.timeout(_ACCOUNT_WITHIN):
+            async with asyncio.timeout(within):
                 return await self._for_account(account, launches, limits)
         except TimeoutError:
             self._slow[account] = time.monotonic() + _LEFT_ALONE
-            words = f"The account did not answer at the site within {_ACCOUNT_WITHIN:.0f} s."
+            words = f"The account did not answer at the site within {within:.0f} s."
             return [Unknown(launch.attempt_id, words) for launch in launches]
 
     async def _for_account(self, account: str | None, launches: Sequence[Launch], limits: Limits) -> list[Answer]:
