@@ -46,7 +46,7 @@ class StandIn:
         self._running: dict[str, tuple[asyncio.subprocess.Process, asyncio.Task[None]]] = {}
         self._killers: set[asyncio.Task[None]] = set()
 
-    async def ask(self, question: str, **values: Any) -> Any:
+    async def ask(self, question: str, *, longer: float = 0.0, **values: Any) -> Any:
         """As `Link.ask`."""
         if self.down:
             raise Failed("Failed to fetch ads from schedd, errmsg=CEDAR:6001:Failed to connect to <127.0.0.1:9618>")
