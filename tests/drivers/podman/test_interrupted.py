@@ -10,6 +10,7 @@ import pytest
 
 from atoll.core.states import Outcome
 from atoll.drivers.base import AttemptStatus, DriverError, Launch, Phase, Refused, Submitted, Unknown
+from atoll.drivers.podman import PodmanDriver
 from atoll.drivers.podman.container import name_of
 from atoll.drivers.podman.containers import Containers
 from tests.contract.podman_harness import PodmanHarness
@@ -122,7 +123,18 @@ def listed(job: Launch, state: str) -> bytes:
     return json.dumps([found]).encode()
 
 
-async def look_until(fake: FakePodman, driver: Any, job: Launch, *, asked: str) -> AttemptStatus:
+async def made_and_not_started(fake: FakePodman, driver: PodmanDriver) -> Launch:
+    """An attempt whose container was made, and that Podman went away from."""
+    fake.routes |= {"/exists": (200, {}), "/containers/create": (201, {})}
+    job = launch(account=None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Containers, "start", is_cut_off)
+        (answer,) = await driver.submit([job])
+    assert isinstance(answer, Unknown)
+    return job
+
+
+async def look_until(fake: FakePodman, driver: PodmanDriver, job: Launch, *, asked: str) -> AttemptStatus:
     """Observe until Podman was asked something, and what came of it is done."""
     before = len(fake.asked)
     async with asyncio.timeout(10):
@@ -166,11 +178,7 @@ async def test_attempt_that_has_begun_is_not_refused(tmp_path: Path, refusal: An
 @pytest.mark.parametrize("state", ["created", "initialized"])
 async def test_end_counts_of_which_podman_never_learnt(tmp_path: Path, state: str) -> None:
     async with served(tmp_path) as (fake, driver):
-        fake.routes |= {"/exists": (200, {}), "/containers/create": (201, {})}
-        job = launch(account=None)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Containers, "start", is_cut_off)
-            await driver.submit([job])
+        job = await made_and_not_started(fake, driver)
         folder = tmp_path / "site" / "attempts" / job.attempt_id
         (folder / "claim").mkdir()
         (folder / "start").write_text("12 12\n")
@@ -183,11 +191,8 @@ async def test_end_counts_of_which_podman_never_learnt(tmp_path: Path, state: st
 
 async def test_half_made_container_is_made_anew(tmp_path: Path) -> None:
     async with served(tmp_path) as (fake, driver):
-        fake.routes |= {"/exists": (200, {}), "/containers/create": (201, {}), "/start": EXISTS}
-        job = launch(account=None)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Containers, "start", is_cut_off)
-            await driver.submit([job])
+        job = await made_and_not_started(fake, driver)
+        fake.routes["/start"] = EXISTS
         (answer,) = await driver.submit([job])
         assert isinstance(answer, Submitted)
         fake.routes |= {"/containers/json": listed(job, "created")}
@@ -200,11 +205,7 @@ async def test_half_made_container_is_made_anew(tmp_path: Path) -> None:
 
 async def test_refusal_is_told_by_a_new_driver_too(tmp_path: Path) -> None:
     async with served(tmp_path) as (fake, driver):
-        fake.routes |= {"/exists": (200, {}), "/containers/create": (201, {})}
-        job = launch(account=None)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Containers, "start", is_cut_off)
-            await driver.submit([job])
+        job = await made_and_not_started(fake, driver)
         fake.routes |= {"/start": NO_START, "/containers/json": listed(job, "created")}
         deadline = time.monotonic() + 10
         while (status := (await driver.observe([job.held])).states[job.attempt_id]).phase is Phase.STARTING:
