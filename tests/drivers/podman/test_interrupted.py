@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from atoll.core.states import Outcome
 from atoll.drivers.base import AttemptStatus, DriverError, Launch, Phase, Refused, Submitted, Unknown
@@ -43,11 +44,11 @@ async def test_attempt_runs_once_whenever_podman_is_killed_while_it_starts_it(ha
     """Podman then calls the container created, initialized or running, and each can be true or not."""
     await harness.driver.describe()
     ledger = harness.folder / "volume" / "ledger"
-    for moment in range(16):
+    for moment in range(20):
         volume = {"name": "data", "path": "/data"}
         job = harness.launch({"script": f"#!/bin/sh\necho {moment} >>/data/ledger\nsleep 1\n", "volumes": [volume]})
         handed_over = asyncio.create_task(harness.driver.submit([job]))
-        await asyncio.sleep(0.1 + moment * 0.02)  # how far Podman has come
+        await asyncio.sleep(0.02 + moment * 0.02)  # how far Podman has come
         await harness.restart_engine()
         (answer,) = await handed_over
         assert isinstance(answer, Submitted | Unknown)
@@ -56,7 +57,7 @@ async def test_attempt_runs_once_whenever_podman_is_killed_while_it_starts_it(ha
         status = await end_of(harness, job)
         assert (status.outcome, status.exit_code) == (Outcome.SUCCEEDED, 0)
         await harness.driver.forget([job.held])
-    assert ledger.read_text().split() == [str(moment) for moment in range(16)]
+    assert ledger.read_text().split() == [str(moment) for moment in range(20)]
 
 
 async def test_container_that_vanishes_before_it_began_is_made_anew(
@@ -187,6 +188,23 @@ async def test_end_counts_of_which_podman_never_learnt(tmp_path: Path, state: st
         (folder / "end").write_text("0m0.01s 0m0.02s\n0m0.03s 0m0.04s\nexit 3\n")
         status = (await driver.observe([job.held])).states[job.attempt_id]
         assert (status.outcome, status.exit_code) == (Outcome.FAILED, 3)
+
+
+async def test_name_that_only_the_storage_knows_is_given_free(tmp_path: Path) -> None:
+    async with served(tmp_path) as (fake, driver):
+        in_use = {"message": "creating container storage: the container name is already in use by 12"}
+        fake.routes |= {"/exists": (200, {}), "/containers/create": (500, in_use), "/start": (204, {})}
+
+        async def removed(request: web.Request) -> web.Response:
+            assert request.query["force"] == "true"
+            fake.routes["/containers/create"] = (201, {})
+            return web.json_response([])
+
+        job = launch(account=None)
+        fake.routes[f"/containers/{name_of(job.attempt_id)}"] = removed
+        (answer,) = await driver.submit([job])
+        assert isinstance(answer, Submitted)
+        assert sum("/start" in asked for asked in fake.asked) == 1
 
 
 async def test_half_made_container_is_made_anew(tmp_path: Path) -> None:

@@ -84,14 +84,18 @@ class Containers:
                 raise DriverError(f"Podman does not tell of a container: {complaint}.") from None
             return inspected
 
-    async def create(self, body: dict[str, Any]) -> Made:
+    async def create(self, attempt: str, body: dict[str, Any]) -> Made:
         """Make a container; one of that name is the same. Raises Complaint."""
         try:
             await self._engine.ask("POST", "/containers/create", body=body)
         except Complaint as complaint:
-            if "already in use" in str(complaint):
+            if "already in use" not in str(complaint):
+                raise
+            if attempt in await self.find(attempt):
                 return Made.BEFORE
-            raise
+            # Podman was killed while it made it: its storage has the name, and nothing else knows of it
+            await self.remove(attempt, force=True)
+            await self._engine.ask("POST", "/containers/create", body=body)
         return Made.NOW
 
     async def start(self, attempt: str, made: Made = Made.BEFORE) -> None:

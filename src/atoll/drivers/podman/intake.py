@@ -170,7 +170,7 @@ class Intake:
         """Make the container, with GPUs that nobody has where it asks for some."""
         try:
             if not plan.gpu:
-                return await self._containers.create(plan.body)
+                return await self._containers.create(attempt, plan.body)
             async with self._gpu_lock:
                 used, holders = await self._containers.gpus_in_use()
                 if name_of(attempt) in holders:
@@ -178,7 +178,7 @@ class Intake:
                 chosen = choose(plan.gpu, await self._host.gpus(), used)
                 if chosen is None or await self._others_first(attempt):
                     return Made.NOT_NOW
-                return await self._containers.create(add_devices(plan.body, chosen, self._config.gpu_kind))
+                return await self._containers.create(attempt, add_devices(plan.body, chosen, self._config.gpu_kind))
         except Complaint as complaint:
             if "image not known" in str(complaint):
                 self._images.doubt(plan.image)
