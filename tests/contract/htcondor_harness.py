@@ -40,7 +40,7 @@ class StandInDriver(HtcondorDriver):
         super().__init__(setup)
         self._stand_in = stand_in
 
-    def _link(self, account: str | None) -> Any:
+    def _link(self, account: str | None, *, large: bool = False) -> Any:
         return self._stand_in
 
 

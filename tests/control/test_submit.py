@@ -8,10 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection
 
 from atoll.control.submit import Submitter
+from atoll.core.errors import Unavailable
 from atoll.core.site import Ability
-from atoll.drivers.base import Answer, Launch, sending_seconds
+from atoll.drivers.base import Answer, DriverError, Launch, sending_seconds
+from atoll.store import attempts
 from atoll.store.attempts import AttemptState
 from atoll.store.database import Database
 from atoll.store.leases import StaleLease
@@ -98,6 +101,61 @@ async def test_call_may_take_longer_the_more_it_sends_and_its_deadline_moves_on(
     assert await states(motion, [job]) == [AttemptState.STARTING]
 
 
+async def test_large_ones_that_were_tried_go_behind_the_others(
+    motion: SlowMotion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = await insert(motion, 9 * MB, 9 * MB)
+    submitter = Submitter(motion.work, lambda: None)
+    await submitter.step(motion.lease())
+    asked: list[str] = []
+
+    async def fails(launches: Sequence[Launch]) -> list[Answer]:
+        asked.extend(launch.attempt_id for launch in launches)
+        raise DriverError("It hangs.")
+
+    monkeypatch.setattr(motion.driver, "submit", fails)
+    first, second = [(await motion.attempts(job))[0].id for job in jobs]
+    await submitter.step_large(motion.lease())
+    await motion.database.write(lambda connection: attempts.not_landed(connection, [first], motion.tools.now()))
+    await submitter.step(motion.lease())
+    await submitter.step_large(motion.lease())
+    assert asked == [first, second]
+
+
+async def test_call_goes_on_while_the_database_is_away_for_a_moment_and_ends_when_its_job_is_cancelled(
+    motion: SlowMotion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [job] = await insert(motion, 50 * MB)
+    usual, tries, ended = attempts.keep_submitting, [], asyncio.Event()
+
+    def keep(connection: Connection, ids: Sequence[str], deadline: int) -> int:
+        tries.append(deadline)
+        if len(tries) == 2:
+            raise Unavailable("database", "The database is away.")
+        return usual(connection, ids, deadline)
+
+    async def hangs(_: Sequence[Launch]) -> list[Answer]:
+        try:
+            async with asyncio.timeout(20):
+                while len(tries) < 3:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            await motion.database.write(
+                lambda connection: attempts.ask_to_stop(connection, [job], "cancelled", {job: 5}, motion.tools.now())
+            )
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+        raise AssertionError
+
+    monkeypatch.setattr(attempts, "keep_submitting", keep)
+    monkeypatch.setattr(motion.driver, "submit", hangs)
+    submitter = Submitter(replace(motion.work, call_seconds=1.0), lambda: None)
+    await submitter.step(motion.lease())
+    await submitter.step_large(motion.lease())
+    assert ended.is_set()
+    assert await states(motion, [job]) == [AttemptState.SUBMITTING], "it may have landed"
+
+
 async def test_call_ends_with_the_lease(motion: SlowMotion, monkeypatch: pytest.MonkeyPatch) -> None:
     [job] = await insert(motion, 50 * MB)
     ended = asyncio.Event()
@@ -124,9 +182,6 @@ async def test_attempt_that_was_stopped_meanwhile_is_not_sent(motion: SlowMotion
     submitter = Submitter(motion.work, lambda: None)
     await submitter.step(motion.lease())
     [attempt] = await motion.attempts(job)
-
-    from atoll.store import attempts
-
     await motion.database.write(
         lambda connection: attempts.ask_to_stop(connection, [job], "cancelled", {job: 5}, motion.tools.now())
     )

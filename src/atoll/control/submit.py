@@ -7,12 +7,14 @@ that began after the deadline says that it has not; only then are they handed ov
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 
 from sqlalchemy import Connection
 
 from atoll.control import launches
 from atoll.control.work import SiteWork
+from atoll.core.errors import AtollError
 from atoll.core.states import Outcome
 from atoll.drivers.base import Answer, DriverError, Launch, Refused, Submitted, Unknown, sending_seconds
 from atoll.store import attempts
@@ -47,7 +49,9 @@ class Submitter:
 
         placed, sizes = await work.tools.database.read(read)
         ids = [row.id for row in placed if row.stop_reason is None and row.id in sizes]
-        self._large = [each for each in ids if sizes[each] > _LARGE]
+        # those that were tried go behind the others
+        tried = {row.id: row.submit_began_at or 0 for row in placed}
+        self._large = sorted((each for each in ids if sizes[each] > _LARGE), key=lambda each: (tried[each], each))
         if self._large:
             self._on_large()
         batch: list[str] = []
@@ -87,9 +91,11 @@ class Submitter:
         keeping = asyncio.create_task(self._keep_open([launch.attempt_id for launch in batch], lease))
         try:
             await asyncio.wait({call, keeping}, return_when=asyncio.FIRST_COMPLETED)
-            if not call.done():
-                keeping.result()  # why it ended: the lease is not ours any more, say
-            answers = await call
+            if call.done():
+                answers = call.result()
+            else:
+                keeping.result()  # raises where the lease is not ours any more
+                answers = [Unknown(launch.attempt_id, "It was stopped while it was sent.") for launch in batch]
         finally:
             for task in (call, keeping):
                 task.cancel()
@@ -108,16 +114,22 @@ class Submitter:
             return [Unknown(launch.attempt_id, words) for launch in batch]
 
     async def _keep_open(self, ids: Sequence[str], lease: Lease) -> None:
-        """Move the deadline of a call on while it goes on."""
+        """Move the deadline of a call on while it goes on; returns when all in it are to stop."""
         work, tools = self._work, self._work.tools
 
-        def keep(connection: Connection) -> None:
-            attempts.keep_submitting(connection, ids, tools.now() + _micros(work))
+        def keep(connection: Connection) -> int:
+            return attempts.keep_submitting(connection, ids, tools.now() + _micros(work))
 
-        while True:
-            await asyncio.sleep(work.call_seconds / 3)
+        kept, left = time.monotonic(), len(ids)
+        while left:
+            await asyncio.sleep(work.call_seconds / 6)
             tools.check(lease)
-            await tools.guarded(lease, keep)
+            try:
+                left = await tools.guarded(lease, keep)
+                kept = time.monotonic()
+            except AtollError:
+                if time.monotonic() - kept > work.call_seconds / 2:
+                    raise  # before the deadline that was written last
 
 
 def _micros(work: SiteWork) -> int:

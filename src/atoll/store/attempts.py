@@ -573,14 +573,18 @@ def add_note(connection: Connection, attempt_id: str, note: str) -> None:
     connection.execute(update(attempts).where(attempts.c.id == attempt_id).values(message=message[:4000]))
 
 
-def keep_submitting(connection: Connection, ids: Sequence[str], deadline: int) -> None:
-    """The call that hands these over goes on: it has landed by this `deadline`, or has not."""
+def keep_submitting(connection: Connection, ids: Sequence[str], deadline: int) -> int:
+    """The call that hands these over goes on: it has landed by this `deadline`, or has not.
+
+    Returns how many of them nobody has asked to stop.
+    """
+    wanted = 0
     for piece in chunked(ids):
-        connection.execute(
-            update(attempts)
-            .where(attempts.c.id.in_(piece), attempts.c.state == AttemptState.SUBMITTING)
-            .values(submit_deadline=deadline)
-        )
+        handed = (attempts.c.id.in_(piece), attempts.c.state == AttemptState.SUBMITTING)
+        connection.execute(update(attempts).where(*handed).values(submit_deadline=deadline))
+        query = select(func.count()).where(*handed, attempts.c.stop_reason.is_(None))
+        wanted += connection.execute(query).scalar_one()
+    return wanted
 
 
 def not_landed(connection: Connection, ids: Sequence[str], now: int) -> None:

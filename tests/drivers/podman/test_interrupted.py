@@ -1,7 +1,10 @@
 """Podman that is killed in the midst of things: every attempt runs once, whatever Podman believes of it."""
 
 import asyncio
+import io
 import json
+import shutil
+import tarfile
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from atoll.drivers.base import AttemptStatus, DriverError, Launch, Phase, Refuse
 from atoll.drivers.podman import PodmanDriver
 from atoll.drivers.podman.container import name_of
 from atoll.drivers.podman.containers import Containers
+from atoll.drivers.podman.remote import read_told
 from tests.contract.podman_harness import PodmanHarness
 from tests.drivers.podman.fake import FakePodman, driver_at, served
 from tests.drivers.podman.launches import INSTANCE, launch
@@ -99,6 +103,9 @@ async def _withdraw(harness: PodmanHarness) -> None:
             await harness.driver.submit([never, again])
         for _ in range(2):
             assert await folders.withdraw(never.attempt_id, "It's no use.")
+        mean = harness.script("cd /atoll/attempt; rm -rf claim; ln -s . claim; echo mine >refused; exit 3")
+        assert (await harness.run(mean)).outcome is Outcome.FAILED
+        assert not await folders.withdraw(mean.attempt_id, "Not with a link of the job's own.")
         assert await folders.withdraw("abcde-0123456789abcdef", "There is no such attempt.")
         await harness.driver.close()
         await harness.start()  # a new driver reads all of this from the folders
@@ -125,7 +132,7 @@ def listed(job: Launch, state: str) -> bytes:
 
 
 async def made_and_not_started(fake: FakePodman, driver: PodmanDriver) -> Launch:
-    """An attempt whose container was made, and that Podman went away from."""
+    """An attempt for which Podman made a container, and went away."""
     fake.routes |= {"/exists": (200, {}), "/containers/create": (201, {})}
     job = launch(account=None)
     with pytest.MonkeyPatch.context() as patch:
@@ -150,8 +157,7 @@ async def look_until(fake: FakePodman, driver: PodmanDriver, job: Launch, *, ask
 
 
 @pytest.mark.parametrize("refusal", [EXISTS, NO_START])
-@pytest.mark.parametrize("state", ["created", "initialized"])
-async def test_attempt_that_has_begun_is_not_refused(tmp_path: Path, refusal: Any, state: str) -> None:
+async def test_attempt_that_has_begun_is_not_refused(tmp_path: Path, refusal: Any) -> None:
     async with served(tmp_path) as (fake, driver):
         fake.routes |= {"/exists": (200, {}), "/containers/create": (201, {}), "/start": refusal}
         job = launch(account=None)
@@ -164,11 +170,8 @@ async def test_attempt_that_has_begun_is_not_refused(tmp_path: Path, refusal: An
         fake.routes["/start"] = begins
         (answer,) = await driver.submit([job])
         assert isinstance(answer, Unknown)
-        fake.routes |= {"/start": refusal, "/containers/json": listed(job, state)}
-        if state == "initialized":
-            assert (await driver.observe([job.held])).states[job.attempt_id].phase is Phase.RUNNING
-        else:
-            assert (await look_until(fake, driver, job, asked="/start")).phase is Phase.STARTING
+        fake.routes |= {"/start": refusal, "/containers/json": listed(job, "initialized")}
+        assert (await driver.observe([job.held])).states[job.attempt_id].phase is Phase.RUNNING
         fake.routes["/containers/create"] = (500, {"message": "that name is already in use"})
         (answer,) = await driver.submit([job])
         assert isinstance(answer, Submitted)
@@ -203,8 +206,57 @@ async def test_name_that_only_the_storage_knows_is_given_free(tmp_path: Path) ->
         job = launch(account=None)
         fake.routes[f"/containers/{name_of(job.attempt_id)}"] = removed
         (answer,) = await driver.submit([job])
-        assert isinstance(answer, Submitted)
-        assert sum("/start" in asked for asked in fake.asked) == 1
+        assert isinstance(answer, Unknown)
+        assert not any(asked.startswith("DELETE") for asked in fake.asked), "Podman may be making it at this moment"
+        await look_until(fake, driver, job, asked="/start")
+        assert sum(asked.startswith("DELETE") for asked in fake.asked) == 1
+
+
+async def test_container_without_folders_is_removed(tmp_path: Path) -> None:
+    async with served(tmp_path) as (fake, driver):
+        job = await made_and_not_started(fake, driver)
+        shutil.rmtree(tmp_path / "site" / "attempts" / job.attempt_id)
+        statfs = (500, {"message": "statfs /site/attempts/1: no such file or directory"})
+        fake.routes |= {"/start": statfs, "/containers/json": listed(job, "created")}
+        await look_until(fake, driver, job, asked="DELETE")
+
+
+async def test_container_that_podman_cannot_remove_leaves_its_refusal_to_be_told(tmp_path: Path) -> None:
+    async with served(tmp_path) as (fake, driver):
+        fake.routes |= {"/exists": (200, {}), "/containers/create": (201, {}), "/start": NO_START}
+        job = launch(account=None)
+        fake.routes[f"/containers/{name_of(job.attempt_id)}"] = (500, {"message": "it is busy"})
+        (answer,) = await driver.submit([job])
+        assert isinstance(answer, Unknown)
+        assert (tmp_path / "site" / "attempts" / job.attempt_id).exists()
+        assert (await driver.observe([job.held])).states[job.attempt_id].outcome is Outcome.REFUSED
+
+
+async def test_attempt_that_began_and_whose_container_is_dead_is_not_started_for_ever(tmp_path: Path) -> None:
+    async with served(tmp_path) as (fake, driver):
+        job = await made_and_not_started(fake, driver)
+        (tmp_path / "site" / "attempts" / job.attempt_id / "claim").mkdir()
+        fake.routes |= {"/start": EXISTS, "/containers/json": listed(job, "created")}
+        await look_until(fake, driver, job, asked="DELETE")
+        fake.routes["/containers/json"] = b"[]"
+        assert job.attempt_id not in (await driver.observe([job.held])).states, "it is lost"
+
+
+def test_files_of_the_job_do_not_count_as_the_platforms() -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for folder in ("attempts", "orders"):
+            for name in ("stop", "refused", "verdict", "start", "bell"):
+                member = tarfile.TarInfo(f"{folder}/abcde-1/{name}")
+                content = f"7 {folder}\n".encode()
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+        claim = tarfile.TarInfo("attempts/abcde-1/claim")
+        claim.type, claim.linkname = tarfile.SYMTYPE, "."
+        tar.addfile(claim)
+    told = read_told(packed.getvalue())["abcde-1"]
+    assert (told.stop, told.refused, told.verdict) == ("7 orders\n", "7 orders\n", "7 attempts\n")
+    assert told.record.native_id == "attempts"
 
 
 async def test_half_made_container_is_made_anew(tmp_path: Path) -> None:

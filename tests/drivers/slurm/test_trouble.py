@@ -261,9 +261,7 @@ async def test_account_that_hangs_holds_nobody_else_up_and_is_left_alone_for_a_w
     assert asked == ["nobody"]
 
 
-async def test_large_files_have_the_time_that_they_take(
-    harness: SlurmHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_large_files_have_the_time_that_they_take(harness: SlurmHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submitting, "_ACCOUNT_WITHIN", 0.001)
     monkeypatch.setattr(submitting, "_LEFT_ALONE", 0.0)
     (answer,) = await harness.driver.submit([harness.script("true")])

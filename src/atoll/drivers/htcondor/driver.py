@@ -45,6 +45,8 @@ _STOPS = {
     StopReason.EVICTED: Outcome.EVICTED,
     StopReason.ORPHANED: Outcome.CANCELLED,
 }
+_MUCH = 5.0
+"""Seconds of sending that no other question waits for."""
 # Words of a schedd that has looked at a submission and does not want it; all else may have landed.
 _REFUSAL = re.compile(
     r"SUBMIT_REQUIREMENT|submit requirement|rejected|MAX_JOBS|maximum number|permission|not author", re.I
@@ -66,7 +68,7 @@ class HtcondorDriver:
         self._setup = setup
         self._config = read_config(setup.config)
         self._folder = Path(os.path.realpath(setup.folder))
-        self._links: dict[str | None, Link] = {}
+        self._links: dict[tuple[str | None, bool], Link] = {}
         self._ended: dict[str, AttemptStatus] = {}
         """Ends that were seen: they do not change any more."""
         self._fetched = Fetched(self._folder / "attempts")
@@ -296,7 +298,9 @@ class HtcondorDriver:
         text = jobs.description(kind, self._setup.instance, self._config)
         names = [line["attempt"] for line in lines]
         try:
-            result = await self._link(account).ask("submit", longer=longer, description=text, lines=lines)
+            result = await self._link(account, large=longer > _MUCH).ask(
+                "submit", longer=longer, description=text, lines=lines
+            )
         except Failed as error:
             words = f"The schedd did not take it: {error}."
             if _REFUSAL.search(str(error)):
@@ -326,16 +330,17 @@ class HtcondorDriver:
 
     # -- asking --------------------------------------------------------------------------------------------------
 
-    def _link(self, account: str | None) -> Link:
-        if account not in self._links:
+    def _link(self, account: str | None, *, large: bool = False) -> Link:
+        """The worker for an account; for what takes long to send another one, so that no question waits for that."""
+        if (account, large) not in self._links:
             token = self._config.token
             path = None
             if account is not None and token is not None and token.accounts is not None:
                 path = token.accounts.replace("{account}", account)
             elif token is not None:
                 path = token.file or token.directory
-            self._links[account] = Link(self._config, path, self._folder)
-        return self._links[account]
+            self._links[account, large] = Link(self._config, path, self._folder)
+        return self._links[account, large]
 
     async def _ask_queue(self, constraint: str) -> list[dict[str, Any]]:
         try:

@@ -33,6 +33,8 @@ class Containers:
         self._engine = engine
         self._instance = instance
         self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._named: set[str] = set()
+        """Attempts whose name was in use, and whose container was not listed, once."""
 
     async def find(self, attempt: str | None = None) -> dict[str, Listed]:
         """Our containers by attempt, all or one."""
@@ -93,9 +95,13 @@ class Containers:
                 raise
             if attempt in await self.find(attempt):
                 return Made.BEFORE
+            if attempt not in self._named:  # Podman may be making it at this moment
+                self._named.add(attempt)
+                raise DriverError("Podman has the name of its container in use, and does not list it.") from None
             # Podman was killed while it made it: its storage has the name, and nothing else knows of it
             await self.remove(attempt, force=True)
             await self._engine.ask("POST", "/containers/create", body=body)
+        self._named.discard(attempt)
         return Made.NOW
 
     async def start(self, attempt: str, made: Made = Made.BEFORE) -> None:

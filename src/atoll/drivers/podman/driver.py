@@ -114,7 +114,7 @@ class PodmanDriver:
         ours = [each for each in held if self._is_ours(each)]
         observed = await self._view.observe(listed, waiting, ours)
         made = [name for name, each in listed.items() if each.state in states.BEGINNING and _begins(observed[name])]
-        waits = [each for each in waiting if each not in listed and _begins(observed[each])]
+        waits = [each for each in waiting if each not in observed or _begins(observed[each])]
         self._intake.go_on(made, waits)
         self._end_overdue(listed)
         return Observation(complete=True, as_of=as_of, states=observed)

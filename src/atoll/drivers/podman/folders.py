@@ -9,6 +9,7 @@ import os
 import pwd
 import shutil
 import stat
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -96,7 +97,7 @@ class Folders(Protocol):
         """Take the attempt's claim, so that it never begins, whoever starts it; False where it has begun.
 
         A link takes the place of the folder that the wrapper would make: one of the two is there first. The account
-        could put a link there too, so `why` is noted beforehand where only the platform writes.
+        could put a link there too, so one counts only where `why` was noted before it, where only the platform writes.
         """
 
     async def tell(self, attempts: Iterable[str]) -> dict[str, Told]:
@@ -127,6 +128,9 @@ class LocalFolders:
     def __init__(self, root: Path) -> None:
         self.root = str(root)
         self._owners: dict[str | None, tuple[float, Owner]] = {}
+        self._lock = threading.Lock()
+        self._laying: set[str] = set()
+        """Attempts that a thread lays out, which goes on when its call is given up."""
         self._attempts, self._orders = f"{root}/attempts", f"{root}/orders"
         self._checkpoints, self._waiting, self._tools = f"{root}/checkpoints", f"{root}/waiting", f"{root}/tools"
 
@@ -179,6 +183,16 @@ class LocalFolders:
 
         Whoever owns a folder can make a link of anything in it, which we would follow.
         """
+        with self._lock:
+            if attempt in self._laying:
+                raise DriverError("An earlier call still lays its folders out.")  # which nobody waits for any more
+            self._laying.add(attempt)
+        try:
+            return self._lay_out_alone(attempt, owner, entries, plan, key)
+        finally:
+            self._laying.discard(attempt)
+
+    def _lay_out_alone(self, attempt: str, owner: Owner, entries: Sequence[Entry], plan: bytes, key: str) -> bool:
         folder, orders = f"{self._attempts}/{attempt}", f"{self._orders}/{attempt}"
         # first: where the attempt was laid out before, the folder may have been dropped since, empty as it was
         self._make_checkpoint(key, owner)
@@ -256,11 +270,13 @@ class LocalFolders:
         folder, note = f"{self._attempts}/{attempt}", Path(self._orders, attempt, REFUSED)
         if not os.path.isdir(folder):  # noqa: PTH112
             return True
+        before = note.exists()
         note.write_text(why[:MOST_WORDS])
         try:
             os.symlink(".", f"{folder}/{CLAIM}")  # noqa: PTH211
         except FileExistsError:
-            if not os.path.islink(f"{folder}/{CLAIM}"):  # noqa: PTH114
+            claim = os.lstat(f"{folder}/{CLAIM}")
+            if not before or not stat.S_ISLNK(claim.st_mode) or claim.st_uid != os.geteuid():
                 note.unlink()
                 return False
         return True

@@ -1,6 +1,7 @@
 """Taking attempts on: their folders, image, GPUs and container, now or when it is their turn."""
 
 import asyncio
+import re
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any
 
@@ -19,12 +20,13 @@ from atoll.drivers.podman.gpus import add_devices, choose
 from atoll.drivers.podman.host import Host, cannot
 from atoll.drivers.podman.images import Images, NoImage
 from atoll.drivers.podman.layout import Plan, checkpoint_key, contents
+from atoll.drivers.podman.states import BEGINNING
 
 _PULL_PATIENCE = 10.0
 """Seconds that a submission waits for an image; a longer pull goes on while the attempt waits."""
 _HOPELESS = ("command was not found", "executable file", "no such file or directory", "exec format error")
 """Words of a runtime on an image in which nothing can be started: another try would end the same."""
-_HALF_MADE = "already exists"
+_HALF_MADE = re.compile(r"\bcontainer\b.{0,200}already exists")
 """What a runtime says where Podman was killed while it made a container: Podman itself does not know of that."""
 _FOR_GPU = "it waits for a free GPU"
 
@@ -58,7 +60,7 @@ class Intake:
         self.why: dict[str, str] = {}
         """What an attempt waits for."""
         self._doubted: set[str] = set()
-        """Attempts that could not be started and may be running; the second time they are not."""
+        """Attempts that could not be started once."""
 
     def is_busy(self, attempt: str | None = None) -> bool:
         """Whether this attempt, or any, is being begun now."""
@@ -100,7 +102,7 @@ class Intake:
                 laid = await self._lay_out(launch)
             except (Unmapped, ValueError, Invalid, _Refusal) as error:
                 laid = None
-                if await self.plan(attempt) is None:  # else it was taken on before, when nothing spoke against it
+                if not await self._folders.tell([attempt]):  # else it was taken on before, when nothing was against it
                     return Refused(attempt, f"{str(error).rstrip('.')}.")
             plan = laid or await self.plan(attempt)
             if plan is None:
@@ -198,21 +200,13 @@ class Intake:
         try:
             if not await self._folders.withdraw(attempt, message):
                 return Submitted(attempt, name_of(attempt))
-            await self._containers.remove(attempt, force=True)
+            if not await self._containers.remove(attempt, force=True):
+                return Unknown(attempt, message)  # its folders tell that it was refused
             await self._folders.remove([attempt])
         except DriverError as error:
             return Unknown(attempt, f"{message} {error}")
         self.why.pop(attempt, None)
         return Refused(attempt, message, permanent=permanent)
-
-    async def _make_anew(self, attempt: str) -> None:
-        """Let an attempt that has not begun wait for another container, as nobody can start the one that it has."""
-        told = (await self._folders.tell([attempt])).get(attempt)
-        if told is None or told.record.claimed:
-            return
-        self.why[attempt] = "Podman was killed while it made its container"
-        await self._folders.wait(attempt)
-        await self._containers.remove(attempt, force=True)
 
     async def give_another(self, attempt: str) -> None:
         """Let an attempt whose container went before it began wait for another one."""
@@ -254,19 +248,34 @@ class Intake:
             return  # the next observation tries again
 
     async def _give_up(self, attempt: str, reason: Complaint | NoImage) -> None:
-        """Withdraw an attempt that was taken on, and can never begin. Its folders stay, so that its end can be told."""
+        """Do something about an attempt that was taken on, and cannot be started.
+
+        Not the first time: then it may be running, and Podman not know of it. Its folders stay, to tell of its end.
+        """
         try:
-            if isinstance(reason, Complaint) and _HALF_MADE in str(reason):
-                await self._make_anew(attempt)
+            told = (await self._folders.tell([attempt])).get(attempt)
+            if told is None:
+                await self._containers.remove(attempt, force=True)  # its folders are gone
             elif isinstance(reason, NoImage):
                 await self._folders.withdraw(attempt, str(reason))
-            elif attempt in self._doubted:
-                await self._folders.withdraw(attempt, f"Podman refused it: {reason}.")
-                self._doubted.discard(attempt)
-            else:
+            elif attempt not in self._doubted:
                 self._doubted.add(attempt)
+            elif told.record.claimed:
+                await self._remove_dead(attempt)
+            elif _HALF_MADE.search(str(reason)):
+                self.why[attempt] = "Podman was killed while it made its container"
+                await self._folders.wait(attempt)
+                await self._containers.remove(attempt, force=True)
+            else:
+                await self._folders.withdraw(attempt, f"Podman refused it: {reason}.")
         except DriverError:
             return  # the next observation tries again
+
+    async def _remove_dead(self, attempt: str) -> None:
+        """Remove the container of an attempt that has begun, and that Podman knows to be not running."""
+        found = (await self._containers.find(attempt)).get(attempt)
+        if found is not None and found.state in BEGINNING - {"initialized"}:
+            await self._containers.remove(attempt, force=True)
 
     async def _give_turns(self, waiting: Sequence[str]) -> None:
         """Begin attempts that wait, the oldest first."""

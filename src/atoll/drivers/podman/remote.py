@@ -27,6 +27,8 @@ _THERE = 45
 """Exit code of a script for what was made before."""
 _AT_ONCE = 500
 _TEXTS = (VERDICT, STOP, REFUSED)
+_OURS = frozenset({BELL, STOP, REFUSED})
+"""What counts of the orders; all else counts of the attempt's own folder."""
 _KNOWN_FOR = 60.0
 """Seconds for which an account's numbers are believed."""
 _LOOK = r"""
@@ -49,7 +51,9 @@ if [ "$(stat -c '%u %F' -- "checkpoints/$2")" != "$3 directory" ]; then
 fi
 [ ! -d "attempts/$1" ] || exit 45
 rm -rf -- "orders/$1" "staging/$1" && mkdir -m 700 -- "staging/$1" || exit
-tar -C "staging/$1" --numeric-owner -pxf - && mv -T -- "staging/$1/orders" "orders/$1" &&
+# the plan comes last: without it the line broke off, which tar need not notice
+tar -C "staging/$1" --numeric-owner -pxf - && [ -f "staging/$1/orders/plan" ] &&
+    mv -T -- "staging/$1/orders" "orders/$1" &&
     mv -T -- "staging/$1/attempt" "attempts/$1" && rmdir -- "staging/$1"
 """
 _READ_LOG = r"""
@@ -91,8 +95,11 @@ exit 0
 _WITHDRAW = r"""
 [ -d "attempts/$1" ] || exit 0
 umask 022
+before=
+[ ! -e "orders/$1/refused" ] || before=$(stat -c '%u %F' -- "attempts/$1/claim" 2>/dev/null)
 printf %s "$2" >"orders/$1/refused" || exit
-ln -sT . "attempts/$1/claim" 2>/dev/null || [ -h "attempts/$1/claim" ] || { rm -f -- "orders/$1/refused"; exit 45; }
+ln -sT . "attempts/$1/claim" 2>/dev/null || [ "$before" = "$(id -u) symbolic link" ] ||
+    { rm -f -- "orders/$1/refused"; exit 45; }
 """
 _REMOVE = r"""
 while read -r id; do rm -rf -- "attempts/$id" "orders/$id" "staging/$id" "waiting/$id"; done
@@ -276,8 +283,8 @@ def read_told(packed: bytes) -> dict[str, Told]:
     with tarfile.open(fileobj=io.BytesIO(packed), mode="r:") as tar:
         for member in tar:
             parts = member.name.strip("/").split("/")
-            if len(parts) != 3:
-                continue
+            if len(parts) != 3 or (parts[0] == "orders") != (parts[2] in _OURS):
+                continue  # what the job wrote does not count as ours
             if member.issym():
                 links.add(parts[1])
             opened = tar.extractfile(member) if member.isreg() else None
@@ -328,10 +335,10 @@ def _pack(packed: IO[bytes], owner: Owner, entries: Sequence[Entry], plan: bytes
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar:
         _add(tar, "orders", None, mode=0o755)
         _add(tar, f"orders/{BELL}", None, mode=0o600, owner=owner, fifo=True)
-        _add(tar, f"orders/{PLAN}", plan, mode=0o600)
         _add(tar, "attempt", None, mode=0o700, owner=owner)
         for entry in entries:
             _add(tar, f"attempt/{entry.path}", entry.content, mode=entry.mode, owner=owner, link=entry.link)
+        _add(tar, f"orders/{PLAN}", plan, mode=0o600)
     packed.seek(0)
 
 

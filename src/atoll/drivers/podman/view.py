@@ -1,7 +1,7 @@
 """What the driver knows of its attempts between two observations: a cache, which a new driver does without."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from atoll.core.states import Outcome
 from atoll.drivers.base import AttemptStatus, Held
@@ -46,11 +46,8 @@ class View:
         observed: dict[str, AttemptStatus] = {}
         for attempt, container in listed.items():
             observed[attempt] = self._state(attempt, container, told.get(attempt))
-        for attempt in waiting:
-            if attempt not in observed:
-                observed[attempt] = self._waits(attempt, told.get(attempt, Told()))
-        for attempt in names:
-            if attempt not in observed and (state := await self._gone(attempt, told.get(attempt))) is not None:
+        for attempt in (*waiting, *names):
+            if attempt not in observed and (state := await self._without(attempt, told.get(attempt), waiting)):
                 observed[attempt] = state
         known = {*self._ended, *self._started, *self._intake.why}
         self.forget([attempt for attempt in known if attempt not in observed and not self._intake.is_busy(attempt)])
@@ -100,10 +97,6 @@ class View:
         return state
 
     def _waits(self, attempt: str, told: Told) -> AttemptStatus:
-        if attempt in self._ended:
-            return self._ended[attempt]
-        if told.refused:
-            return self._refused(attempt, told)
         stop = states.read_stop(told.stop)
         if stop is None:
             return states.waits(attempt, self._intake.why.get(attempt, "it waits for its turn"))
@@ -111,16 +104,17 @@ class View:
         self._ended[attempt] = state
         return state
 
-    async def _gone(self, attempt: str, told: Told | None) -> AttemptStatus | None:
-        """An attempt whose container is gone: what was written of its end counts, and one that never began waits."""
+    async def _without(self, attempt: str, told: Told | None, waiting: Collection[str]) -> AttemptStatus | None:
+        """An attempt without a container: what was written of its end counts, and one that never began waits."""
         if attempt in self._ended or told is None:
             return self._ended.get(attempt)
-        if self._intake.is_busy(attempt):  # handed over now, or between two containers
-            return self._waits(attempt, told) if attempt in self._intake.why else None
         if told.refused:
             return self._refused(attempt, told)
+        if self._intake.is_busy(attempt):  # handed over now, or about to have a container, the first or another one
+            return self._waits(attempt, told) if attempt in waiting or attempt in self._intake.why else None
         if not told.record.claimed:
-            await self._intake.give_another(attempt)
+            if attempt not in waiting:
+                await self._intake.give_another(attempt)
             return self._waits(attempt, told)
         state = states.ended(attempt, None, None, told)
         if state is not None:
