@@ -305,7 +305,7 @@ async def test_attempt_that_was_laid_out_starts_although_its_empty_checkpoints_w
     await harness.run(first)
     second = harness.script("exit 5", checkpoint_key="again")
 
-    async def create(_body: object) -> None:
+    async def create(_attempt: str, _body: object) -> None:
         raise DriverError("The service is gone.")
 
     with monkeypatch.context() as patched:
