@@ -33,6 +33,28 @@ def test_an_attempt_that_runs_though_nobody_heard_it_was_taken_is_believed(datab
     assert do(database, work) is JobState.RUNNING
 
 
+@pytest.mark.parametrize(
+    ("before", "told", "kept"), [("", "7", "7"), ("7", None, "7"), ("7", "", "7"), ("7", "8", "8")]
+)
+def test_an_end_says_what_the_engine_calls_the_attempt(
+    database: Database, before: str, told: str | None, kept: str
+) -> None:
+    """Also where nobody heard that it was taken, and it was not seen running."""
+
+    def work(connection: Connection) -> str | None:
+        [job_id] = add(connection, new_job())
+        [attempt_id] = place(connection, job_id)
+        attempts.begin_submitting(connection, [attempt_id], NOW, NOW + 1)
+        if before:
+            attempts.submitted(connection, {attempt_id: before}, NOW)
+        attempts.ended(connection, [End(attempt_id, Outcome.SUCCEEDED, 0, native_id=told)], NOW)
+        [row] = attempts.of_job(connection, job_id)
+        native: str | None = row.native_id
+        return native
+
+    assert do(database, work) == kept
+
+
 def test_what_was_asked_to_stop_is_not_handed_over_any_more(database: Database) -> None:
     def work(connection: Connection) -> list[str]:
         ids = add(connection, new_job(), new_job())

@@ -266,7 +266,7 @@ def ended(connection: Connection, ends: Sequence[End], now: int) -> None:
             {"key": end.attempt_id, "state": AttemptState.ENDED, "outcome": end.outcome, "exit_code": end.exit_code,
              "signal": end.signal, "message": end.message[:4000] or None, "native_state": end.native_state,
              "started_at": end.started_at, "ended_at": end.ended_at or now, "max_memory": end.max_memory,
-             "cpu_seconds": end.cpu_seconds, "permanent": end.permanent}
+             "cpu_seconds": end.cpu_seconds, "permanent": end.permanent, "native_id": end.native_id or None}
             for end in ends
         ],
         (AttemptState.PLACED, AttemptState.SUBMITTING, AttemptState.STARTING, AttemptState.RUNNING),
@@ -555,13 +555,20 @@ def _job_ids(connection: Connection, ids: Sequence[str]) -> dict[str, int]:
 
 
 def _update(connection: Connection, rows: Sequence[Mapping[str, Any]], before: Sequence[AttemptState]) -> None:
-    """Write the same columns of many attempts, of each only while it is in a state of `before`."""
+    """Write the same columns of many attempts, of each only while it is in a state of `before`.
+
+    A native id that is None leaves the one that is known.
+    """
     if rows:
         keys = [key for key in rows[0] if key != "key"]
+        values: dict[str, Any] = {key: bindparam(f"new_{key}") for key in keys}
+        if "native_id" in values:
+            known = attempts.c.native_id
+            values["native_id"] = func.coalesce(bindparam("new_native_id", type_=known.type), known)
         statement = (
             update(attempts)
             .where(attempts.c.id == bindparam("key"), or_(*(attempts.c.state == state for state in before)))
-            .values({key: bindparam(f"new_{key}") for key in keys})
+            .values(values)
         )
         connection.execute(statement, [{"key": row["key"], **{f"new_{key}": row[key] for key in keys}} for row in rows])
 
