@@ -36,6 +36,7 @@ _NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.+@=-]{0,62}$"
 _VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]{0,254}$"
 _CONSTRAINT = r"^[A-Za-z0-9_][A-Za-z0-9_./-]{0,62}(!?=[A-Za-z0-9_][A-Za-z0-9_.,/ -]{0,254})?$"
 _SIGNALS = r"^(HUP|INT|QUIT|USR1|USR2|TERM|CONT|ALRM)$"
+_SHA256 = r"^[0-9a-f]{64}$"
 
 
 def _printable(text: str) -> str:
@@ -181,7 +182,7 @@ class InputFile(Document):
     """A file that was uploaded by its content hash and is laid into the working directory before the start."""
 
     path: InsidePath
-    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Annotated[str, StringConstraints(pattern=_SHA256)]
     executable: bool = False
 
 
@@ -415,6 +416,7 @@ _HINTS = {
     _NAME: "Write a name of at most 63 letters, digits and _ . + @ = -, beginning with a letter, digit or _.",
     _VARIABLE: "Write a name of letters, digits and _ that does not begin with a digit.",
     _CONSTRAINT: "Write LABEL, LABEL=VALUE, LABEL=VALUE,VALUE or LABEL!=VALUE.",
+    _SHA256: "Write the SHA-256 of a file that was sent before: 64 digits 0-9a-f. `atoll submit` fills it in itself.",
     _SIGNALS: "Write one of HUP, INT, QUIT, USR1, USR2, TERM, CONT, ALRM.",
 }
 """What would be right, by the pattern that was not met."""
