@@ -26,7 +26,7 @@ class View:
         """When an attempt that was told to stop is to be gone, in seconds since 1970."""
 
     def has_ended(self, attempt: str) -> bool:
-        """Whether its end was read, or will never be another one."""
+        """Whether its end was read, which will never be another one."""
         return attempt in self._ended
 
     def forget(self, attempts: Iterable[str]) -> None:
@@ -46,8 +46,9 @@ class View:
         observed: dict[str, AttemptStatus] = {}
         for attempt, container in listed.items():
             observed[attempt] = self._state(attempt, container, told.get(attempt))
+        noted = frozenset(waiting)
         for attempt in (*waiting, *names):
-            if attempt not in observed and (state := await self._without(attempt, told.get(attempt), waiting)):
+            if attempt not in observed and (state := await self._without(attempt, told.get(attempt), noted)):
                 observed[attempt] = state
         known = {*self._ended, *self._started, *self._intake.why}
         self.forget([attempt for attempt in known if attempt not in observed and not self._intake.is_busy(attempt)])
