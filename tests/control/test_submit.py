@@ -126,19 +126,21 @@ async def test_call_goes_on_while_the_database_is_away_for_a_moment_and_ends_whe
     motion: SlowMotion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [job] = await insert(motion, 50 * MB)
-    usual, tries, ended = attempts.keep_submitting, [], asyncio.Event()
+    usual, tries, ended, third = attempts.keep_submitting, [], asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
 
     def keep(connection: Connection, ids: Sequence[str], deadline: int) -> int:
         tries.append(deadline)
         if len(tries) == 2:
             raise Unavailable("database", "The database is away.")
+        if len(tries) == 3:
+            loop.call_soon_threadsafe(third.set)
         return usual(connection, ids, deadline)
 
     async def hangs(_: Sequence[Launch]) -> list[Answer]:
         try:
             async with asyncio.timeout(20):
-                while len(tries) < 3:  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)
+                await third.wait()
             await motion.database.write(
                 lambda connection: attempts.ask_to_stop(connection, [job], "cancelled", {job: 5}, motion.tools.now())
             )

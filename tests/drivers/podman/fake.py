@@ -74,3 +74,10 @@ async def never(request: web.Request) -> web.StreamResponse:
     """Hangs."""
     await asyncio.Event().wait()
     raise AssertionError
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what only looking again tells."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)

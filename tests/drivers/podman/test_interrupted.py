@@ -19,7 +19,7 @@ from atoll.drivers.podman.container import name_of
 from atoll.drivers.podman.containers import Containers
 from atoll.drivers.podman.remote import read_told
 from tests.contract.podman_harness import PodmanHarness
-from tests.drivers.podman.fake import FakePodman, driver_at, served
+from tests.drivers.podman.fake import FakePodman, driver_at, served, until
 from tests.drivers.podman.launches import INSTANCE, launch
 from tests.support.openssh import OpenSsh, need_openssh
 from tests.support.podman import PodmanService
@@ -94,7 +94,7 @@ async def _withdraw(harness: PodmanHarness) -> None:
     await harness.start()
     try:
         ran, never, again = harness.script("echo ran"), harness.script("echo ran"), harness.script("echo ran")
-        folders = harness.driver._folders  # type: ignore[attr-defined]
+        folders = harness.driver._folders  # type: ignore[attr-defined]  # what the driver asks only in a fault
         await harness.run(ran)
         assert not await folders.withdraw(ran.attempt_id, "Too late.")
         assert (await folders.tell([ran.attempt_id]))[ran.attempt_id].refused == ""
@@ -150,9 +150,7 @@ async def look_until(fake: FakePodman, driver: PodmanDriver, job: Launch, *, ask
             await driver.observe([job.held])
             await asyncio.sleep(0.02)
     status: AttemptStatus = (await driver.observe([job.held])).states[job.attempt_id]
-    async with asyncio.timeout(10):
-        while driver._intake.is_busy():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await until(lambda: not driver._intake.is_busy())
     return status
 
 

@@ -5,7 +5,6 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from aiohttp import web
 from atoll.drivers.base import Answer, DriverError, Refused, StopReason, StopRequest, Submitted, Unknown
 from atoll.drivers.podman import PodmanDriver
 from atoll.drivers.podman.container import name_of
-from tests.drivers.podman.fake import FakePodman, driver_at, never, served
+from tests.drivers.podman.fake import FakePodman, driver_at, never, served, until
 from tests.drivers.podman.launches import launch
 
 
@@ -206,13 +205,6 @@ async def test_thousand_attempts_cost_one_question(tmp_path: Path) -> None:
         observation = await driver.observe([job.held for job in jobs])
         assert len(observation.states) == 1000
         assert fake.asked[before:] == ["GET /v4.0.0/libpod/containers/json"]
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for what only looking again tells."""
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 def test_fake_is_asked_under_the_path_of_version_four() -> None:

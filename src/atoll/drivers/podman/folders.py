@@ -267,16 +267,15 @@ class LocalFolders:
             raise DriverError(f"{attempt} cannot be withdrawn in {self.root}: {error.strerror}.") from error
 
     def _withdraw(self, attempt: str, why: str) -> bool:
-        folder, note = f"{self._attempts}/{attempt}", Path(self._orders, attempt, REFUSED)
-        if not os.path.isdir(folder):  # noqa: PTH112
+        claim, note = Path(self._attempts, attempt, CLAIM), Path(self._orders, attempt, REFUSED)
+        if not claim.parent.is_dir():
             return True
         before = note.exists()
         note.write_text(why[:MOST_WORDS])
         try:
-            os.symlink(".", f"{folder}/{CLAIM}")  # noqa: PTH211
+            claim.symlink_to(".")
         except FileExistsError:
-            claim = os.lstat(f"{folder}/{CLAIM}")
-            if not before or not stat.S_ISLNK(claim.st_mode) or claim.st_uid != os.geteuid():
+            if not before or not claim.is_symlink() or claim.lstat().st_uid != os.geteuid():
                 note.unlink()
                 return False
         return True
@@ -286,13 +285,13 @@ class LocalFolders:
 
         def look() -> dict[str, Told]:
             folders = {attempt: f"{self._attempts}/{attempt}" for attempt in attempts}
-            return {name: self._tell(name, folder) for name, folder in folders.items() if os.path.isdir(folder)}  # noqa: PTH112
+            return {name: self._tell(name, folder) for name, folder in folders.items() if Path(folder).is_dir()}
 
         return await asyncio.to_thread(look)
 
     def _tell(self, attempt: str, folder: str) -> Told:
         orders = f"{self._orders}/{attempt}"
-        refused = _text(f"{orders}/{REFUSED}") if os.path.islink(f"{folder}/{CLAIM}") else ""  # noqa: PTH114
+        refused = _text(f"{orders}/{REFUSED}") if Path(folder, CLAIM).is_symlink() else ""
         return Told(read_record(folder), _text(f"{folder}/{VERDICT}"), _text(f"{orders}/{STOP}"), refused)
 
     async def read_stops(self, attempts: Sequence[str]) -> dict[str, str]:
