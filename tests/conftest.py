@@ -43,6 +43,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="PostgreSQL with fsync on, as in production; otherwise off, to be quick",
     )
     group.addoption("--full-size", action="store_true", help="chaos tests at full size instead of CI's")
+    group.addoption("--seconds", type=float, help="how long faults are made at sites, instead of the size's own time")
+    group.addoption("--faults-at", choices=("slurm", "podman"), help="make faults at sites of this kind only")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

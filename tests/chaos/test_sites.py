@@ -9,7 +9,7 @@ import random
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -23,18 +23,23 @@ from tests.support.openssh import OpenSsh, need_openssh
 from tests.support.platform import RunningPlatform
 from tests.support.podman import IMAGE, PodmanService, PodmanUnavailable
 from tests.support.slurm import SlurmCluster, need_slurm
+from tests.support.trail import Trail, what_happened
 from tests.support.wire import Wire
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(3600)]
 CI_SECONDS, FULL_SECONDS = 180.0, 1800.0
 _BATCH, _MOST_WAITING = 10, 60
 _SETTLE = 300.0
+_TOLD = 10
+"""Most jobs of which a failure tells all."""
 
 
 class Sites:
     """Two Slurm clusters, one of them behind SSH and a wire that can be cut, and a Podman host."""
 
-    def __init__(self, stack: ExitStack) -> None:
+    def __init__(self, stack: ExitStack, only: str | None) -> None:
+        """`only`: the driver to whose sites all jobs go."""
+        self.only = only
         need_slurm()
         need_openssh()
         try:
@@ -51,6 +56,8 @@ class Sites:
         self.ledger = Ledger(self.folder / "ledger")
         self.ledger.path.touch()
         self.ledger.path.chmod(0o666)
+        roots = [self.folder / "containers", *(cluster.folder / "sites" for cluster in (self.near, self.far))]
+        self.trail = stack.enter_context(Trail(roots))
 
     def files(self) -> Iterator[dict[str, Any]]:
         """The site files."""
@@ -76,10 +83,23 @@ class Sites:
         """A job that signs the ledger, at some site."""
         seconds = chance.choice((0, 0.5, 2, 5))
         spec = {**self.ledger.spec(number, seconds), "walltime": "10m"}
-        if number % 3 == 0:
+        if self.only == "podman" or (self.only is None and number % 3 == 0):
             volume = {"name": "ledger", "path": str(self.folder)}
             return {**spec, "constraints": ["driver=podman"], "volumes": [volume]}
         return {**spec, "constraints": ["driver=slurm"]}
+
+    def says(self, attempt: Mapping[str, Any]) -> Iterator[str]:
+        """What the site itself says of an attempt, given its columns."""
+        if attempt["site"] == "boxes":
+            name = f"atoll-{attempt['id']}"
+            for words in (("events", "--stream=false", "--filter", f"container={name}"), ("inspect", name)):
+                with suppress(PodmanUnavailable):
+                    yield from self.containers.podman(*words).splitlines()
+            return
+        cluster = self.near if attempt["site"] == "near" else self.far
+        job = str(attempt["native_id"]).partition("_")[0]
+        said = (cluster.folder / "log" / "slurmctld").read_text(errors="replace").splitlines()
+        yield from (line for line in said if f"JobId={job}" in line)
 
 
 @contextmanager
@@ -105,16 +125,21 @@ class Faults:
 
     def one(self) -> None:
         """Let one of them happen; returns when it is over."""
-        kinds: list[Callable[[], None]] = [
-            partial(self._engine_killed, self._sites.near), partial(self._engine_killed, self._sites.far),
-            partial(self._engine_paused, self._sites.near), partial(self._engine_paused, self._sites.far),
-            self._containers_killed, self._containers_frozen, self._cut, self._platform_killed, self._platform_paused,
-            self._removed_from_slurm, self._removed_from_slurm, self._removed_from_podman,
-        ]  # fmt: skip
+        kinds: list[Callable[[], None]] = [self._platform_killed, self._platform_paused]
+        if self._sites.only != "podman":
+            kinds += [
+                partial(self._engine_killed, self._sites.near), partial(self._engine_killed, self._sites.far),
+                partial(self._engine_paused, self._sites.near), partial(self._engine_paused, self._sites.far),
+                self._cut, self._removed_from_slurm, self._removed_from_slurm,
+            ]  # fmt: skip
+        if self._sites.only != "slurm":
+            kinds += [self._containers_killed, self._containers_frozen, self._removed_from_podman]
+        if self._sites.only == "podman":
+            kinds += 5 * [self._removed_from_podman]  # there is time for many of these
         kind = self._chance.choice(kinds)
         name = getattr(kind, "func", kind).__name__.strip("_")
-        self.done.append(name)
-        print(f"{time.strftime('%H:%M:%S')} {name}", flush=True)
+        self.done.append(f"{time.strftime('%H:%M:%S')} {name}")
+        print(self.done[-1], flush=True)
         kind()
 
     def _while(self) -> None:
@@ -154,19 +179,23 @@ class Faults:
         self._while()
         self._platform.resume()
 
+    def _removes(self, site: str, native: str) -> None:
+        self.removed.add((site, native))
+        self.done[-1] += f" {native}"
+
     def _removed_from_slurm(self) -> None:
         site, cluster = self._chance.choice((("near", self._sites.near), ("far", self._sites.far)))
         natives = cluster.run("squeue", "--noheader", "--array", "--format=%i", check=False).split()
         if natives:
             native = self._chance.choice(natives)
-            self.removed.add((site, native))
+            self._removes(site, native)
             cluster.run("scancel", native, check=False)
 
     def _removed_from_podman(self) -> None:
         names = self._sites.containers.podman("ps", "--format", "{{.Names}}").split()
         if names:
             name = self._chance.choice(names)
-            self.removed.add(("boxes", name))
+            self._removes("boxes", name)
             with suppress(PodmanUnavailable):  # Podman may be at its end just now, and refuses
                 self._sites.containers.podman("rm", "--force", "--time", "0", name)
 
@@ -177,9 +206,10 @@ def test_every_job_is_accounted_for_whatever_happens_to_its_site(
     seed = random.randrange(2**32)
     chance = random.Random(seed)
     seconds = FULL_SECONDS if request.config.getoption("--full-size") else CI_SECONDS
+    seconds = request.config.getoption("--seconds") or seconds
     print(f"seed {seed}")
     with ExitStack() as stack:
-        sites = Sites(stack)
+        sites = Sites(stack, request.config.getoption("--faults-at"))
         platform = stack.enter_context(RunningPlatform(tmp_path / "data"))
         platform.command("site", "drain", "local")
         for file in sites.files():
@@ -199,22 +229,37 @@ def test_every_job_is_accounted_for_whatever_happens_to_its_site(
             time.sleep(chance.expovariate(1 / 1.5))  # time between two faults
             faults.one()
         jobs = _settled(platform, numbers)
-        counts = sites.ledger.counts()
         removed = {job for job in numbers if _was_removed(platform, job, faults.removed)}
-    twice = {number: count for number, count in counts.items() if count > 1}
-    assert not twice, f"these ran twice: {twice}\n{platform.tail()}"
-    for job_id, number in numbers.items():
-        job, code = jobs[job_id], Ledger.exit_code(number)
-        if job_id in removed:
-            assert job["state"] in ENDED, job
-            assert job["state"] != "succeeded" or counts[number] == 1, f"{job} succeeded without having run"
-            continue
-        expected = ("failed" if code else "succeeded", code)
-        assert (job["state"], job["exit_code"]) == expected, f"{job} should be {expected}\n{platform.tail()}"
-        assert counts[number] == 1, f"{job} signed {counts[number]} times"
+        counts = sites.ledger.counts()
+        wrong = {
+            job: why
+            for job, number in numbers.items()
+            if (why := _wrong(jobs[job], number, counts[number], removed=job in removed))
+        }
+        told = [
+            f"{why}; removed by hand: {job in removed}; signed: {sites.ledger.signatures(numbers[job])}\n"
+            f"{what_happened(platform.data, job, sites.trail, sites.says)}"
+            for job, why in list(wrong.items())[:_TOLD]
+        ]
+    lines = "\n\n".join([*told, *faults.done, f"{platform.log} has the whole log, whose end is:", platform.tail()])
+    assert not wrong, f"{len(wrong)} of {len(numbers)} jobs are wrong\n{lines}"
     print(f"{len(numbers)} jobs, {len(removed)} removed by hand, {len(faults.done)} faults")
     assert len(numbers) >= 3 * _BATCH
-    assert len(set(faults.done)) >= 5, "too few kinds of faults for this to prove anything"
+    kinds = {fault.split()[1] for fault in faults.done}
+    assert len(kinds) >= (5 if sites.only is None else 3), "too few kinds of faults for this to prove anything"
+
+
+def _wrong(job: dict[str, Any], number: int, count: int, *, removed: bool) -> str:
+    """What is wrong with a job that has ended and signed so often; empty where it is as it should be."""
+    code = Ledger.exit_code(number)
+    if count > 1:
+        return f"{job} ran {count} times"
+    if removed:
+        return f"{job} succeeded without having run" if job["state"] == "succeeded" and count == 0 else ""
+    expected = ("failed" if code else "succeeded", code)
+    if (job["state"], job["exit_code"]) != expected:
+        return f"{job} should be {expected}"
+    return "" if count == 1 else f"{job} did not sign"
 
 
 def _was_removed(platform: RunningPlatform, job: int, removed: set[tuple[str, str]]) -> bool:

@@ -16,13 +16,14 @@ ENDED = {"succeeded", "failed", "cancelled"}
 
 @dataclass(frozen=True)
 class Ledger:
-    """A file to which each job appends one line: its number."""
+    """A file to which each job appends one line: its number, which attempt this is, the time and a process id."""
 
     path: Path
 
     def spec(self, number: int, seconds: float = 0.0) -> dict[str, Any]:
         """A job that signs, sleeps, and ends with an exit code that follows from its number."""
-        script = f"echo {number} >> {self.path}; sleep {seconds}; exit {self.exit_code(number)}"
+        sign = f'echo {number} "$ATOLL_ATTEMPT" "$(date +%T.%N)" $$ >> {self.path}'
+        script = f"{sign}; sleep {seconds}; exit {self.exit_code(number)}"
         return {"name": f"n{number}", "command": ["/bin/sh", "-c", script], "cpu": "20m", "memory": "16M"}
 
     @staticmethod
@@ -32,9 +33,14 @@ class Ledger:
 
     def counts(self) -> Counter[int]:
         """How often each job signed."""
-        if not self.path.exists():
-            return Counter()
-        return Counter(int(line) for line in self.path.read_text().split())
+        return Counter(int(line.split()[0]) for line in self._lines())
+
+    def signatures(self, number: int) -> list[str]:
+        """The lines of one job."""
+        return [line for line in self._lines() if line.split()[0] == str(number)]
+
+    def _lines(self) -> list[str]:
+        return self.path.read_text().splitlines() if self.path.exists() else []
 
 
 def submit_surely(send: Callable[[], httpx2.Response], seconds: float = 120.0) -> httpx2.Response:
