@@ -14,7 +14,7 @@ from aiohttp import web
 
 from atoll.core.states import Outcome
 from atoll.drivers.base import AttemptStatus, DriverError, Launch, Phase, Refused, Submitted, Unknown
-from atoll.drivers.podman import PodmanDriver
+from atoll.drivers.podman import PodmanDriver, view
 from atoll.drivers.podman.container import name_of
 from atoll.drivers.podman.containers import Containers
 from atoll.drivers.podman.remote import read_told
@@ -126,9 +126,9 @@ async def _withdraw(harness: PodmanHarness) -> None:
 # -- what Podman answers when it does not know what it did before -----------------------------------------------------
 
 
-def listed(job: Launch, state: str) -> bytes:
+def listed(job: Launch, state: str, **more: Any) -> bytes:
     found = {"Id": "a", "Names": [name_of(job.attempt_id)], "Labels": {"atoll.instance": INSTANCE}, "State": state}
-    return json.dumps([found]).encode()
+    return json.dumps([found | more]).encode()
 
 
 async def made_and_not_started(fake: FakePodman, driver: PodmanDriver) -> Launch:
@@ -152,6 +152,62 @@ async def look_until(fake: FakePodman, driver: PodmanDriver, job: Launch, *, ask
     status: AttemptStatus = (await driver.observe([job.held])).states[job.attempt_id]
     await until(lambda: not driver._intake.is_busy())
     return status
+
+
+def begins(folder: Path, job: Launch) -> None:
+    """What the wrapper does when it begins."""
+    (folder / "site" / "attempts" / job.attempt_id / "claim").mkdir()
+    (folder / "site" / "attempts" / job.attempt_id / "start").write_text("12 12\n")
+
+
+async def test_attempt_that_began_and_whose_container_is_gone_gets_no_other_when_it_is_handed_over_again(
+    tmp_path: Path,
+) -> None:
+    async with served(tmp_path) as (fake, driver):
+        job = await made_and_not_started(fake, driver)
+        begins(tmp_path, job)
+        before = len(fake.asked)
+        (answer,) = await driver.submit([job])
+        assert isinstance(answer, Submitted)
+        assert not any(asked.startswith("POST") for asked in fake.asked[before:])
+        assert job.attempt_id not in (await driver.observe([job.held])).states, "it is lost"
+
+
+async def test_end_of_a_container_that_came_after_the_attempt_had_begun_is_not_the_attempts(tmp_path: Path) -> None:
+    async with served(tmp_path) as (fake, driver):
+        job = await made_and_not_started(fake, driver)
+        begins(tmp_path, job)
+        fake.routes["/containers/json"] = listed(job, "exited", Created="2126-11-23T13:37:43.580718596Z")
+        assert job.attempt_id not in (await driver.observe([job.held])).states, "it is lost"
+
+
+async def test_container_that_is_seen_while_it_is_removed_is_not_a_failure_of_the_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with served(tmp_path) as (fake, driver):
+        job = await made_and_not_started(fake, driver)
+        begins(tmp_path, job)
+        fake.routes["/containers/json"] = listed(job, "exited", ExitCode=137)
+        for _ in range(2):
+            assert (await driver.observe([job.held])).states[job.attempt_id].phase is Phase.RUNNING
+        fake.routes["/containers/json"] = b"[]"
+        assert job.attempt_id not in (await driver.observe([job.held])).states, "it is lost"
+        fake.routes["/containers/json"] = listed(job, "exited", ExitCode=137)
+        await driver.observe([job.held])
+        monkeypatch.setattr(view, "_REMOVED_WITHIN", 0.0)
+        assert (await driver.observe([job.held])).states[job.attempt_id].outcome is Outcome.NODE_FAILED
+
+
+async def test_attempt_whose_container_is_removed_is_lost_whenever_that_is_looked_at(harness: PodmanHarness) -> None:
+    for _ in range(8):
+        job = harness.script("echo up; sleep 60")
+        await harness.submit(job)
+        await harness.wait_for_output(job, b"up")
+        removal = asyncio.create_task(harness.podman("rm", "--force", "--time", "0", name_of(job.attempt_id)))
+        while job.attempt_id in (states := (await harness.driver.observe([job.held])).states):
+            assert states[job.attempt_id].phase is Phase.RUNNING
+        await removal
+        await harness.driver.forget([job.held])
 
 
 @pytest.mark.parametrize("refusal", [EXISTS, NO_START])

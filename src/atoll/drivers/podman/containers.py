@@ -81,7 +81,8 @@ class Containers:
             try:
                 inspected: Inspected = await self._engine.ask_as(INSPECTED, f"/containers/{container}/json")
             except Complaint as complaint:
-                if complaint.status == 404:
+                # it is no 404 where the container goes while Podman reads of it
+                if complaint.status == 404 or "no such container" in str(complaint):
                     return None
                 raise DriverError(f"Podman does not tell of a container: {complaint}.") from None
             return inspected

@@ -110,9 +110,10 @@ class PodmanDriver:
         as_of = system_clock()
         await self._host.prepare()
         waiting = await self._intake.waiting()  # first: what gets its container meanwhile is in the list
+        asked_at = time.monotonic()
         listed = await self._containers.find()
         ours = [each for each in held if self._is_ours(each)]
-        observed = await self._view.observe(listed, waiting, ours)
+        observed = await self._view.observe(listed, waiting, ours, asked_at)
         made = [name for name, each in listed.items() if each.state in states.BEGINNING and _begins(observed[name])]
         waits = [each for each in waiting if each not in observed or _begins(observed[each])]
         self._intake.go_on(made, waits)

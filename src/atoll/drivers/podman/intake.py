@@ -150,6 +150,11 @@ class Intake:
         taken = Submitted(attempt, name_of(attempt))
         if not fresh:
             told = (await self._folders.tell([attempt])).get(attempt, Told())
+            if told.record.claimed and not told.refused:
+                # it has begun: where its container is gone it is lost, and another one would find nothing to run
+                self.why.pop(attempt, None)
+                await self._folders.wait_no_more(attempt)
+                return taken
             if told.refused or told.stop:
                 await self._folders.wait(attempt)  # it ends without ever having had a container
                 return taken

@@ -39,6 +39,7 @@ class Listed(msgspec.Struct, frozen=True):
     exit_code: int = msgspec.field(name="ExitCode", default=0)
     exited_at: int = msgspec.field(name="ExitedAt", default=0)
     started_at: int = msgspec.field(name="StartedAt", default=0)
+    created: str | int = msgspec.field(name="Created", default="")
 
     @property
     def ended(self) -> bool:
@@ -116,6 +117,17 @@ def read_time(text: str) -> datetime | None:
         return None
     zone = "+00:00" if match[3] == "Z" else match[3]
     return datetime.fromisoformat(f"{match[1]}{(match[2] or '.0')[:7].ljust(7, '0')}{zone}").astimezone(UTC)
+
+
+def came_too_late(container: Listed, told: Told) -> bool:
+    """Whether a container ended at once as the attempt had begun in another one: its end is not the attempt's.
+
+    The other one is gone, or it would have kept the name. Both times are the host's.
+    """
+    record, made = told.record, read_time(str(container.created))
+    if not container.ended or record.ended or record.started_at is None or made is None:
+        return False
+    return made.timestamp() > record.started_at
 
 
 def alive(attempt: str, container: Listed, told: Told | None) -> AttemptStatus:

@@ -1,6 +1,7 @@
 """What the driver knows of its attempts between two observations: a cache, which a new driver does without."""
 
 import asyncio
+import time
 from collections.abc import Collection, Iterable, Sequence
 
 from atoll.core.states import Outcome
@@ -12,6 +13,9 @@ from atoll.drivers.podman.folders import Folders, Told
 from atoll.drivers.podman.intake import Intake
 from atoll.drivers.podman.states import Inspected, Listed
 
+_REMOVED_WITHIN = 10.0
+"""Seconds that Podman may take from the kill of a container's processes to its removal, which is one command."""
+
 
 class View:
     """Makes states of attempts of what Podman lists and the folders say; reads each start and end once."""
@@ -22,6 +26,8 @@ class View:
         self._intake = intake
         self._ended: dict[str, AttemptStatus] = {}
         self._started: dict[str, AttemptStatus] = {}
+        self._broken: dict[str, float] = {}
+        """Attempts whose container was ended from outside, as it seems, and since when, by the monotonic clock."""
         self.deadlines: dict[str, float] = {}
         """When an attempt that was told to stop is to be gone, in seconds since 1970."""
 
@@ -32,17 +38,25 @@ class View:
     def forget(self, attempts: Iterable[str]) -> None:
         """Forget what was known of attempts."""
         for attempt in attempts:
-            for known in (self._ended, self._started, self.deadlines):
+            for known in (self._ended, self._started, self._broken, self.deadlines):
                 known.pop(attempt, None)
             self._intake.forget(attempt)
 
     async def observe(
-        self, listed: dict[str, Listed], waiting: Sequence[str], held: Iterable[Held]
+        self, listed: dict[str, Listed], waiting: Sequence[str], held: Iterable[Held], asked_at: float
     ) -> dict[str, AttemptStatus]:
-        """The states of all attempts. Raises DriverError."""
+        """The states of all attempts; `listed` was asked for at `asked_at`, by the monotonic clock.
+
+        Raises DriverError.
+        """
         names = [each.attempt_id for each in held]
         told = await self._folders.tell(self._news(listed, waiting, names))
-        await self._read_ends(listed, told)
+        listed = {
+            name: each
+            for name, each in listed.items()
+            if name in self._ended or not states.came_too_late(each, told.get(name, Told()))
+        }
+        await self._read_ends(listed, told, asked_at)
         observed: dict[str, AttemptStatus] = {}
         for attempt, container in listed.items():
             observed[attempt] = self._state(attempt, container, told.get(attempt))
@@ -50,7 +64,7 @@ class View:
         for attempt in (*waiting, *names):
             if attempt not in observed and (state := await self._without(attempt, told.get(attempt), noted)):
                 observed[attempt] = state
-        known = {*self._ended, *self._started, *self._intake.why}
+        known = {*self._ended, *self._started, *self._broken, *self._intake.why}
         self.forget([attempt for attempt in known if attempt not in observed and not self._intake.is_busy(attempt)])
         return observed
 
@@ -62,7 +76,7 @@ class View:
                 news.append(attempt)
         return news + [name for name in {*waiting, *held} if name not in listed and name not in self._ended]
 
-    async def _read_ends(self, listed: dict[str, Listed], told: dict[str, Told]) -> None:
+    async def _read_ends(self, listed: dict[str, Listed], told: dict[str, Told], asked_at: float) -> None:
         ends = [name for name, each in listed.items() if name not in self._ended and _is_over(each, told.get(name))]
         read = await asyncio.gather(*(self._read_end(listed[name], told.get(name, Told())) for name in ends))
         for attempt, inspected in zip(ends, read, strict=True):
@@ -74,9 +88,20 @@ class View:
             else:
                 ended = states.ended(attempt, listed[attempt], inspected, found)
                 assert ended is not None  # it has a container
+                if found.record.claimed and ended.outcome is Outcome.NODE_FAILED and not self._stays(attempt, asked_at):
+                    continue
                 state = ended
             self._ended[attempt] = state
             self._started.pop(attempt, None)
+
+    def _stays(self, attempt: str, asked_at: float) -> bool:
+        """Whether a container that was ended from outside is there so long after that nobody is removing it.
+
+        Podman removes what runs by killing it first. Where an observation fell into that moment, an attempt that is
+        lost would count as one that its node broke, and run again.
+        """
+        since = self._broken.setdefault(attempt, time.monotonic())
+        return asked_at - since >= _REMOVED_WITHIN
 
     async def _read_end(self, container: Listed, told: Told) -> Inspected | None:
         """What inspect adds, where the wrapper came to no end."""
