@@ -73,8 +73,10 @@ each attempt that was laid out before (`-` for what nobody wrote down), and then
 AGAIN = r"""
 cd -- "$1/attempts" || exit 74
 while read -r id; do
-    [ ! -d "$id/claim" ] || continue
-    # out of the way at once: a job that lands after all finds nothing to run
+    # a job that lands after all finds it claimed; a look alone would leave it time to begin after that
+    ln -sT . "$id/claim" 2>/dev/null
+    [ -h "$id/claim" ] || continue
+    rm -f -- "$id/launch" # before the claim, which might go first otherwise
     mv -- "$id" "../incoming/$id.$$" && rm -rf -- "../incoming/$id.$$"
 done
 """

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 
 from atoll.core.spec import JobClass
 from atoll.drivers.base import DriverError, DriverSetup
-from atoll.drivers.shell import LocalShell, Ran, Shell, SshShell
+from atoll.drivers.shell import LocalShell, Ran, Shell, SshShell, Unfinished
 from atoll.drivers.slurm import scripts
 from atoll.drivers.slurm.accounting import MOST, question, read_records
 from atoll.drivers.slurm.config import SlurmConfig
@@ -23,6 +23,8 @@ _LATE = 30.0
 """Seconds more, in which the next description is on its way."""
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 _MOST_ANSWER = 1 << 30
+_BY_SIGNAL = 128
+"""What a shell adds to a signal's number to make a code of it."""
 _MOST_EXCLUDED = 1000
 """Nodes with GPUs that jobs without are kept from; of more, the list would be too long for Slurm."""
 _THREAD = 256 << 10
@@ -61,10 +63,15 @@ class SlurmSite:
         self, account: str | None, text: str, *arguments: str, stdin: bytes | AsyncIterable[bytes] = b"",
         sink: Callable[[bytes], Awaitable[None]] | None = None, seconds: float = 60.0, allowed: tuple[int, ...] = (),
     ) -> Ran:  # fmt: skip
-        """Run one of our scripts. Raises DriverError where it ends with a code other than 0 and those allowed."""
+        """Run one of our scripts.
+
+        Raises DriverError where it ends with a code other than 0 and those allowed, Unfinished where a signal ends it.
+        """
         ran = await self.shell.run(
             account, ["/bin/sh", "-c", text, "atoll", *arguments], stdin=stdin, sink=sink, seconds=seconds
         )
+        if ran.code > _BY_SIGNAL:
+            raise Unfinished(f"At the site the command was ended by signal {ran.code - _BY_SIGNAL}.")
         if ran.code != 0 and ran.code not in allowed:
             raise DriverError(f"At the site: {plain(ran.error.decode('utf-8', 'replace'))} (exit code {ran.code}).")
         return ran
