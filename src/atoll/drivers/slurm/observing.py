@@ -47,6 +47,8 @@ class Observer:
         """Arrays of ours of which Slurm knows some task."""
         self._holding: frozenset[str] = frozenset()
         """Native ids that control holds."""
+        self._submissions: dict[str, dict[str, SlurmJob]] = {}
+        """Slurm's jobs of each attempt by native id, of the last listing."""
         self._listed_at: float | None = None
         """When the last listing that was read was begun, by the monotonic clock."""
         self.live: dict[str, AttemptStatus] = {}
@@ -96,7 +98,13 @@ class Observer:
             if found is None:
                 continue
             for status, job in asked:
-                end = self._end(status, job, found.get(status.attempt_id))
+                one = found.get(status.attempt_id)
+                if (other := self._other_that_runs(status, job, one)) is not None:
+                    status, job = other
+                    if not job.over and not job.begun_anew:
+                        states[status.attempt_id] = _live(status, job)
+                        continue
+                end = self._end(status, job, one)
                 if end is not None:
                     states[status.attempt_id] = self._ended[status.attempt_id] = end
                 elif job is not None and not job.over:
@@ -157,6 +165,23 @@ class Observer:
             return taken_out_status(status)
         return ended_status(status.attempt_id, job, found, status)
 
+    def _other_that_runs(
+        self, status: AttemptStatus, job: SlurmJob | None, found: SiteRecord | None
+    ) -> tuple[AttemptStatus, SlurmJob] | None:
+        """Another job of an attempt than the one that ended: the one that began it, or that may still do so.
+
+        There are two where an sbatch outlived a platform, and the next one submitted the attempt again meanwhile.
+        """
+        others = self._submissions.get(status.attempt_id, {})
+        if job is None or found is None or len(others) < 2:
+            return None
+        native = found.record.native_id
+        if found.record.started_at is None and not found.recalled and found.stop is None:
+            native = next((name for name, each in others.items() if not each.over), "")
+        if native not in others or native == status.native_id:
+            return None
+        return replace(status, native_id=native), others[native]
+
     def _was_taken_out(self, native: str, found: SiteRecord) -> bool:
         """Whether somebody cancelled a task that waited: Slurm keeps no record of it, only of its neighbours."""
         array, _, task = native.partition("_")
@@ -176,6 +201,7 @@ class Observer:
         self._gone.intersection_update({native for job in ours for _, native in job.natives()})
         await self._learn_lists(ours, by_native)
         seen: dict[str, tuple[AttemptStatus, SlurmJob | None]] = {}
+        self._submissions = {}
         for job in ours:
             batch = self._batch_of(job)
             for index, native in job.natives():
@@ -184,6 +210,7 @@ class Observer:
                     continue
                 who = by_id.get(attempt_id)
                 account = who.account if who is not None else self._account_of(job)
+                self._submissions.setdefault(attempt_id, {})[native] = job
                 if attempt_id in seen and not self._is_better(job, native, who, seen[attempt_id][1]):
                     continue
                 seen[attempt_id] = AttemptStatus(attempt_id, Phase.STARTING, native, account=account), job

@@ -1,0 +1,60 @@
+"""What an observation makes of what Slurm and the folders say, without any Slurm."""
+
+from pathlib import Path
+
+import pytest
+
+from atoll.core.states import Outcome
+from atoll.drivers.base import AttemptStatus, DriverSetup, Held, Phase
+from atoll.drivers.shell import LocalShell
+from atoll.drivers.slurm.config import read_config
+from atoll.drivers.slurm.jobs import SlurmJob
+from atoll.drivers.slurm.observing import Observer
+from atoll.drivers.slurm.records import SiteRecord
+from atoll.drivers.slurm.site import SlurmSite
+from atoll.drivers.wrapper import Record
+from tests.drivers.slurm.test_ends import job
+
+ID = "abcde-0123456789abcdef"
+RUNS = SiteRecord(Record(claimed=True, started_at=100.5, pid=5, native_id="1"))
+
+
+async def seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: list[SlurmJob], found: SiteRecord
+) -> AttemptStatus:
+    """What is told of an attempt that was submitted as job 1, and then as job 2."""
+    site = SlurmSite(DriverSetup("slurm", "abcde", tmp_path, {}, "ann"), read_config({}), LocalShell())
+
+    async def listed() -> list[SlurmJob]:
+        return jobs
+
+    async def records(*_: object) -> dict[str, SiteRecord]:
+        return {ID: found}
+
+    observer = Observer(site)
+    monkeypatch.setattr(site, "jobs", listed)
+    monkeypatch.setattr(observer, "records", records)
+    return (await observer.observe([Held(ID, "2", None)])).states[ID]
+
+
+@pytest.mark.parametrize(
+    ("first", "found", "phase", "outcome"),
+    [
+        ("RUNNING", RUNS, Phase.RUNNING, None),
+        ("PENDING", SiteRecord(), Phase.STARTING, None),  # it may still begin
+        ("RUNNING", SiteRecord(Record(claimed=True)), Phase.RUNNING, None),  # it is about to write that it began
+        ("PENDING", SiteRecord(stop="evicted"), Phase.ENDED, Outcome.EVICTED),  # it finds that it is to stop
+        ("NODE_FAIL", RUNS, Phase.ENDED, Outcome.NODE_FAILED),
+        ("FAILED", SiteRecord(), Phase.ENDED, Outcome.NODE_FAILED),  # neither began
+    ],
+)
+async def test_attempt_that_was_submitted_twice_ends_with_the_job_that_ran_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str, found: SiteRecord, phase: Phase,
+    outcome: Outcome | None,
+) -> None:  # fmt: skip
+    name = f"atoll-{ID}"
+    both = [job(first, job_id=1, name=name), job("COMPLETED", job_id=2, name=name)]
+    status = await seen(tmp_path, monkeypatch, both, found)
+    assert (status.phase, status.outcome) == (phase, outcome)
+    if phase is not Phase.ENDED or found is RUNS:
+        assert status.native_id == "1"
