@@ -66,6 +66,18 @@ class Tree:
         number = self.index.get(name)
         return number is not None and bool(self.leaves[number])
 
+    def children(self, number: int) -> Sequence[int]:
+        """The numbers of the nodes right below one."""
+        return self._children.get(number, ())
+
+    @cached_property
+    def _children(self) -> dict[int, list[int]]:
+        children: dict[int, list[int]] = {}
+        for number, parent in enumerate(self.parents):
+            if number:
+                children.setdefault(parent, []).append(number)
+        return children
+
     def path(self, name: str) -> tuple[str, ...]:
         """The names from a node up to the root. Raises KeyError."""
         number = self.index[name]
@@ -209,6 +221,11 @@ class Quotas:
         number = self.tree.index[project]
         over: Amounts = np.maximum(0, self.usage[number] - self.tree.subtree[number])
         return over
+
+    def is_over(self, project: str) -> bool:
+        """Whether a node has borrowed anything. Raises KeyError."""
+        number = self.tree.index[project]
+        return bool((self.usage[number] > self.tree.subtree[number]).any())
 
     def borrowed(self) -> Amounts:
         """What every node uses beyond its own quota."""
