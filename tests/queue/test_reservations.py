@@ -95,8 +95,8 @@ async def test_flavors_say_what_there_is_and_what_quotas_give_out(served: Served
         [flavor] = (await root.get("/api/v1/flavors")).json()["items"]
         assert (await root.get("/api/v1/flavors/cpu")).json() == flavor
         assert (await root.get("/api/v1/flavors/gpu")).status_code == 404
-    assert (flavor["nodes"], flavor["total"]) == (2, {"cpu": 12000, "memory": 32 * GIB, "gpu": 0})
-    assert flavor["quota"] == {"cpu": 3000}
+    assert (flavor["nodes"], flavor["total"]) == (2, {"cpu": "12", "memory": 32 * GIB, "gpu": "0"})
+    assert flavor["quota"] == {"cpu": "3", "memory": None, "gpu": None}
     assert [site["site"] for site in flavor["sites"]] == ["here", "there"]
 
 

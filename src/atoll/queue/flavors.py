@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from atoll.core.clock import to_micros
 from atoll.core.errors import Invalid, NotFound
-from atoll.core.resources import Resources
+from atoll.core.resources import Resources, format_milli
 from atoll.core.site import Site
 from atoll.core.spec import suggestion
 from atoll.faces.http.times import moment
@@ -22,7 +22,12 @@ Document = dict[str, Any]
 
 
 def _amounts(resources: Resources) -> Document:
-    return {"cpu": resources.cpu, "memory": resources.memory, "gpu": resources.gpu}
+    """Resources as specifications write them."""
+    return {resource: _written(resource, getattr(resources, resource)) for resource in RESOURCES}
+
+
+def _written(resource: str, value: int) -> int | str:
+    return value if resource == "memory" else format_milli(value)
 
 
 def listed(connection: Connection) -> list[Document]:
@@ -34,23 +39,29 @@ def listed(connection: Connection) -> list[Document]:
     names = {flavor.name for site in found if site.report for flavor in site.report.flavors}
     documents = []
     for name in sorted(names | set(tree.governed if tree else ())):
-        here: list[Document] = [
-            {"site": site.name, "nodes": flavor.nodes, "total": _amounts(flavor.total)}
+        here = [
+            (site.name, flavor)
             for site in found if site.report for flavor in site.report.flavors if flavor.name == name
         ]  # fmt: skip
-        ours = sum((taken.resources for (_, flavor), taken in used.items() if flavor == name), Resources())
+        ours = (taken.resources for (_, flavor), taken in used.items() if flavor == name)
         documents.append({
-            "name": name, "nodes": sum(item["nodes"] for item in here), "used": _amounts(ours), "sites": here,
-            "total": {what: sum(item["total"][what] for item in here) for what in RESOURCES},
-            "quota": _quota(tree, name),
+            "name": name, "nodes": sum(flavor.nodes for _, flavor in here), "used": _amounts(sum(ours, Resources())),
+            "total": _amounts(sum((flavor.total for _, flavor in here), Resources())), "quota": _quota(tree, name),
+            "sites": [
+                {"site": site, "nodes": flavor.nodes, "total": _amounts(flavor.total)} for site, flavor in here
+            ],
         })  # fmt: skip
     return documents
 
 
-def _quota(tree: Tree | None, flavor: str) -> Document | None:
-    if tree is None or flavor not in tree.governed:
-        return None
-    return {resource: int(tree.subtree[0, column]) for resource, column in tree.governed[flavor]}
+def _quota(tree: Tree | None, flavor: str) -> Document:
+    governed = dict(tree.governed.get(flavor, ())) if tree is not None else {}
+    return {
+        resource: _written(resource, int(tree.subtree[0, governed[resource]]))
+        if tree and resource in governed
+        else None
+        for resource in RESOURCES
+    }
 
 
 # ---- reservations

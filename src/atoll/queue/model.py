@@ -1,6 +1,7 @@
 """What the API says of projects, quotas, flavors, reservations and the queue.
 
 Amounts of quotas are integers in base units: milli-CPU, bytes of memory, milli-GPU; what is available may be negative.
+Those of flavors and reservations are as everywhere: memory in bytes, the others as specifications write them.
 """
 
 from typing import Annotated, Any, Literal
@@ -96,11 +97,19 @@ class PeopleChange(BaseModel):
 
 
 class FlavorAmount(BaseModel):
-    """An amount of each resource, in base units."""
+    """An amount of each resource, as specifications write them."""
 
-    cpu: int
+    cpu: str
     memory: int
-    gpu: int
+    gpu: str
+
+
+class FlavorQuota(BaseModel):
+    """What the project tree gives out of a flavor; null: it does not govern that resource."""
+
+    cpu: str | None
+    memory: int | None
+    gpu: str | None
 
 
 class FlavorSite(BaseModel):
@@ -112,13 +121,13 @@ class FlavorSite(BaseModel):
 
 
 class FlavorSummary(BaseModel):
-    """A kind of hardware at all sites together. `quota`: what the tree gives out; null: it governs none of it."""
+    """A kind of hardware at all sites together."""
 
     name: str
     nodes: int
     total: FlavorAmount
     used: FlavorAmount
-    quota: dict[Resource, int] | None
+    quota: FlavorQuota
     sites: list[FlavorSite]
 
 
@@ -166,9 +175,9 @@ class Reservation(BaseModel):
     flavor: str
     site: str | None
     nodes: int
-    cpu: int
+    cpu: str
     memory: int
-    gpu: int
+    gpu: str
     project: str | None
     people: list[str]
     starts_at: str
