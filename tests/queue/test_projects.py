@@ -60,7 +60,7 @@ async def test_an_applied_tree_is_told_as_it_is(served: Served) -> None:
     assert quota(chemistry, "memory")["nominal"] == 8 * GIB
     assert quota(physics)["available"] == 8000
     assert (astro["takes_jobs"], physics["takes_jobs"], astro["member"]) == (True, False, True)
-    assert astro["quotas"] == []
+    assert (quota(astro)["quota"], quota(astro)["available"]) == (0, 8000), "what it may borrow is told, too"
     [event] = await served.database.read(lambda connection: events.after(connection, 0, kinds=["tree"]))
     assert event.data["count"] == 4
 
@@ -168,7 +168,7 @@ async def test_usage_says_who_borrows_and_who_lends(served: Served) -> None:
     await served.add_site()
     await put(served, INSTITUTE)
     await fill(served, 5, 2)
-    items = {item["name"]: quota(item) for item in (await get(served))["items"] if item["quotas"]}
+    items = {item["name"]: quota(item) for item in (await get(served))["items"]}
     assert (items["astro"]["usage"], items["astro"]["borrowed"], items["astro"]["available"]) == (7000, 7000, 1000)
     assert (items["physics"]["usage"], items["physics"]["borrowed"]) == (7000, 3000)
     assert (items["chemistry"]["lent"], items["chemistry"]["available"]) == (1000, 1000)

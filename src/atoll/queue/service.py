@@ -57,7 +57,7 @@ def _documents(quotas: Quotas, numbers: Sequence[int] | range, who: Principal) -
     for number in numbers:
         node = tree.nodes[number]
         named = {tree.column[column] for column in node.quotas}
-        shown = named.union(np.flatnonzero(tree.subtree[number] | quotas.usage[number]).tolist())
+        shown = named.union(np.flatnonzero(tree.subtree[number] | quotas.usage[number] | room[number]).tolist())
         documents.append(_document(node, bool(tree.leaves[number]), who) | {
             "quotas": [
                 _quota(quotas, number, column)
