@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
+import pty
+import subprocess
+import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from atoll.client.asynchronous import AsyncClient
 from atoll.core.errors import Conflict, Denied, Invalid, NotFound
 from tests.cli.conftest import Atoll
+from tests.support.platform import RunningPlatform
 
 pytestmark = pytest.mark.timeout(120)
 ME = getpass.getuser()
@@ -43,7 +50,7 @@ def tree(there: Atoll, tmp_path: Path, flavor: str) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _no_tree_afterwards(there: Atoll, platform: Any) -> Any:
+def _no_tree_afterwards(there: Atoll) -> Any:
     yield
     there("project", "apply", "--yes", "-", stdin="projects: {}")
 
@@ -68,6 +75,25 @@ def test_a_plan_shows_line_by_line_what_apply_then_does(there: Atoll, tmp_path: 
         "~ physics weight: 2 -> 1",
         f"~ physics {flavor} memory: 4Gi -> 8Gi",
     ]
+
+
+@pytest.mark.parametrize(("answer", "code", "names"), [("n", 1, []), ("y", 0, ["institute"])])
+def test_on_a_terminal_apply_shows_the_plan_and_asks(
+    there: Atoll, platform: RunningPlatform, tmp_path: Path, answer: str, code: int, names: list[str]
+) -> None:
+    file = tmp_path / "tree.yaml"
+    file.write_text("projects: {institute: }")
+    ours, theirs = pty.openpty()
+    with open(ours, "wb", buffering=0) as keyboard:  # noqa: PTH123 - a descriptor
+        keyboard.write(f"{answer}\n".encode())
+        done = subprocess.run(
+            [sys.executable, "-m", "atoll", "project", "apply", str(file)], stdin=theirs, stderr=theirs,
+            stdout=subprocess.PIPE, text=True, env=platform.environment(), check=False, timeout=60,
+        )  # fmt: skip
+        os.close(theirs)
+    assert done.stdout.startswith("+ institute: the root\n")
+    assert done.returncode == code
+    assert there("project", "list", "-o", "name").out.split() == names
 
 
 def test_the_export_can_be_applied_again(there: Atoll, tree: Path) -> None:
@@ -161,3 +187,25 @@ def test_a_project_with_jobs_does_not_go(there: Atoll, tree: Path, flavor: str) 
     assert "warning: These have jobs that have not ended" in planned.err
     assert there("project", "apply", "--yes", str(tree)).code == Conflict.exit_code
     there("cancel", job)
+
+
+async def test_the_async_client_has_the_same_methods(there: Atoll, platform: RunningPlatform, flavor: str) -> None:
+    async with AsyncClient(platform.url, platform.token) as client:
+        plan = await client.put_projects({"all": {"people": [ME]}}, dry_run=True)
+        done = await client.put_projects({"all": {"people": [ME]}}, revision=plan.revision)
+        assert done.applied
+        with pytest.raises(Conflict):
+            await client.put_projects({}, revision=plan.revision)
+        assert (await client.change_people("all", add=["eve"])).people == tuple(sorted((ME, "eve")))
+        assert (await client.tree()).projects["all"]["people"] == sorted((ME, "eve"))
+        assert [project.name for project in (await client.projects()).items] == ["all"]
+        assert (await client.project("all")).member
+        assert (await client.flavor(flavor)) in await client.flavors()
+        begin = datetime.now(UTC) + timedelta(hours=1)
+        kept = await client.add_reservation(
+            name="x", flavor=flavor, cpu="500m", project="all", starts_at=begin, ends_at=begin + timedelta(hours=1)
+        )
+        assert (kept.cpu, kept.starts_at) == (500, begin)
+        assert kept in await client.reservations()
+        await client.remove_reservation(kept.id)
+        assert (await client.queue()).running == 0

@@ -32,6 +32,14 @@ def test_a_tree_is_kept_as_it_is_given(database: Database) -> None:
     assert database.read_now(projects.revision) == 1
 
 
+def test_the_order_of_names_is_the_same_on_every_database(database: Database) -> None:
+    names = ["B", "_", "a", "c.d", "cd"]
+    tree = [TreeNode("B"), *(TreeNode(name, "B", people=tuple(names)) for name in names[1:])]
+    do(database, lambda connection: projects.replace(connection, tree, NOW))
+    assert database.read_now(projects.load) == tree
+    assert not do(database, lambda connection: projects.replace(connection, tree, NOW))
+
+
 def test_each_change_raises_the_revision_and_is_told_in_the_same_transaction(database: Database) -> None:
     do(database, lambda connection: projects.replace(connection, TREE, NOW))
     cursor = database.read_now(events.last_id)

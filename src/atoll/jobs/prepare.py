@@ -42,17 +42,19 @@ class SitesView:
         self._read_at = float("-inf")
         self._verdicts: dict[Demand, tuple[str, str] | None] = {}
         self._revision = 0
+        self._forgotten = 0
         self.projects = Projects()
 
     def forget(self) -> None:
         """Read all again before the next submission: this replica has changed something."""
         self._read_at = float("-inf")
+        self._forgotten += 1
 
     async def refresh(self) -> None:
         """Read the sites, and the project tree if it has changed, where that was long ago."""
         if time.monotonic() - self._read_at < SITES_SECONDS:
             return
-        began, revision = time.monotonic(), self._revision
+        began, revision, forgotten = time.monotonic(), self._revision, self._forgotten
 
         def read(connection: Connection) -> tuple[tuple[Site, ...], int, Projects | None]:
             now = projects.revision(connection)
@@ -60,14 +62,15 @@ class SitesView:
             return tuple(sites.load(connection)), now, tree
 
         found, now, tree = await self._platform.database.read(read)
-        if tree is not None and now > self._revision:
+        if tree is not None and now != self._revision:
             self._revision, self.projects = now, tree
         shown = tuple(dataclasses.replace(site, seen_at=None) for site in found)
         if shown != self._sites:
             self._sites = shown
             self._verdicts = {}
             self.projects.forget_sizes()
-        self._read_at = began
+        if forgotten == self._forgotten:  # else what was read may be older than the change
+            self._read_at = began
 
     def check(self, demand: Demand, prefix: str = "") -> None:
         """Refuse (Invalid) what no site can ever run."""

@@ -30,7 +30,8 @@ def load(connection: Connection) -> list[TreeNode]:
         limits.setdefault(row.project, {})[row.flavor, row.resource] = Limit(row.nominal, row.borrowing, row.lending)
     people: dict[str, list[str]] = {}
     managers: dict[str, list[str]] = {}
-    for row in connection.execute(select(project_people).order_by(project_people.c.person)):
+    # sorted here: databases have other ideas of the order of letters
+    for row in sorted(connection.execute(select(project_people)), key=lambda row: row.person):
         if row.member:
             people.setdefault(row.project, []).append(row.person)
         if row.manager:
@@ -41,7 +42,7 @@ def load(connection: Connection) -> list[TreeNode]:
             tuple(managers.get(row.name, ())), tuple(json.loads(row.clearance)), row.description,
             date.fromisoformat(row.ends) if row.ends else None,
         )
-        for row in connection.execute(select(projects).order_by(projects.c.name))
+        for row in sorted(connection.execute(select(projects)), key=lambda row: row.name)
     ]  # fmt: skip
 
 

@@ -128,7 +128,9 @@ def apply(
                 "not_confirmed", "Nobody can be asked here; look at the plan, then give --yes.", field="--yes"
             )
         _print(found)
-        typer.confirm("Apply this?", abort=True, err=True)
+        if not typer.confirm("Apply this?", err=True):
+            hint("nothing was changed")
+            raise typer.Exit(1)
     done = client.put_projects(content, revision=found.revision) if found.changes else found
 
     def table() -> None:
