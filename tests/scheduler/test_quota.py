@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -295,18 +294,21 @@ def test_what_is_available_is_the_most_that_breaks_no_limit(
 
 @given(trees(), steps)
 @settings(max_examples=200, deadline=None)
-def test_who_lends_has_less_than_its_own_and_nobody_lends_where_nobody_borrows(
+def test_children_lend_no_more_than_others_borrow_and_than_they_have_idle(
     nodes: list[TreeNode], history: list[tuple[int, int, bool]]
 ) -> None:
     quotas, model = played(nodes, history)
-    lent, borrowed = quotas.lent(), quotas.borrowed()
-    assert (lent >= 0).all()
-    assert (lent <= np.maximum(0, quotas.subtree - quotas.usage)).all()
-    if any(amount and model.children(name) for name, amount in model.own.items()):
-        return  # an inner node that uses something takes it from those below it
-    for column in range(lent.shape[1]):
-        if not borrowed[:, column].any():
-            assert not lent[:, column].any()
+    lent, borrowed, column = quotas.lent(), quotas.borrowed(), quotas.tree.column[GPU]
+    for name in quotas.tree.index:
+        children = [quotas.tree.index[child] for child in model.children(name)]
+        wanted = sum(int(borrowed[child, column]) for child in children)
+        given_away = sum(int(lent[child, column]) for child in children)
+        idle = sum(max(0, int(quotas.subtree[c, column] - max(quotas.local[c, column], quotas.usage[c, column])))
+                   for c in children)  # fmt: skip
+        rest = min(idle, max(0, wanted - model.limit(name).nominal))
+        assert max(0, rest - len(children)) <= given_away <= rest
+        for child in children:
+            assert 0 <= lent[child, column] <= max(0, quotas.subtree[child, column] - quotas.usage[child, column])
 
 
 # ---- size

@@ -30,6 +30,13 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "site": "The places that run jobs: ls, show.",
         "token": "Tokens, for programs and other machines: create, ls, revoke.",
     },
+    "Projects and quotas": {
+        "project": "The project tree: list, show, plan, apply, export, add-person, remove-person.",
+        "quota": "Show what projects may use, use, borrow and lend.",
+        "flavor": "Show the kinds of hardware over all sites.",
+        "reservation": "Room that is kept for an event or for maintenance: list, add, remove.",
+        "queue": "Show how many jobs wait and run, and who borrows from whom.",
+    },
     "The platform": {
         "up": "Start a platform on this machine.",
         "doctor": "Say what this machine can and cannot do.",
@@ -38,8 +45,13 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
 }
 """Every command with its line in the help."""
 
-_HOMES = {"Jobs": "atoll.jobs.commands", "The platform": "atoll.cli.platform"}
-_NOUNS = {"site": "atoll.sites.commands", "token": "atoll.people.commands"}
+_HOMES = {
+    "Jobs": "atoll.jobs.commands", "Projects and quotas": "atoll.queue.commands", "The platform": "atoll.cli.platform",
+}  # fmt: skip
+_NOUNS = {
+    "site": "atoll.sites.commands", "token": "atoll.people.commands", "project": "atoll.queue.commands.projects",
+    "reservation": "atoll.queue.commands.reservations",
+}  # fmt: skip
 
 
 class CommandGroup(TyperGroup):

@@ -51,7 +51,8 @@ class Tree:
         self.weights: NDArray[np.float64] = np.array([node.weight for node in self.nodes])
         inner = set(self.parents[1:])
         self.leaves: NDArray[np.bool_] = np.array([number not in inner for number in range(len(self.nodes))])
-        self._parents = np.array(self.parents, np.intp)
+        self.parent_numbers: NDArray[np.intp] = np.array(self.parents, np.intp)
+        """The same, for numpy."""
         self.nominal, self.borrowing, self.lending = self._limits()
         self.subtree, self.local = self._quotas()
 
@@ -116,7 +117,7 @@ class Tree:
             lent, limit = subtree[level], self.lending[level]
             local[level] = np.where(limit == _ENDLESS, 0, np.maximum(0, lent - limit))
             if level.start:
-                np.add.at(subtree, self._parents[level], lent - local[level])
+                np.add.at(subtree, self.parent_numbers[level], lent - local[level])
         return subtree, local
 
     def available(self, usage: Amounts) -> Amounts:
@@ -125,7 +126,7 @@ class Tree:
         room[0] = self.subtree[0] - usage[0]
         for level in self.levels[1:]:
             local, limit = self.local[level], self.borrowing[level]
-            of_parent = room[self._parents[level]]
+            of_parent = room[self.parent_numbers[level]]
             limited = self.subtree[level] - local - np.maximum(0, usage[level] - local) + limit
             of_parent = np.where(limit == _ENDLESS, of_parent, np.minimum(of_parent, limited))
             room[level] = np.maximum(0, local - usage[level]) + of_parent
@@ -233,9 +234,20 @@ class Quotas:
         return borrowed
 
     def lent(self) -> Amounts:
-        """What every node has of its own quota, does not use, and cannot have now, because others use it."""
-        unused: Amounts = np.maximum(0, self.tree.subtree - self.usage)
-        lent: Amounts = unused - np.clip(self.available(), 0, unused)
+        """What of every node's own quota those beside it use.
+
+        What a node's children borrow comes first from its own nominal quota, which is there for them, and then from
+        what the other children do not use, in proportion.
+        """
+        tree, lent = self.tree, np.zeros_like(self.usage)
+        borrowed, wanted, unused = self.borrowed(), np.zeros_like(self.usage), np.zeros_like(self.usage)
+        idle = tree.subtree - tree.local - np.minimum(np.maximum(0, self.usage - tree.local), tree.subtree - tree.local)
+        for level in tree.levels[1:]:
+            np.add.at(wanted, tree.parent_numbers[level], borrowed[level])
+            np.add.at(unused, tree.parent_numbers[level], idle[level])
+        taken = np.clip(wanted - tree.nominal, 0, unused) / np.maximum(1, unused)  # of what all children do not use
+        for level in tree.levels[1:]:
+            lent[level] = np.floor(idle[level] * taken[tree.parent_numbers[level]])
         return lent
 
 
