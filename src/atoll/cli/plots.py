@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Points = Sequence[tuple[float, float]]
 
 WIDTH, HEIGHT = 720, 260
-LEFT, RIGHT, TOP, BOTTOM = 64, 16, 40, 44
+LEFT, RIGHT, TOP, BOTTOM = 64, 28, 40, 44
 """Of a panel and of the room around its axes, in pixels."""
 _COLOURS = ("#0b7a75", "#d1495b", "#3d6fd1", "#c98a1b", "#7b4fb5", "#5b8c2a")
 """By the order of what is shown; each stands out on white and on black."""
@@ -25,8 +25,8 @@ text { font: 12px system-ui, sans-serif; fill: light-dark(#222, #ddd); }
 .title { font-size: 14px; font-weight: 600; } .end { text-anchor: end; } .middle { text-anchor: middle; }
 .grid { stroke: light-dark(#0002, #fff3); } .line { fill: none; stroke-width: 1.6; }
 """
-_POINTS = 240
-"""Of a line; more than that nobody can see."""
+_POINTS, _STEPS = 400, 190
+"""Of a line; more than that nobody can see. A step has two points."""
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,11 @@ def pictures(study: "Study") -> dict[str, str]:
         for name in resources
         for kind in ("allocation", "utilisation")
     ]  # fmt: skip
+    longest = max([values[-1] for result in study.results for values in result.waits.values() if values], default=1.0)
     waiting = [
         Lines(
             f"{result.document['policy']}: part of the jobs that waited at most so long, by class",
-            {name: _distribution(values) for name, values in result.waits.items() if values},
+            {name: _distribution(values, longest) for name, values in result.waits.items() if values},
             format_seconds, _percent, logarithmic=True, top=1.0,
         )
         for result in study.results
@@ -202,14 +203,17 @@ def _powers(most: float) -> list[float]:
     return [mark for mark in (1.0, 10.0, 60.0, 600.0, 3600.0, 36000.0, 86400.0, 864000.0) if mark <= max(most, 10.0)]
 
 
-def _distribution(values: Sequence[float]) -> Points:
-    """The part of the values (sorted, seconds) that are at most so large; less than a second counts as one."""
-    marks = [values[len(values) * part // _POINTS] for part in range(_POINTS)] + [values[-1]]
-    return [(max(1.0, mark), bisect_right(values, mark) / len(values)) for mark in marks]
+def _distribution(values: Sequence[float], right: float) -> Points:
+    """The part of the values (sorted, seconds) that are at most so large, in steps up to `right`, from a second on."""
+    steps = [(1.0, bisect_right(values, 1.0) / len(values))]
+    for mark in [values[len(values) * part // _STEPS] for part in range(_STEPS)] + [values[-1]]:
+        if mark > steps[-1][0]:
+            steps += [(mark, steps[-1][1]), (mark, bisect_right(values, mark) / len(values))]
+    return [*steps, (max(right, 1.0), 1.0)]
 
 
 def _thinned(line: Points) -> Points:
-    step = max(1, len(line) // _POINTS)
+    step = -(-len(line) // _POINTS)
     return [*line[::step], *line[-1:]]
 
 

@@ -132,7 +132,7 @@ def _print_filled(policies: list[dict[str, Any]]) -> None:
 
     columns: list[Column[dict[str, Any]]] = [
         Column("POLICY", lambda found: found["policy"]),
-        Column("GPUS ALLOCATED", lambda found: f"{found['gpus_allocated']:.0f}", right=True),
+        Column("GPUS ALLOCATED", lambda found: f"{found['gpus_allocated']:.1f}", right=True),
         Column("OF ALL", lambda found: _percent(found["gpu_allocation"]), right=True),
         Column("RUNNING", lambda found: found["jobs"]["running"], right=True),
         Column("WAITING", lambda found: found["jobs"]["waiting"], right=True),
@@ -178,13 +178,13 @@ def _tell(document: dict[str, Any]) -> None:
     for note in (*trace["notes"], *document["cluster"]["notes"]):
         hint(printable(note))
     if trace["broken"]:
-        hint(f"{trace['broken']} rows of {trace['file']} are broken and left out:")
+        hint(f"broken rows of {trace['file']}, which are left out: {trace['broken']}")
         for problem in trace["problems"][:_NAMED]:
             hint(f"  line {problem['line']}: {printable(problem['problem'])}")
     if impossible["jobs"]:
-        hint(f"{impossible['jobs']} jobs can never run on this cluster and are left out:")
+        hint(f"jobs that can never run on this cluster, which are left out: {impossible['jobs']}")
         for reason in impossible["reasons"][:_NAMED]:
-            hint(f"  {reason['jobs']} jobs: {printable(reason['sentence'])}")
+            hint(f"  {reason['jobs']}: {printable(reason['sentence'])}")
 
 
 def _percent(share: float | None) -> str:

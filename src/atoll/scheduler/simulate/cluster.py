@@ -210,5 +210,5 @@ def _of_node_list(text: str, where: str) -> Cluster:
         raise Invalid("empty_cluster", f"The list of nodes {where} has no node.", field="cluster")
     notes = tuple(f"{where} line {problem}" for problem in problems)
     if broken:
-        notes = (f"{broken} rows of {where} are broken and left out.", *notes)
+        notes = (f"Broken rows of {where}, which are left out: {broken}.", *notes)
     return Cluster(tuple(Node(node.name, "openb", node.flavor, node.amount) for node in found), notes=notes)

@@ -49,7 +49,7 @@ def of_job(job: Mapping[str, Any]) -> dict[str, Any]:
 def read(text: str) -> Trace:
     """The jobs of a history, or of a list of jobs as the HTTP API tells of them; what never ran is left out."""
     rows = _listed(text) if text.lstrip().startswith("[") else _lines(text)
-    return gather("history", rows, _job, passed_over="of arrays as a whole, or of jobs that never ran or still run,")
+    return gather("history", rows, _job, passed_over="of arrays as a whole, or of jobs that never ran or still run")
 
 
 def _lines(text: str) -> Iterator[tuple[int, Any]]:

@@ -106,9 +106,9 @@ def gather(
         jobs.append(job)
     notes = []
     if left_out:
-        notes.append(f"{left_out} rows {passed_over} are left out.")
+        notes.append(f"Left out are rows {passed_over}: {left_out}.")
     if jumps:
-        notes.append(f"The clock of the trace jumps back {jumps} times; its jobs are sorted by their submission.")
+        notes.append(f"The clock of the trace jumps back ({jumps} times); its jobs are sorted by their submission.")
     jobs.sort(key=lambda job: job.submitted)
     begin = jobs[0].submitted if jobs else 0
     jobs = [replace(job, submitted=job.submitted - begin) for job in jobs]

@@ -52,7 +52,7 @@ def header(text: str) -> dict[str, str]:
 
 def read(text: str) -> Trace:
     """The jobs of the trace; rows of parts of jobs, and of jobs that never ran, are left out."""
-    return gather("swf", _rows(text), _job, passed_over="of parts of jobs, or of jobs that never ran,")
+    return gather("swf", _rows(text), _job, passed_over="of parts of jobs, or of jobs that never ran")
 
 
 def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
