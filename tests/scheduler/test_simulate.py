@@ -265,6 +265,14 @@ def test_an_attempt_that_waits_for_a_node_is_pulled_back_and_placed_again() -> N
     assert simulation.meter.held == Resources()
 
 
+def test_where_nothing_ends_the_evicted_wait_again_and_what_they_did_is_lost() -> None:
+    jobs = [job("old", cpu=2, grace=5, runs=1), job("new", at=50, cpu=2, job_class=JobClass.INTERACTIVE)]
+    simulation = simulated(jobs, cluster(2), evicting(50), departures=False)
+    assert times(simulation) == {"old": (0, None), "new": (55, None)}
+    assert simulation.runs[0].lost == 55 * SECOND
+    assert simulation.meter.held == Resources(2000)
+
+
 # ---- what is told
 
 

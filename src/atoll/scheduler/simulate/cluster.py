@@ -13,7 +13,7 @@ from atoll.core.resources import Bytes, Milli, Resources, Seconds
 from atoll.core.site import Ability, Flavor, Health, Site, SiteReport
 from atoll.core.site_file import Identity
 from atoll.core.spec import Document, JobClass, Name, explain_validation
-from atoll.scheduler.model import SiteState
+from atoll.scheduler.model import Change, SiteChanged, SiteState
 from atoll.scheduler.traces.openb import is_node_list, read_nodes
 
 GRACE = 30
@@ -124,6 +124,10 @@ class Cluster:
         """Seconds between asking a job of a class to stop and killing it, where it says none itself."""
         defaults = self.defaults.get(job_class)
         return GRACE if defaults is None or defaults.grace is None else defaults.grace
+
+    def changes(self) -> list[Change]:
+        """What a snapshot is told before the first job comes; a tree of projects is one more."""
+        return [SiteChanged(state) for state in self.sites()]
 
     def sites(self) -> list[SiteState]:
         """The sites as they would report, each healthy, empty, and everybody's.

@@ -7,28 +7,18 @@ No job is ever lost: each ends, or is unfinished when nothing can happen any mor
 
 import heapq
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from itertools import count
 from typing import Any
 
 from atoll.core.resources import Resources
-from atoll.scheduler.model import (
-    Change,
-    Decisions,
-    JobGone,
-    JobWaits,
-    Place,
-    RoomFreed,
-    RoomTaken,
-    Running,
-    SiteChanged,
-    Waiting,
-)
+from atoll.scheduler.model import Change, Decisions, JobGone, JobWaits, Place, RoomFreed, RoomTaken, Running
 from atoll.scheduler.simulate.cluster import Cluster
 from atoll.scheduler.simulate.machines import Machines, Spot
 from atoll.scheduler.simulate.meter import Meter
 from atoll.scheduler.simulate.policies import Policy
+from atoll.scheduler.simulate.runs import JobRun, running_of, waiting_of
 from atoll.scheduler.snapshot import Snapshot
 from atoll.scheduler.traces.model import SECOND, TraceJob
 
@@ -36,6 +26,8 @@ INTERVAL = SECOND
 """Least time between two cycles, in microseconds; the platform pauses less, but its engines answer no faster."""
 _FRUITLESS = 1000
 """So many cycles that place nothing, while nobody is to come or to end, show that nothing will change."""
+
+_ENDLESS = 2**62
 
 
 class _Kind(IntEnum):
@@ -45,24 +37,6 @@ class _Kind(IntEnum):
     STOP = 1
     ARRIVAL = 2
     WAKEUP = 3
-
-
-@dataclass(slots=True)
-class JobRun:
-    """What becomes of a job. Times are microseconds."""
-
-    number: int
-    job: TraceJob
-    left: int
-    """How much of its work is still to be done."""
-    begun: int | None = None
-    """When it first began."""
-    ended: int | None = None
-    """When it was over for good."""
-    timed_out: bool = False
-    evictions: int = 0
-    lost: int = 0
-    """How much of its work was done in vain."""
 
 
 @dataclass(slots=True)
@@ -82,39 +56,35 @@ class _Attempt:
         return self.running.site, self.running.flavor
 
 
-@dataclass(slots=True)
 class Simulation:
-    """One run of jobs, which must all be possible, on a cluster under a policy."""
+    """One run of jobs, which must all be possible, on a cluster under a policy; without `departures` nothing ends."""
 
-    jobs: Sequence[TraceJob]
-    cluster: Cluster
-    policy: Policy
-    interval: int = INTERVAL
-    departures: bool = True
-    """Whether anything ever ends."""
-    runs: list[JobRun] = field(default_factory=list)
-    """By number of the job."""
-    snapshot: Snapshot = field(default_factory=Snapshot)
-    cycles: int = 0
-    _events: list[tuple[int, int, int, str | int]] = field(default_factory=list)
-    _attempts: dict[str, _Attempt] = field(default_factory=dict)
-    _lines: dict[tuple[str, str], list[_Attempt]] = field(default_factory=dict)
-    _freed: set[tuple[str, str]] = field(default_factory=set)
-    _changes: list[Change] = field(default_factory=list)
-    _next_cycle: int = 0
-    _wakes_at: int = -1
-    _pending: int = 0
-    _fruitless: int = 0
-    _numbers: Any = field(default_factory=count)
-    machines: Machines = field(init=False)
-    meter: Meter = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.machines = Machines(self.cluster.nodes)
-        projects = [job.project for job in self.jobs]
-        self.meter = Meter(self.cluster, projects, any(job.request.gpu for job in self.jobs))
-        self.runs = [JobRun(number, job, job.runtime) for number, job in enumerate(self.jobs)]
-        self.snapshot.apply(SiteChanged(state) for state in self.cluster.sites())
+    def __init__(
+        self,
+        jobs: Sequence[TraceJob],
+        cluster: Cluster,
+        policy: Policy,
+        *,
+        interval: int = INTERVAL,
+        departures: bool = True,
+    ) -> None:
+        self.jobs, self.cluster, self.policy = jobs, cluster, policy
+        self.interval, self.departures = interval, departures
+        self.runs = [JobRun(number, job, job.runtime if departures else _ENDLESS) for number, job in enumerate(jobs)]
+        self.snapshot = Snapshot.from_changes(cluster.changes())
+        self.machines = Machines(cluster.nodes)
+        self.meter = Meter(cluster, [job.project for job in jobs], any(job.request.gpu for job in jobs))
+        self.cycles = 0
+        self._events: list[tuple[int, int, int, str | int]] = []  # time, kind, number, attempt or job
+        self._numbers = count()
+        self._pending = 0  # events that are no wakeups
+        self._attempts: dict[str, _Attempt] = {}
+        self._lines: dict[tuple[str, str], list[_Attempt]] = {}  # what waits at a site for a node, by pool
+        self._freed: set[tuple[str, str]] = set()  # pools that something left at this moment
+        self._changes: list[Change] = []
+        self._next_cycle = 0
+        self._wakes_at = -1
+        self._fruitless = 0
         for run in self.runs:
             self._at(run.job.submitted, _Kind.ARRIVAL, run.number)
 
@@ -156,6 +126,7 @@ class Simulation:
                 continue
             elif kind == _Kind.STOP:
                 self._stop(attempt, now)
+                changed = True
             elif attempt.ends == now:
                 self._end(attempt, now)
                 changed = True
@@ -253,6 +224,8 @@ class Simulation:
         for eviction in evictions:
             self.evict(eviction.attempt_id, max(now, eviction.not_before))
         self._apply()
+        if decisions.recalls:
+            self._wake(self._next_cycle)  # they wait again
         if decisions.next_wakeup is not None and decisions.next_wakeup > now:
             self._wake(max(decisions.next_wakeup, self._next_cycle))
         self._watch(decisions)
@@ -268,12 +241,8 @@ class Simulation:
         Where a decision names nodes, they are what is held instead of what `choose_node` finds.
         """
         run = self.runs[place.job_id]
-        waiting = self.snapshot.waiting(place.job_id)
-        running = Running(
-            f"{place.job_id}-{next(self._numbers)}", place.job_id, place.site, place.flavor, waiting.request,
-            waiting.nodes, waiting.rank, waits=True, priority=waiting.priority,
-        )  # fmt: skip
-        attempt = _Attempt(run, running, (waiting.rank, waiting.submitted, place.job_id))
+        running = running_of(run, self.policy, place, f"{place.job_id}-{next(self._numbers)}")
+        attempt = _Attempt(run, running, (running.rank, run.job.submitted, run.number))
         self._attempts[running.attempt_id] = attempt
         if not self._begin(attempt, now):
             self._lines.setdefault(attempt.pool, []).append(attempt)
@@ -300,14 +269,3 @@ class Simulation:
             ends = now + (attempt.run.job.grace or 0) * SECOND
             if attempt.ends < 0 or ends < attempt.ends:
                 self._end_at(attempt, ends)
-
-
-def waiting_of(run: JobRun, policy: Policy) -> Waiting:
-    """The job as the scheduler sees it wait: with its age, and nothing of what only the future knows.
-
-    Project, expected runtime and walltime are given to it here once `Waiting` has them.
-    """
-    job = run.job
-    return Waiting(
-        run.number, policy.rank(job.job_class), 0, job.submitted, job.request, job.nodes, job.flavors
-    )  # fmt: skip

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from atoll.core.resources import Resources
 from atoll.core.spec import JobClass
-from atoll.scheduler.simulate.engine import JobRun, Simulation
+from atoll.scheduler.simulate.engine import Simulation
 from atoll.scheduler.simulate.meter import RESOURCES, Loss, Step
+from atoll.scheduler.simulate.runs import JobRun
 from atoll.scheduler.traces.model import SECOND
 
 BINS = 120
