@@ -66,6 +66,7 @@ SITE = "sites: [{name: a, flavors: [{name: cpu, cpu: 1, memory: 1G}]}]\n"
         (SITE + "sties: []\n", "Did you mean 'sites'?"),
         ("sites: [{name: a, flavors: [{name: cpu, cpu: many, memory: 1G}]}]", "is no amount"),
         ("sites: [{name: a, flavors: [{name: cpu, memory: 1G}]}]", "This field is required"),
+        ("sites: [{name: a, flavors: [{name: cpu, cpu: 1, memory: 1G, gpu: 0.5}]}]", "Write whole GPUs"),
         ("sites: [{name: a, flavors: [{name: cpu, cpu: 1, memory: 1G, nodes: 0}]}]", "nodes"),
         (SITE.replace("]}]", "]}, {name: a, flavors: [{name: cpu, cpu: 1, memory: 1}]}]"), "two sites a"),
         (SITE.replace("1G}", "1G}, {name: cpu, cpu: 1, memory: 1}"), "a has two flavors cpu"),

@@ -203,6 +203,7 @@ def test_a_line_of_history_says_all_of_a_job() -> None:
         (line(nodes=0), "nodes is 0, which is no number of nodes"),
         (line(cpu="many"), "cpu: 'many' is no amount; write for example 2, 0.5 or 500m"),
         (line(memory="2P"), "memory is beyond sense"),
+        (line(gpu="1500m"), "gpu is '1500m', which is neither whole GPUs nor a part of one"),
         (line(**{"class": "best"}), "class is 'best', and not one of interactive, service, batch, opportunistic"),
         (line(flavors="a100"), "flavors is 'a100', and not a list of names"),
     ],

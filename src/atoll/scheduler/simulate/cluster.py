@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from atoll.core.documents import read_yaml
 from atoll.core.errors import Invalid
@@ -28,6 +28,13 @@ class FlavorFile(Document):
     cpu: Milli
     memory: Bytes
     gpu: Milli = 0
+
+    @field_validator("gpu")
+    @classmethod
+    def _whole_gpus(cls, value: int) -> int:
+        if value % 1000:
+            raise ValueError("write whole GPUs")
+        return value
 
     @property
     def node(self) -> Resources:

@@ -35,10 +35,16 @@ def shape(jobs: Iterable[TraceJob], cluster: Cluster) -> Shaped:
     sites = cluster.sites()
     machines = Machines(cluster.nodes)
     known: dict[Demand, tuple[str, str] | None] = {}
+    spreads: dict[Resources, tuple[Resources, int]] = {}
     why: Counter[tuple[str, str]] = Counter()
     possible = []
     for job in jobs:
-        spread = _spread(job, machines) if job.spreads else job
+        spread = job
+        if job.spreads:
+            if job.request not in spreads:
+                spreads[job.request] = _spread(job.request, machines)
+            request, nodes = spreads[job.request]
+            spread = replace(job, request=request, nodes=nodes)
         demand = Demand(spread.request, spread.nodes, spread.flavors)
         if demand not in known:
             known[demand] = _obstacle(demand, sites, machines)
@@ -63,18 +69,13 @@ def _obstacle(demand: Demand, sites: Sequence[SiteState], machines: Machines) ->
     return "nodes", "No node has so many CPUs, so much memory and so many GPUs together."
 
 
-def _spread(job: TraceJob, machines: Machines) -> TraceJob:
-    """A job of processors on as few equal nodes as hold them; as it is where none do."""
-    for nodes in _counts(job, machines):
-        each = Resources(-(-job.request.cpu // nodes // 1000) * 1000, -(-job.request.memory // nodes), job.request.gpu)
-        if any(len(machines.with_room(pool, each)) >= nodes for pool in machines.pools):
-            return replace(job, request=each, nodes=nodes)
-    return job
-
-
-def _counts(job: TraceJob, machines: Machines) -> Iterable[int]:
-    """Numbers of nodes worth trying, from the fewest that could hold the CPUs up."""
+def _spread(request: Resources, machines: Machines) -> tuple[Resources, int]:
+    """As few equal nodes as hold a request of processors: what is asked of each, and how many; one where none do."""
     largest = int(machines.cpu.max())
-    if largest == 0:
-        return ()
-    return range(max(1, -(-job.request.cpu // largest)), min(len(machines.cpu), job.request.cpu // 1000) + 1)
+    fewest = -(-request.cpu // largest) if largest else 1
+    most = min(len(machines.cpu), request.cpu // 1000)  # no node with less than a processor
+    for nodes in range(max(1, fewest), most + 1):
+        each = Resources(-(-request.cpu // nodes // 1000) * 1000, -(-request.memory // nodes), request.gpu)
+        if any(len(machines.with_room(pool, each)) >= nodes for pool in machines.pools):
+            return each, nodes
+    return request, 1

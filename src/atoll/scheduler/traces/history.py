@@ -91,6 +91,8 @@ def _job(written: str) -> TraceJob | None:
     )
     if request.memory > MOST_MEMORY:
         raise BrokenRow(f"memory is beyond sense ({request.memory} bytes)")
+    if request.gpu > 1000 and request.gpu % 1000:
+        raise BrokenRow(f"gpu is {_shown(line['gpu'])}, which is neither whole GPUs nor a part of one")
     return TraceJob(
         str(line.get("id", "")),
         submitted,
