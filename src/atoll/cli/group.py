@@ -41,6 +41,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "up": "Start a platform on this machine.",
         "doctor": "Say what this machine can and cannot do.",
         "version": "Print the versions of Atoll, here and of the platform.",
+        "simulate": "Replay a trace on a cluster that is only described, without a platform.",
     },
 }
 """Every command with its line in the help."""
@@ -48,6 +49,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
 _HOMES = {
     "Jobs": "atoll.jobs.commands", "Projects and quotas": "atoll.queue.commands", "The platform": "atoll.cli.platform",
 }  # fmt: skip
+_OWN_HOMES = {"simulate": "atoll.cli.simulate"}
 _NOUNS = {
     "site": "atoll.sites.commands", "token": "atoll.people.commands", "project": "atoll.queue.commands.projects",
     "reservation": "atoll.queue.commands.reservations",
@@ -68,7 +70,7 @@ class CommandGroup(TyperGroup):
             return None
         if cmd_name in _NOUNS:
             return _group(_NOUNS[cmd_name])
-        return _group(_HOMES[section]).get_command(ctx, cmd_name)
+        return _group(_OWN_HOMES.get(cmd_name, _HOMES[section])).get_command(ctx, cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that the words begin with. Raises a usage error with a suggestion."""
