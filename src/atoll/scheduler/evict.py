@@ -68,6 +68,8 @@ class Evictions:
         """`quotas` are the cycle's own; they are changed only while a choice is tried."""
         self.snapshot = snapshot
         self.chosen: list[Eviction] = []
+        self.wakeups: list[int] = []
+        """When somebody may be evicted, or is to be asked to leave, who was not now."""
         self._quotas = quotas
         self._now = now
         self._gone: set[int] = set()
@@ -93,6 +95,8 @@ class Evictions:
             told = self._now + self.snapshot.policy.notice * _SECOND if victim.kind == 3 and victim.begun else 0
             if told and rows["notice"][victim.row]:
                 told = int(rows["notice"][victim.row])
+            if told > self._now:
+                self.wakeups.append(told)
             self.chosen.append(Eviction(self.snapshot.attempt(victim.row), claim.job_id, told))
 
     # ---- who may be evicted
@@ -121,17 +125,28 @@ class Evictions:
         begun = np.where(rows["started"] > 0, rows["started"], np.where(rows["placed"] > 0, rows["placed"], self._now))
         least = np.array(policy.minimum_run, np.int64)[rows["rank"]] * _SECOND
         spared = (rows["evictions"] >= policy.most_evictions) & (rows["rank"] != OPPORTUNISTIC)
-        spared |= self._now - begun < least
         kinds = self._kinds(claim, rows, borrowers)
         lost = np.where(waits, 0, self._now - np.maximum(begun, rows["saved"]))
+        candidates = ~rows["leaving"] & ~self._spoken_for(rows) & (waits | ~spared) & (kinds >= 0)
+        early = candidates & ~waits & (self._now - begun < least)
+        if early.any():
+            self.wakeups.append(int((begun + least)[early].min()))
         found = []
-        for place in np.flatnonzero(~rows["leaving"] & (waits | ~spared) & (kinds >= 0)).tolist():
+        for place in np.flatnonzero(candidates & ~early).tolist():
             row = int(here[place])
             cpu, memory, gpu, nodes = (int(rows[name][place]) for name in (*RESOURCES, "nodes"))
             total = Resources(cpu, memory, gpu) * nodes
             cost, project = self._cost(pool, total, int(lost[place])), snapshot.owner_of(row)[0]
             victim = Victim(int(kinds[place]), cost, row, project, total, pool == claim.pool, not waits[place])
             found.append(victim)
+        return found
+
+    def _spoken_for(self, rows: NDArray[np.void]) -> NDArray[np.bool_]:
+        """Which were told to leave for a job that still waits: no other may count on them."""
+        told = [job for job in np.unique(rows["leaves_for"]).tolist() if job >= 0]
+        found: NDArray[np.bool_] = np.isin(
+            rows["leaves_for"], [job for job in told if self.snapshot.row_of(job) is not None]
+        )
         return found
 
     def _cost(self, pool: int, total: Resources, lost: int) -> int:

@@ -52,7 +52,7 @@ class Round:
         self._kinds = _Kinds(np.zeros(0, np.intp), np.zeros(0, np.intp))
         self.dead = bytearray()
         """By row: whether it need not be looked at any more."""
-        self._vain: set[tuple[str, int]] = set()
+        self._vain: set[tuple[Right, int]] = set()
         self._pools = {(pool.site, pool.flavor.name): number for number, pool in enumerate(self.room.pools)}
         self._leaving = self._leaving_for()
         self._due_notices: list[int] = []
@@ -160,14 +160,15 @@ class Round:
                     self._due_notices.append(int(holding["notice"][other]))
 
     def reprieved(self) -> tuple[str, ...]:
-        """Those that were told to leave for a job that no longer waits for it."""
-        found = []
+        """Those that were told to leave for a job that no longer waits for it, and need not for another."""
+        evicted = {eviction.attempt_id for eviction in self.evictions.chosen}
+        found: list[str] = []
         holding = self.snapshot.holding
         for job_id, rows in self._leaving.items():
             row = self.snapshot.row_of(job_id)
             if row is None or not self.left_of(row):
                 found += [self.snapshot.attempt(other) for other in rows.tolist() if not holding["leaving"][other]]
-        return tuple(sorted(found))
+        return tuple(sorted(set(found) - evicted))
 
     def keep_reservations(self) -> None:
         """Start what has its reserved start now, and hold the room of the others."""
@@ -396,7 +397,7 @@ class Round:
         return (
             job["rank"] != OPPORTUNISTIC and int(job["job"]) not in self._leaving
             and int(job["job"]) not in self.promises and len(self._vain) < _SEARCHES
-            and (self.snapshot.bucket(row)[1], int(job["demand"])) not in self._vain
+            and (self._right(row), int(job["demand"])) not in self._vain
         )  # fmt: skip
 
     def make_others_leave(self, row: int, wanted: int) -> bool:
@@ -412,7 +413,7 @@ class Round:
             if (victims := self.evictions.free_for(claim, self.room.usable(claim.pool)))
         ]
         if not found:
-            self._vain.add((self.snapshot.bucket(row)[1], int(self.snapshot.rows["demand"][row])))
+            self._vain.add((self._right(row), int(self.snapshot.rows["demand"][row])))
             return False
         claim = min(found, key=lambda each: each[:-1])[-1]
         count = self._evict_for(claim, min(wanted, _TASKS))
@@ -543,7 +544,7 @@ class Round:
     def wakeups(self) -> list[int]:
         """When time alone changes something."""
         starts = [start for _, start in self._reserved.values() if start > self.now]
-        return starts + self._due_notices
+        return starts + self._due_notices + self.evictions.wakeups
 
 
 class _Kinds:
