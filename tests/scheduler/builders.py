@@ -97,6 +97,7 @@ def carried_out(snapshot: Snapshot, decisions: Decisions, now: int = 0) -> list[
                 attempt, holder, place.site, place.flavor, waiting.request, waiting.nodes, waiting.rank,
                 waits=not now, priority=waiting.priority, project=waiting.project, person=waiting.placement.person,
                 placed=now, started=now, walltime=waiting.placement.walltime, expected=waiting.expected,
+                grace=waiting.placement.grace,
             )  # fmt: skip
             changes.append(RoomTaken(running))
         rest = waiting.tasks.without(place.tasks) if waiting.tasks and place.tasks else Ranges()

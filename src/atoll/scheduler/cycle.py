@@ -35,6 +35,7 @@ def cycle(snapshot: Snapshot, now: int, *, head: int = HEAD) -> Decisions:
     ranks = snapshot.rows["rank"][due]
     for rank in range(len(CLASSES)):
         _serve(this, due[ranks == rank], rank)
+    this.ask_idle()
     # 4. Pull back what waits in a site's own queue before others with more right.
     recalls = this.recalls()
     # 5. Explain the rest.

@@ -59,6 +59,8 @@ class Victim:
     """Whether it is in the pool where the job would start; if not, only its quota helps."""
     begun: bool
     """Whether it runs; one that waits in a site's own queue loses nothing."""
+    late: int
+    """Microseconds until it is gone at the latest."""
 
 
 class Evictions:
@@ -84,8 +86,14 @@ class Evictions:
                 most += victim.total
         if not candidates or not claim.total.fits(most):
             return None
-        chosen = self._enough(claim, free, candidates)
-        return None if chosen is None else self._needed(claim, free, chosen)
+        chosen = self._enough(claim, free, candidates, self._quotas)
+        return None if chosen is None else self._needed(claim, free, chosen, self._quotas)
+
+    def idle_for(self, claim: Claim, free: Resources) -> list[Victim] | None:
+        """The same among opportunistic attempts only, for a job that has its quota for certain."""
+        candidates = [victim for victim in self._candidates(claim) if not victim.kind]
+        chosen = self._enough(claim, free, candidates, None)
+        return None if chosen is None else self._needed(claim, free, chosen, None)
 
     def evict(self, claim: Claim, victims: list[Victim]) -> None:
         """Write down that they are to leave."""
@@ -112,7 +120,7 @@ class Evictions:
     def _find(self, claim: Claim, borrowers: frozenset[str]) -> list[Victim]:
         found: list[Victim] = []
         for number, pool in enumerate(self.snapshot.pools):
-            if number == claim.pool or (borrowers and pool.flavor.name == claim.flavor):
+            if number == claim.pool or (self._quotas is not None and pool.flavor.name == claim.flavor):
                 found += self._find_in(number, claim, borrowers)
         found.sort(key=lambda victim: (victim.begun, victim.kind, not victim.here, victim.lost, -victim.row))
         return found
@@ -137,8 +145,9 @@ class Evictions:
             cpu, memory, gpu, nodes = (int(rows[name][place]) for name in (*RESOURCES, "nodes"))
             total = Resources(cpu, memory, gpu) * nodes
             cost, project = self._cost(pool, total, int(lost[place])), snapshot.owner_of(row)[0]
-            victim = Victim(int(kinds[place]), cost, row, project, total, pool == claim.pool, not waits[place])
-            found.append(victim)
+            kind, begun_here = int(kinds[place]), not waits[place]
+            late = int(rows["grace"][place]) + (policy.notice if kind == 3 and begun_here else 0)
+            found.append(Victim(kind, cost, row, project, total, pool == claim.pool, begun_here, late * _SECOND))
         return found
 
     def _spoken_for(self, rows: NDArray[np.void]) -> NDArray[np.bool_]:
@@ -189,9 +198,11 @@ class Evictions:
 
     # ---- how many of them
 
-    def _enough(self, claim: Claim, free: Resources, candidates: list[Victim]) -> list[Victim] | None:
+    def _enough(
+        self, claim: Claim, free: Resources, candidates: list[Victim], quotas: Quotas | None
+    ) -> list[Victim] | None:
         """The first of the candidates that are enough; a single one where one is, of the kinds that would go anyway."""
-        trial = _Trial(self._quotas, claim, free)
+        trial = _Trial(quotas, claim, free)
         chosen: list[Victim] = []
         try:
             for victim in candidates:
@@ -207,28 +218,29 @@ class Evictions:
         kind = max((victim.kind for victim in chosen), default=0)
         if len(chosen) > 1:
             for victim in candidates:
-                if victim.kind <= kind and self._is_enough(claim, free, [victim]):
+                if victim.kind <= kind and _is_enough(claim, free, [victim], quotas):
                     return [victim]
         return chosen
 
-    def _needed(self, claim: Claim, free: Resources, chosen: list[Victim]) -> list[Victim]:
+    def _needed(self, claim: Claim, free: Resources, chosen: list[Victim], quotas: Quotas | None) -> list[Victim]:
         """What is left of the victims when those are spared, the dearest first, without whom it is enough too."""
         for victim in sorted(chosen, key=lambda each: (each.kind, each.lost), reverse=True):
             rest = [other for other in chosen if other is not victim]
-            if self._is_enough(claim, free, rest):
+            if _is_enough(claim, free, rest, quotas):
                 chosen = rest
         return chosen
 
-    def _is_enough(self, claim: Claim, free: Resources, victims: list[Victim]) -> bool:
-        trial = _Trial(self._quotas, claim, free)
-        try:
-            for victim in victims:
-                if not trial.helps(victim):
-                    return False
-                trial.leave(victim)
-            return trial.enough()
-        finally:
-            trial.undo()
+
+def _is_enough(claim: Claim, free: Resources, victims: list[Victim], quotas: Quotas | None) -> bool:
+    trial = _Trial(quotas, claim, free)
+    try:
+        for victim in victims:
+            if not trial.helps(victim):
+                return False
+            trial.leave(victim)
+        return trial.enough()
+    finally:
+        trial.undo()
 
 
 class _Trial:

@@ -57,9 +57,14 @@ class View:
         return [choice for choice in self.snapshot.demands.preference(number) if self.room.open[choice]]
 
     def promise(self, row: int) -> Promise | None:
-        """The room that others leave for a row."""
+        """The room that others leave for a row; None once they have left."""
         job_id = int(self.snapshot.rows["job"][row])
-        return self.promises.get(job_id) or self.snapshot.promise(job_id)
+        if (promise := self.promises.get(job_id)) is not None:
+            return promise
+        promise, holding = self.snapshot.promise(job_id), self.snapshot.holding
+        if promise is None or not np.any((holding["leaves_for"] == job_id) & (holding["place"] >= 0)):
+            return None
+        return promise
 
 
 def explain(snapshot: Snapshot, job_id: int, now: int) -> Explanation | None:

@@ -79,6 +79,8 @@ class Placement:
     abilities: frozenset[Ability] = frozenset()
     walltime: int | None = None
     """Seconds."""
+    grace: int = 30
+    """Seconds that it may take to end once it was asked to, as at the end of its walltime."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,7 @@ class Demand:
                 spec.offload,
                 frozenset(ability for ability, needed in wanted.items() if needed),
                 spec.walltime,
+                spec.grace,
             ),
         )
 

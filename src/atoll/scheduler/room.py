@@ -101,6 +101,7 @@ class Room:
         self.holds: dict[int, list[Hold]] = {}
         """What is kept for later, by pool."""
         self._kept: dict[int, Resources] = {}
+        self._promised: dict[int, list[tuple[int, Resources]]] = {}
         self._used = used
         self._releases = releases
         self._started: dict[int, list[tuple[int, Resources]]] = {}
@@ -161,23 +162,41 @@ class Room:
                 hold.left -= amount
         self._started.setdefault(number, []).append((end, amount))
 
-    def promise(self, number: int, amount: Resources) -> None:
-        """Keep `amount` of what is free, or will be soon, for somebody; negative: no more.
+    def promise(self, number: int, kept: Resources, total: Resources, end: int) -> None:
+        """Keep `kept` of what is free for somebody who will have `total` in all until `end`, once others have left.
 
         Nothing more goes into the pool's own queue in this cycle: it would take what others leave.
         """
-        self._kept[number] = self._kept.get(number, Resources()) + amount
+        self._kept[number] = self._kept.get(number, Resources()) + kept
+        self._promised.setdefault(number, []).append((end, total))
+        self._timelines.pop(number, None)
+        for hold in self.holds.get(number, ()):
+            if hold.start < end:
+                hold.left -= total
         self._closed.add(number)
+
+    def unpromise(self, number: int, kept: Resources, total: Resources, end: int) -> None:
+        """Take back what was promised with these before anything was held. Raises ValueError where nothing was."""
+        self._kept[number] -= kept
+        self._promised[number].remove((end, total))
+        self._timelines.pop(number, None)
+
+    def spares_holds(self, number: int, total: Resources, end: int) -> bool:
+        """Whether `total` may be used in a pool until `end` beside all that is held."""
+        return all(total.fits(hold.left) for hold in self.holds.get(number, ()) if hold.start < end)
 
     # ---- starting later
 
     def free_at(self, number: int, moment: int) -> Resources:
         """What will be free in a pool at a moment, apart from what is held."""
-        return self.free[number] + self._timeline(number).by(moment)
+        free = self.free[number] + self._timeline(number).by(moment)
+        for _, total in self._promised.get(number, ()):
+            free -= total
+        return free
 
     def _timeline(self, number: int) -> Releases:
-        """The releases of a pool with those of what has started in this cycle."""
-        started = self._started.get(number, [])
+        """The releases of a pool with those of what has started in this cycle, or will where others leave."""
+        started = self._started.get(number, []) + self._promised.get(number, [])
         count, timeline = self._timelines.get(number, (-1, None))
         if timeline is None or count != len(started):
             timeline = self._releases(number).with_more(started)

@@ -24,6 +24,8 @@ _SEARCHES = 300
 _TASKS = 256
 """For how many tasks of an array a cycle has others leave."""
 _OVERDUE = 100
+_BEGINNING = 600
+"""How many seconds what starts may take to begin, and with it what waits for its end."""
 _LOW = 2**32 - 1
 
 
@@ -46,7 +48,7 @@ class Round:
         self._held_quotas = None if self.quotas is None else self.quotas.copy()
         self._first_hold = ENDLESS
         self._reserved: dict[int, tuple[int, int]] = {}  # (pool, start) by job
-        self._covered: set[int] = set()
+        self._covered: dict[int, set[int]] = {}  # by job that has a reservation, where it could have had one
         self._places: dict[tuple[int, str, str], Ranges | None] = {}
         self._full = np.zeros(len(snapshot.demands.totals), np.bool_)
         self._kinds = _Kinds(np.zeros(0, np.intp), np.zeros(0, np.intp))
@@ -55,7 +57,9 @@ class Round:
         self._vain: set[tuple[Right, int]] = set()
         self._pools = {(pool.site, pool.flavor.name): number for number, pool in enumerate(self.room.pools)}
         self._leaving = self._leaving_for()
-        self._due_notices: list[int] = []
+        self._moments: list[int] = []
+        self._graces: dict[int, int] = {}  # the longest grace of the opportunistic jobs that start in a pool
+        self._kept: set[int] = set()  # jobs for which others still leave
 
     # ---- what is known of a row
 
@@ -71,16 +75,16 @@ class Round:
         return left if width < 0 else max(0, min(left, width - int(self.holders[job["limit"]])))
 
     def _duration(self, row: int) -> int:
-        """How long a row may run, in microseconds."""
+        """How long a row may hold room, in microseconds: its walltime, and the grace that it then has."""
         job = self.snapshot.rows[row]
         demand = self.snapshot.demands[int(job["demand"])]
         seconds = self.snapshot.walltime(int(job["rank"]), demand.placement.walltime)
-        return ENDLESS if seconds is None else seconds * _SECOND
+        return ENDLESS if seconds is None else (seconds + demand.placement.grace) * _SECOND
 
     def _end(self, row: int) -> int:
         """Until when it holds room, if it starts now: opportunistic ones leave when they are asked to."""
         if self.snapshot.rows["rank"][row] == OPPORTUNISTIC:
-            return self.now
+            return self.now + self._demand(row).placement.grace * _SECOND
         return min(ENDLESS, self.now + self._duration(row))
 
     def _right(self, row: int) -> Right:
@@ -111,6 +115,7 @@ class Round:
             count = self._start(row, promise.count, self._preference(row))[0] if self._is_due(row) else 0
             if count < promise.count and job_id in self._leaving and self.left_of(row):
                 self._promise(job_id, row, number, promise.count - count)
+                self._kept.add(job_id)
         for job_id, rows in self._leaving.items():
             self._tell(job_id, rows)
 
@@ -128,16 +133,19 @@ class Round:
     def _promise(self, job_id: int, row: int, number: int, count: int, sign: int = 1) -> None:
         """Keep room and quota of `count` tasks for a row, apart from what is still coming; sign -1: no more."""
         demand = self._demand(row)
-        coming = Resources()
+        coming, late = Resources(), 0
         holding = self.snapshot.holding
         for other in self._leaving.get(job_id, ()):
+            asked = self.now if holding["leaving"][other] else max(self.now, int(holding["notice"][other]))
+            late = max(late, asked - self.now + int(holding["grace"][other]) * _SECOND)
             total = Resources(*(int(holding[name][other]) for name in RESOURCES)) * int(holding["nodes"][other])
             if other in self._holders_of(number):
                 coming += total
             if holding["rank"][other] != OPPORTUNISTIC:
                 self._count_quota(self.snapshot.owner_of(int(other))[0], number, total, -sign)
         wanted = demand.total * count
-        self.room.promise(number, _lacking(wanted, coming) * sign)
+        change = self.room.promise if sign > 0 else self.room.unpromise
+        change(number, _lacking(wanted, coming), wanted, min(ENDLESS, self.now + late + self._duration(row)))
         self._count_quota(self.snapshot.bucket(row)[1], number, wanted, sign)
 
     def _release(self, job_id: int, row: int, promise: Promise, number: int) -> None:
@@ -148,8 +156,7 @@ class Round:
 
     def _tell(self, job_id: int, rows: Rows) -> None:
         """Ask those to leave whose notice is over."""
-        row = self.snapshot.row_of(job_id)
-        if row is None or not self.left_of(row):
+        if not self._still_wants(job_id):
             return
         holding = self.snapshot.holding
         for other in rows.tolist():
@@ -157,7 +164,15 @@ class Round:
                 if holding["notice"][other] <= self.now:
                     self.evictions.chosen.append(Eviction(self.snapshot.attempt(other), job_id))
                 else:
-                    self._due_notices.append(int(holding["notice"][other]))
+                    self._moments.append(int(holding["notice"][other]))
+
+    def _still_wants(self, job_id: int) -> bool:
+        """Whether a job still waits for what others were to leave to it, at a site that takes it."""
+        row, promise = self.snapshot.row_of(job_id), self.snapshot.promise(job_id)
+        if row is None or not self.left_of(row):
+            return False
+        number = None if promise is None else self._pools.get((promise.site, promise.flavor))
+        return promise is None or (number is not None and self.room.open[number])
 
     def reprieved(self) -> tuple[str, ...]:
         """Those that were told to leave for a job that no longer waits for it, and need not for another."""
@@ -165,8 +180,7 @@ class Round:
         found: list[str] = []
         holding = self.snapshot.holding
         for job_id, rows in self._leaving.items():
-            row = self.snapshot.row_of(job_id)
-            if row is None or not self.left_of(row):
+            if not self._still_wants(job_id):
                 found += [self.snapshot.attempt(other) for other in rows.tolist() if not holding["leaving"][other]]
         return tuple(sorted(set(found) - evicted))
 
@@ -174,31 +188,74 @@ class Round:
         """Start what has its reserved start now, and hold the room of the others."""
         for known in sorted(self.snapshot.reservations.values(), key=lambda each: (each.start, each.job_id)):
             row, number = self.snapshot.row_of(known.job_id), self._pools.get((known.site, known.flavor))
-            if row is None or number is None or not self.room.open[number] or self.snapshot.promise(known.job_id):
+            if row is None or number is None or not self.room.open[number] or known.job_id in self._kept:
                 continue
             if known.start <= self.now and self._is_due(row) and self.wanted(row):
                 self._start(row, 1, (number,))
-            if row not in self.started:
-                self._hold(row, number, known.start)
+            if row not in self.started and (start := self._kept_start(row, number, known.start)) is not None:
+                self._hold(row, number, start)
+
+    def _kept_start(self, row: int, number: int, start: int) -> int | None:
+        """A reserved start, or when there is room after all where that is over or something failed.
+
+        What leaves or begins just now may seem to end later than it will: only time will show that.
+        """
+        found = self.room.earliest(number, self._demand(row).total, max(start, self.now), self._duration(row))
+        if start <= self.now or found is None:
+            return found
+        graces = self.snapshot.holding["grace"][self.snapshot.holders_of(number)]
+        late = _BEGINNING + int(graces.max(initial=0))
+        return start if found - start <= late * _SECOND else found
 
     def _hold(self, row: int, number: int, start: int) -> None:
-        """Hold room from `start` on, or from when there is enough."""
-        job_id, demand, duration = int(self.snapshot.rows["job"][row]), self._demand(row), self._duration(row)
-        begin = self.room.earliest(number, demand.total, max(start, self.now), duration)
-        if begin is None:
-            return
-        self.room.hold(number, job_id, demand.total, begin, min(ENDLESS, begin + duration))
+        """Hold room and quota from `start` on."""
+        job_id, total = int(self.snapshot.rows["job"][row]), self._demand(row).total
+        self.room.hold(number, job_id, total, start, min(ENDLESS, start + self._duration(row)))
         if self._held_quotas is not None:
-            flavor = self.room.pools[number].flavor.name
-            self._held_quotas.add(self.snapshot.bucket(row)[1], flavor, demand.total)
-        self._first_hold = min(self._first_hold, begin)
-        self._reserved[job_id] = number, begin
-        self._covered |= set(self._reservable(row))
+            self._held_quotas.add(self.snapshot.bucket(row)[1], self.room.pools[number].flavor.name, total)
+        self._reserved[job_id] = number, start
+        self._covered[job_id] = set(self._reservable(row))
+        self._first_hold = min(self._first_hold, start)
+
+    def _unhold(self, row: int) -> tuple[int, int]:
+        """Hold nothing for a row any more; the pool and the start that it had."""
+        job_id, total = int(self.snapshot.rows["job"][row]), self._demand(row).total
+        number, start = self._reserved.pop(job_id)
+        self.room.unhold(number, job_id)
+        if self._held_quotas is not None:
+            self._held_quotas.add(self.snapshot.bucket(row)[1], self.room.pools[number].flavor.name, total, -1)
+        del self._covered[job_id]
+        self._first_hold = min((start for _, start in self._reserved.values()), default=ENDLESS)
+        return number, start
+
+    def ask_idle(self) -> None:
+        """Ask opportunistic attempts, which use reserved room, to leave in time for its start."""
+        holding = self.snapshot.holding
+        for job_id, (number, start) in self._reserved.items():
+            here = self.snapshot.holders_of(number)
+            idle = here[(holding["rank"][here] == OPPORTUNISTIC) & ~holding["leaving"][here]]
+            grace = max(self._graces.get(number, 0), int(holding["grace"][idle].max(initial=0)))
+            if grace and start - grace * _SECOND > self.now:
+                self._moments.append(start - grace * _SECOND)
+            elif len(idle) and job_id not in self._leaving and job_id not in self.promises:
+                self._ask_idle(job_id, number, idle)
+
+    def _ask_idle(self, job_id: int, number: int, idle: Rows) -> None:
+        row, holding = self.snapshot.row_of(job_id), self.snapshot.holding
+        if row is None or not self.left_of(row):
+            return
+        hold = next(hold for hold in self.room.holds[number] if hold.job_id == job_id)
+        free = hold.left + hold.total
+        for other in idle.tolist():
+            free -= Resources(*(int(holding[name][other]) for name in RESOURCES)) * int(holding["nodes"][other])
+        right, flavor = self._right(row), self.room.pools[number].flavor.name
+        claim = Claim(job_id, right.rank, right.project, right.priority, number, flavor, hold.total)
+        self.evictions.evict(claim, self.evictions.idle_for(claim, free) or [])
 
     # ---- in turn
 
     def serve_overdue(self, rows: Rows) -> None:
-        """Look first at those within their quota that have waited too long: nothing passes them."""
+        """Look first at those within their nominal quota that have waited too long: nothing passes them."""
         waiting = self.snapshot.rows
         late = self.now - self.snapshot.policy.max_wait * _SECOND
         found = rows[(waiting["submitted"][rows] <= late) & (waiting["rank"][rows] != OPPORTUNISTIC)]
@@ -206,8 +263,7 @@ class Round:
             return
         oldest = found[np.lexsort((waiting["job"][found], waiting["submitted"][found]))][:_OVERDUE]
         for row in oldest.tolist():
-            pools = [number for number in self._reservable(row) if self._is_within(row, number)]
-            if pools and not self._covered.intersection(pools) and int(waiting["job"][row]) not in self._reserved:
+            if any(self.room.open[number] and self._is_within(row, number) for number in self._preference(row)):
                 self.serve(row, alone=False)
 
     def _is_within(self, row: int, number: int) -> bool:
@@ -282,6 +338,8 @@ class Round:
             return 0, False
         chunk = wanted if alone else max(1, wanted // _CHUNKS)
         full, count = bool(self._full[number]), 0
+        if not full and self._start_early(row):
+            return 1, wanted > 1
         if not full:
             count = self._start(row, chunk, self._preference(row))[0]
             if count == chunk:
@@ -297,6 +355,16 @@ class Round:
         if not count:
             self._kinds.pass_over(row, self.dead)
         return count, False
+
+    def _start_early(self, row: int) -> bool:
+        """Start a row, or a task of it, that has a reservation before its time, in its turn and what it holds itself."""
+        if int(self.snapshot.rows["job"][row]) not in self._reserved:
+            return False
+        number, start = self._unhold(row)
+        if self._start(row, 1, self._preference(row))[0]:
+            return True
+        self._hold(row, number, start)
+        return False
 
     def _pass_over_limit(self, row: int) -> None:
         """Look at no other row with the same width, which is used up."""
@@ -357,6 +425,8 @@ class Round:
         _, project, person = snapshot.bucket(row)
         if rank != OPPORTUNISTIC:
             self._count_quota(project, number, demand.total * count, held=end > self._first_hold)
+        else:
+            self._graces[number] = max(self._graces.get(number, 0), demand.placement.grace)
         seconds = snapshot.charged_seconds(rank, demand.placement.walltime, int(job["expected"]))
         self.shares.charge(
             project, person, pool.flavor.name, demand.total * (seconds * count), self.now, rank == OPPORTUNISTIC
@@ -411,12 +481,13 @@ class Round:
             (max(victim.kind for victim in victims), len(victims), sum(victim.lost for victim in victims), order, claim)
             for order, claim in enumerate(self._claims(row))
             if (victims := self.evictions.free_for(claim, self.room.usable(claim.pool)))
+            and self.room.spares_holds(claim.pool, claim.total, self._end(row) + max(victim.late for victim in victims))
         ]
         if not found:
             self._vain.add((self._right(row), int(self.snapshot.rows["demand"][row])))
             return False
         claim = min(found, key=lambda each: each[:-1])[-1]
-        count = self._evict_for(claim, min(wanted, _TASKS))
+        count = self._evict_for(row, claim, min(wanted, _TASKS))
         pool = self.room.pools[claim.pool]
         self.promises[job_id] = Promise(pool.site, pool.flavor.name, count)
         return True
@@ -427,22 +498,25 @@ class Round:
         job_id = int(self.snapshot.rows["job"][row])
         for number in self._preference(row):
             pool = self.room.pools[number]
-            holds = [hold for hold in self.room.holds.get(number, ()) if hold.start < end]
             if (
                 self.room.open[number]
                 and self.room.slots[pool.site] > 0
-                and all(total.fits(hold.left) for hold in holds)
+                and self.room.spares_holds(number, total, end)
             ):
                 yield Claim(job_id, right.rank, right.project, right.priority, number, pool.flavor.name, total)
 
-    def _evict_for(self, claim: Claim, wanted: int) -> int:
+    def _evict_for(self, row: int, claim: Claim, wanted: int) -> int:
         """Have others leave for as many tasks as that helps; how many."""
-        free, count = self.room.usable(claim.pool), 0
+        free, count, end = self.room.usable(claim.pool), 0, self._end(row)
         coming = Resources()
         while count < wanted:
             victims = self.evictions.free_for(claim, free)
             if victims is None:
                 break
+            later = max([end, *(self._end(row) + victim.late for victim in victims)])
+            if not self.room.spares_holds(claim.pool, claim.total * (count + 1), later):
+                break
+            end = later
             self.evictions.evict(claim, victims)
             for victim in victims:
                 self._count_leaving(victim, claim)
@@ -452,7 +526,7 @@ class Round:
             free -= claim.total
             count += 1
             self._count_quota(claim.project, claim.pool, claim.total)
-        self.room.promise(claim.pool, _lacking(claim.total * count, coming))
+        self.room.promise(claim.pool, _lacking(claim.total * count, coming), claim.total * count, min(ENDLESS, end))
         if claim.pool in self.room.recalling:
             self.room.make_way(claim.pool, Right(claim.rank, claim.project, claim.priority))
         return count
@@ -478,7 +552,7 @@ class Round:
             return
         pools = self._reservable(row)
         if job_id in self._reserved:
-            self._bring_forward(row, pools)
+            self._bring_forward(row)
             return
         if not pools or self._is_covered(pools):
             return
@@ -486,7 +560,8 @@ class Round:
         starts = [
             (start, order, number)
             for order, number in enumerate(pools)
-            if self._allowed(row, number, 1, ENDLESS)
+            if self.room.slots[self.room.pools[number].site] > 0
+            and self._allowed(row, number, 1, ENDLESS)
             and (start := self.room.earliest(number, total, self.now, duration)) is not None
         ]
         if starts:
@@ -495,18 +570,15 @@ class Round:
 
     def _is_covered(self, pools: Sequence[int]) -> bool:
         most = self.snapshot.policy.reservations
-        return bool(self._covered.intersection(pools)) if most is None else len(self._reserved) >= most
+        if most is not None:
+            return len(self._reserved) >= most
+        return any(not covered.isdisjoint(pools) for covered in self._covered.values())
 
-    def _bring_forward(self, row: int, pools: Sequence[int]) -> None:
+    def _bring_forward(self, row: int) -> None:
         """Let a reserved start be sooner, where it is the row's turn and more is free than was to be expected."""
-        job_id = int(self.snapshot.rows["job"][row])
-        number, start = self._reserved[job_id]
-        held = self.room.unhold(number, job_id)
-        sooner = self.room.earliest(number, held.total, self.now, held.end - held.start)
-        begin = start if sooner is None else min(start, sooner)
-        self.room.hold(number, job_id, held.total, begin, min(ENDLESS, begin + held.end - held.start))
-        self._reserved[job_id] = number, begin
-        self._first_hold = min(self._first_hold, begin)
+        number, start = self._unhold(row)
+        sooner = self.room.earliest(number, self._demand(row).total, self.now, self._duration(row))
+        self._hold(row, number, start if sooner is None else min(start, sooner))
 
     # ---- what was decided
 
@@ -536,7 +608,7 @@ class Round:
         found = []
         for job_id, (number, start) in self._reserved.items():
             row = self.snapshot.row_of(job_id)
-            if row is not None and row not in self.started and job_id not in self.promises:
+            if row is not None and self.left_of(row) and job_id not in self.promises:
                 pool = self.room.pools[number]
                 found.append(Reservation(job_id, pool.site, pool.flavor.name, start))
         return tuple(sorted(found, key=lambda each: (each.start, each.job_id)))
@@ -544,7 +616,7 @@ class Round:
     def wakeups(self) -> list[int]:
         """When time alone changes something."""
         starts = [start for _, start in self._reserved.values() if start > self.now]
-        return starts + self._due_notices + self.evictions.wakeups
+        return starts + self._moments + self.evictions.wakeups
 
 
 class _Kinds:
