@@ -7,7 +7,6 @@ anywhere; this module only counts.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,34 +88,43 @@ class Nodes:
 
     def changed(self, since: int) -> NDArray[np.intp]:
         """The nodes that changed after that version."""
-        return np.flatnonzero(self.versions > since)
+        return (self.versions > since).nonzero()[0]
 
     # ---- counting
 
     def take(self, spot: Spot, request: Resources) -> None:
         """Count a request at a spot as taken. Raises ValueError, and counts nothing, where it does not fit there."""
-        node = spot.node
-        free = self.gpu[node]
+        node, free = spot.node, self.gpu[spot.node]
         if (
-            self.cpu[node] < request.cpu
+            not self._made_for(spot, request)
+            or self.cpu[node] < request.cpu
             or self.memory[node] < request.memory
             or any(free[device] < milli for device, milli in spot.gpus)
-            or sum(milli for _, milli in spot.gpus) != request.gpu
         ):
             raise ValueError(f"{request} does not fit on {self.infos[node].name}")
         self._count(spot, request, -1)
 
     def give(self, spot: Spot, request: Resources) -> None:
         """Count a request at a spot as free again. Raises ValueError where more would be free than there is."""
-        node = spot.node
-        capacity, free = self.infos[node].capacity, self.gpu[node]
+        node, free = spot.node, self.gpu[spot.node]
+        capacity = self.infos[node].capacity
         if (
-            self.cpu[node] + request.cpu > capacity.cpu
+            not self._made_for(spot, request)
+            or self.cpu[node] + request.cpu > capacity.cpu
             or self.memory[node] + request.memory > capacity.memory
-            or any(free[device] + milli > WHOLE or device >= capacity.gpu // WHOLE for device, milli in spot.gpus)
+            or any(free[device] + milli > WHOLE for device, milli in spot.gpus)
         ):
             raise ValueError(f"{request} was not taken on {self.infos[node].name}")
         self._count(spot, request, 1)
+
+    def _made_for(self, spot: Spot, request: Resources) -> bool:
+        """Whether the devices of a spot are distinct ones that its node has, and as many as are asked for."""
+        whole, share = devices_of(request)
+        wanted = [share] if share else [WHOLE] * whole
+        devices = {device for device, _ in spot.gpus}
+        if [milli for _, milli in spot.gpus] != wanted or len(devices) != len(wanted):
+            return False
+        return not devices or (min(devices) >= 0 and max(devices) < self.infos[spot.node].capacity.gpu // WHOLE)
 
     def _count(self, spot: Spot, request: Resources, sign: int) -> None:
         node = spot.node
@@ -159,7 +167,7 @@ class Nodes:
         whole, share = devices_of(request)
         if not (whole or share):
             return Spot(node)
-        free: list[Any] = self.gpu[node].tolist()
+        free: list[int] = self.gpu[node].tolist()
         if whole:
             devices = [device for device, milli in enumerate(free) if milli == WHOLE][:whole]
             return Spot(node, tuple((device, WHOLE) for device in devices))

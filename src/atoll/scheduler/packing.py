@@ -1,132 +1,67 @@
 """Which node and which GPUs a request gets, so that little room is left that nobody can use.
 
-Fragmentation Gradient Descent: Weng, Yang, Yu, Wang, Tang, Yang, Zhang: Beware of Fragmentation: Scheduling GPU-Sharing
-Workloads with Fragmentation Gradient Descent. USENIX ATC 2023. For the typical tasks M, each with its weight, the
-fragmentation F_n(M) of a node is the GPU room there that a task drawn from M is expected to be unable to use; a request
-goes where F grows least.
-
-What follows is about the opposite, the *usable* room U_n(M) = free GPUs - F_n(M): a request takes as many GPUs from
-whatever node it goes to, so F grows least where the usable room shrinks least (its *loss*). Weights are integers, so
-that sums do not depend on their order, and what is kept up to date equals what is computed afresh.
+Fragmentation Gradient Descent (see `fragmentation`): a request goes where the fragmentation F_n(M) grows least. As it
+takes as many GPUs from whatever node it goes to, that is where the usable room shrinks least: its *loss*.
 """
-
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from atoll.core.resources import Resources
-from atoll.scheduler.nodes import MOST_DEVICES, WHOLE, Column, Mask, Nodes, Spot, devices_of
+from atoll.scheduler.fragmentation import Fragmentation, Rows
+from atoll.scheduler.nodes import WHOLE, Column, Mask, Nodes, Spot, devices_of
 
-SCALE = 2**16
-"""What the weights of all typical tasks together are scaled to."""
+KEEP = 2**27
+"""Bytes of scores that a packer keeps."""
 _NEVER = np.iinfo(np.int64).max
-_LEFT_BITS = 24
-_MOST = 2**50
-
-
-@dataclass(frozen=True, slots=True)
-class Typical:
-    """A task as it often comes: a request, the pools that it may use (None: any), how often it comes."""
-
-    request: Resources
-    pools: frozenset[int] | None = None
-    weight: float = 1
-
-
-class Fragmentation:
-    """U_n(M) of nodes in any state.
-
-    Which tasks of M have the CPUs and the memory that they need changes only at what some task asks for. So there is a
-    row for each pool and each step between such amounts, with the weight of the share tasks that can use a device, by
-    its free milli-GPU, and what whole devices are worth, by their number.
-    """
-
-    def __init__(self, typical: Iterable[Typical], pools: int) -> None:
-        """`pools` is how many there are; tasks without GPU have no part in it."""
-        tasks = [task for task in typical if task.request.gpu and task.weight > 0]
-        total = sum(task.weight for task in tasks)
-        self._cpu = np.unique(np.array([task.request.cpu for task in tasks], np.int64))
-        self._memory = np.unique(np.array([task.request.memory for task in tasks], np.int64))
-        shares = sorted({task.request.gpu for task in tasks if task.request.gpu < WHOLE})
-        steps = (pools, len(self._cpu) + 1, len(self._memory) + 1)
-        share = np.zeros((*steps, len(shares) + 1), np.int64)
-        whole = np.zeros((*steps, MOST_DEVICES + 1), np.int64)
-        for task in tasks:
-            count, part = devices_of(task.request)
-            if count > MOST_DEVICES:
-                continue
-            cpu = int(np.searchsorted(self._cpu, task.request.cpu)) + 1
-            memory = int(np.searchsorted(self._memory, task.request.memory)) + 1
-            weight = max(1, round(task.weight / total * SCALE))
-            for pool in range(pools) if task.pools is None else sorted(task.pools):
-                if count:
-                    whole[pool, cpu, memory, count] += weight
-                else:
-                    share[pool, cpu, memory, shares.index(part) + 1] += weight
-        for axis in (1, 2, 3):
-            np.cumsum(share, axis, out=share)
-            np.cumsum(whole, axis, out=whole)
-        whole *= WHOLE * np.arange(MOST_DEVICES + 1)
-        self._steps = steps
-        self._share = share.reshape(-1, len(shares) + 1)
-        self._whole = whole.reshape(-1, MOST_DEVICES + 1)
-        self._levels = np.searchsorted(np.array(shares, np.int64), np.arange(WHOLE + 1), side="right")
-
-    def rows(self, pool: Column, cpu: Column, memory: Column) -> NDArray[np.intp]:
-        """The row for what is free."""
-        _, cpus, memories = self._steps
-        rows = pool * cpus + np.searchsorted(self._cpu, cpu, side="right")
-        return rows * memories + np.searchsorted(self._memory, memory, side="right")
-
-    def usable(self, nodes: Nodes, which: NDArray[np.intp]) -> Column:
-        """U_n(M), times the sum of all weights, of these nodes as they are."""
-        rows = self.rows(nodes.pool[which], nodes.cpu[which], nodes.memory[which])
-        return self.of_devices(rows, nodes.gpu[which]).sum(axis=1) + self.of_whole(rows, nodes.whole[which])
-
-    def of_devices(self, rows: NDArray[np.intp], gpu: Column) -> Column:
-        """What share tasks can use of devices with so much free milli-GPU; `gpu` has a row of them for each row."""
-        levels = self._levels.take(gpu)
-        levels += (rows * self._share.shape[1])[:, None]
-        return self._share.take(levels) * gpu
-
-    def of_whole(self, rows: NDArray[np.intp], count: Column) -> Column:
-        """What tasks of whole devices can use of so many that are completely free."""
-        return self._whole.take(rows * (MOST_DEVICES + 1) + count)
-
-    def of_a_free_device(self, rows: NDArray[np.intp]) -> Column:
-        """What share tasks can use of a device that is completely free."""
-        return WHOLE * self._share[rows, -1]
+_LEAST = -(2**50)
+_CPU_BITS, _LEFT_BITS = 10, 24
+"""Below the loss in a score stand the free GPUs (14 bits) and CPUs (10 bits) that the node would have."""
 
 
 class _Scores:
     """What each node would lose to one kind of request, as of a version of the nodes."""
 
-    def __init__(self, request: Resources, pools: Mask, nodes: int) -> None:
+    def __init__(
+        self, request: Resources, pools: Mask, scores: Column, devices: NDArray[np.int8], version: int
+    ) -> None:
         self.request = request
-        self.pools = pools.copy()
-        self.scores: Column = np.full(nodes, _NEVER, np.int64)
-        """Loss, then what else decides; `_NEVER` where the request does not fit."""
-        self.devices = np.zeros(nodes, np.int8)
-        """The device that a share gets."""
-        self.version = -1
+        self.pools = pools
+        self.scores = scores
+        """By node: loss, then what else decides; `_NEVER` where the request does not fit."""
+        self.devices = devices
+        """By node: the device that a share gets."""
+        self.version = version
+
+    def copy(self) -> "_Scores":
+        return _Scores(self.request, self.pools, self.scores.copy(), self.devices.copy(), self.version)
 
 
 class Packer:
-    """Chooses among nodes, and keeps what it found out until the node changes.
+    """Chooses among nodes, and keeps what it found out of each until that changes. It takes nothing: `Nodes.take` does.
 
     There is one for the nodes as they are, and a `copy` of it to place on what may or may not come about.
     """
 
-    def __init__(self, nodes: Nodes, fragmentation: Fragmentation, limit: int = 2**27) -> None:
-        """`limit` is how many bytes of scores are kept at most; a kind of request takes nine for each node."""
+    def __init__(self, nodes: Nodes, fragmentation: Fragmentation, keep: int = KEEP) -> None:
+        """`keep` is in bytes; the scores of one kind of request take nine for each node."""
         self.nodes = nodes
         self.fragmentation = fragmentation
-        self._most = max(1, limit // (9 * max(1, len(nodes))))
+        self._most = max(1, keep // (9 * max(1, len(nodes))))
         self._kinds: dict[tuple[Resources, bytes], _Scores] = {}
         self._usable = fragmentation.usable(nodes, np.arange(len(nodes)))
         self._version = nodes.version
+        self._original: Packer | None = None
+        self._copied_at = nodes.version
+
+    def copy(self) -> "Packer":
+        """A packer on a copy of the nodes. While these stay as they are it learns from this one, and this one by it."""
+        made = Packer.__new__(Packer)
+        made.nodes = self.nodes.copy()
+        made.fragmentation, made._most, made._kinds = self.fragmentation, self._most, {}
+        made._usable, made._version = self._usable.copy(), self._version
+        made._original, made._copied_at = self, self.nodes.version
+        return made
 
     def best(self, request: Resources, pools: Mask) -> Spot | None:
         """Where a request loses least, in pools of a mask over their numbers; None where it fits nowhere.
@@ -140,10 +75,13 @@ class Packer:
         return None if kind.scores[node] == _NEVER else self._spot(kind, node)
 
     def best_many(self, request: Resources, pools: Mask, count: int) -> tuple[Spot, ...] | None:
-        """The same for `count` distinct nodes, the best first; None where there are not as many."""
-        scores = (kind := self._kind(request, pools)).scores
-        chosen = np.argsort(scores, kind="stable")[:count]
-        if len(chosen) < count or (count and scores[chosen[-1]] == _NEVER):
+        """The same for each of `count` distinct nodes, the best first; None where there are not as many.
+
+        To have them in one pool, ask for one pool after the other.
+        """
+        kind = self._kind(request, pools)
+        chosen = kind.scores.argsort(kind="stable")[:count]
+        if len(chosen) < count or (kind.scores[chosen] == _NEVER).any():
             return None
         return tuple(self._spot(kind, node) for node in chosen.tolist())
 
@@ -151,6 +89,8 @@ class Packer:
         if 0 < kind.request.gpu < WHOLE:
             return Spot(node, ((int(kind.devices[node]), kind.request.gpu),))
         return self.nodes.spot(node, kind.request)
+
+    # ---- scores
 
     def _kind(self, request: Resources, pools: Mask) -> _Scores:
         """The scores of all nodes for a kind of request, up to date."""
@@ -160,14 +100,20 @@ class Packer:
             self._usable[changed] = self.fragmentation.usable(nodes, changed)
             self._version = nodes.version
         key = (request, pools.tobytes())
-        kind = self._kinds.pop(key, None) or _Scores(request, pools, len(nodes))
-        while len(self._kinds) >= self._most:  # the one that nobody has asked for for the longest time
+        kind = self._kinds.pop(key, None) or self._new(request, pools)
+        if len(self._kinds) >= self._most:  # forget the one that nobody has asked for for the longest time
             del self._kinds[next(iter(self._kinds))]
         self._kinds[key] = kind
         if kind.version != nodes.version:
             self._score(kind, nodes.changed(kind.version))
             kind.version = nodes.version
         return kind
+
+    def _new(self, request: Resources, pools: Mask) -> _Scores:
+        if self._original is not None and self._original.nodes.version == self._copied_at:
+            return self._original._kind(request, pools).copy()
+        count = len(self.nodes)
+        return _Scores(request, pools.copy(), np.full(count, _NEVER, np.int64), np.zeros(count, np.int8), -1)
 
     def _score(self, kind: _Scores, which: NDArray[np.intp]) -> None:
         """Score these nodes anew."""
@@ -184,23 +130,23 @@ class Packer:
         usable = fragmentation.of_devices(rows, gpu)
         after = usable.sum(axis=1)
         if share:
-            device, change = self._best_device(rows, gpu, free, usable, share)
-            kind.devices[which] = device
-            after += change + fragmentation.of_whole(rows, free)
+            kind.devices[which], change = self._best_device(rows, gpu, free, usable, share)
+            after += fragmentation.of_whole(rows, free)
+            after += change
         else:
             after += fragmentation.of_whole(rows, free - whole)
             if whole:
                 after -= whole * fragmentation.of_a_free_device(rows)
-        loss = self._usable.take(which) - after
-        left = (nodes.together.take(which) << 10) + np.minimum(cpu // 1000, 1023)
-        kind.scores[which] = (loss << _LEFT_BITS) + left
+        left = (nodes.together.take(which) << _CPU_BITS) + np.minimum(cpu // 1000, 2**_CPU_BITS - 1)
+        kind.scores[which] = ((self._usable.take(which) - after) << _LEFT_BITS) + left
 
     def _best_device(
-        self, rows: NDArray[np.intp], gpu: Column, free: Column, usable: Column, share: int
+        self, rows: Rows, gpu: Column, free: Column, usable: Column, share: int
     ) -> tuple[NDArray[np.intp], Column]:
-        """The device of each node that had best give the share, and how much usable room that adds (it is below 0).
+        """By node, the device that had best give the share, and what that adds to the usable room (at most 0).
 
-        `gpu` and `usable` have a column for each device, `free` is the number of those that are completely free.
+        `gpu` and `usable` have a column for each device, `free` is how many of them are completely free. Of equal
+        devices it is the one that has least left.
         """
         fragmentation = self.fragmentation
         left = gpu - share
@@ -209,7 +155,6 @@ class Packer:
         change = fragmentation.of_devices(rows, left) - usable
         fewer = fragmentation.of_whole(rows, np.maximum(free - 1, 0)) - fragmentation.of_whole(rows, free)
         change += (gpu == WHOLE) * fewer[:, None]
-        change[lacks] = -_MOST
-        # of equal devices the one that is fullest afterwards
+        change[lacks] = _LEAST
         device = (change * 1024 - left).argmax(axis=1)
         return device, change[np.arange(len(rows)), device]
