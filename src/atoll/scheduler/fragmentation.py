@@ -90,8 +90,10 @@ class Fragmentation:
 
     def usable(self, nodes: Nodes, which: NDArray[np.intp]) -> Column:
         """U_n(M) of these nodes as they are."""
-        rows = self.rows(nodes.pool[which], nodes.cpu[which], nodes.memory[which])
-        return self.of_devices(rows, nodes.gpu[which]).sum(axis=1) + self.of_whole(rows, nodes.whole[which])
+        rows = self.rows(nodes.pool.take(which), nodes.cpu.take(which), nodes.memory.take(which))
+        usable: Column = self.of_devices(rows, nodes.gpu.take(which, axis=0)).sum(axis=1)
+        usable += self.of_whole(rows, nodes.whole.take(which))
+        return usable
 
     def rows(self, pool: Column, cpu: Column, memory: Column) -> Rows:
         """The row for each pool with so much free milli-CPU and bytes."""
@@ -111,11 +113,13 @@ class Fragmentation:
 
     def of_whole(self, rows: Rows, count: Column) -> Column:
         """What tasks of whole devices can use of so many that are completely free."""
-        return self._whole.take(rows * (MOST_DEVICES + 1) + count)
+        found: Column = self._whole.take(rows * (MOST_DEVICES + 1) + count)
+        return found
 
     def of_a_free_device(self, rows: Rows) -> Column:
         """What share tasks can use of a device that is completely free."""
-        return WHOLE * self._share[rows, -1]
+        found: Column = WHOLE * self._share[rows, -1]
+        return found
 
 
 def _most_typical(tasks: list[Typical], pools: int) -> list[Typical]:

@@ -119,12 +119,14 @@ class Nodes:
 
     def _made_for(self, spot: Spot, request: Resources) -> bool:
         """Whether the devices of a spot are distinct ones that its node has, and as many as are asked for."""
+        devices = [device for device, _ in spot.gpus]
         whole, share = devices_of(request)
-        wanted = [share] if share else [WHOLE] * whole
-        devices = {device for device, _ in spot.gpus}
-        if [milli for _, milli in spot.gpus] != wanted or len(devices) != len(wanted):
+        if [milli for _, milli in spot.gpus] != ([share] if share else [WHOLE] * whole):
             return False
-        return not devices or (min(devices) >= 0 and max(devices) < self.infos[spot.node].capacity.gpu // WHOLE)
+        if not devices:
+            return True
+        last = self.infos[spot.node].capacity.gpu // WHOLE - 1
+        return len(set(devices)) == len(devices) and min(devices) >= 0 and max(devices) <= last
 
     def _count(self, spot: Spot, request: Resources, sign: int) -> None:
         node = spot.node
@@ -143,20 +145,19 @@ class Nodes:
 
     # ---- asking
 
-    def fits(self, request: Resources, pools: Mask, which: NDArray[np.intp] | None = None) -> Mask:
-        """On which nodes a request fits now, in pools of a mask over their numbers: a bool for each node.
+    def fits(self, request: Resources, pools: Mask) -> Mask:
+        """On which nodes a request fits now, in pools of a mask over their numbers: a bool for each node."""
+        return pools[self.pool] & self.holds(request, slice(None))
 
-        With `which`, a bool for each of these nodes.
-        """
-        of = slice(None) if which is None else which
-        found: Mask = pools[self.pool[of]]
-        found &= self.cpu[of] >= request.cpu
-        found &= self.memory[of] >= request.memory
+    def holds(self, request: Resources, which: NDArray[np.intp] | slice) -> Mask:
+        """Which of these nodes have room for a request now, in whatever pool: a bool for each of them."""
+        found: Mask = self.cpu[which] >= request.cpu
+        found &= self.memory[which] >= request.memory
         whole, share = devices_of(request)
         if whole:
-            found &= self.whole[of] >= whole
+            found &= self.whole[which] >= whole
         elif share:
-            found &= self.largest[of] >= share
+            found &= self.largest[which] >= share
         return found
 
     def spot(self, node: int, request: Resources) -> Spot:

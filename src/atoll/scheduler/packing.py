@@ -15,18 +15,16 @@ KEEP = 2**27
 """Bytes of scores that a packer keeps."""
 _NEVER = np.iinfo(np.int64).max
 _LEAST = -(2**50)
+_MASKS = 1000
+"""How many masks over the nodes are kept."""
 _CPU_BITS, _LEFT_BITS = 10, 24
 """Below the loss in a score stand the free GPUs (14 bits) and CPUs (10 bits) that the node would have."""
 
 
 class _Scores:
-    """What each node would lose to one kind of request, as of a version of the nodes."""
+    """What each node would lose to one request, as of a version of the nodes."""
 
-    def __init__(
-        self, request: Resources, pools: Mask, scores: Column, devices: NDArray[np.int8], version: int
-    ) -> None:
-        self.request = request
-        self.pools = pools
+    def __init__(self, scores: Column, devices: NDArray[np.int8], version: int) -> None:
         self.scores = scores
         """By node: loss, then what else decides; `_NEVER` where the request does not fit."""
         self.devices = devices
@@ -34,7 +32,7 @@ class _Scores:
         self.version = version
 
     def copy(self) -> "_Scores":
-        return _Scores(self.request, self.pools, self.scores.copy(), self.devices.copy(), self.version)
+        return _Scores(self.scores.copy(), self.devices.copy(), self.version)
 
 
 class Packer:
@@ -44,11 +42,12 @@ class Packer:
     """
 
     def __init__(self, nodes: Nodes, fragmentation: Fragmentation, keep: int = KEEP) -> None:
-        """`keep` is in bytes; the scores of one kind of request take nine for each node."""
+        """`keep` is in bytes; the scores of one request take nine for each node."""
         self.nodes = nodes
         self.fragmentation = fragmentation
         self._most = max(1, keep // (9 * max(1, len(nodes))))
-        self._kinds: dict[tuple[Resources, bytes], _Scores] = {}
+        self._scores: dict[Resources, _Scores] = {}
+        self._masks: dict[bytes, Mask] = {}
         self._usable = fragmentation.usable(nodes, np.arange(len(nodes)))
         self._version = nodes.version
         self._original: Packer | None = None
@@ -58,7 +57,7 @@ class Packer:
         """A packer on a copy of the nodes. While these stay as they are it learns from this one, and this one by it."""
         made = Packer.__new__(Packer)
         made.nodes = self.nodes.copy()
-        made.fragmentation, made._most, made._kinds = self.fragmentation, self._most, {}
+        made.fragmentation, made._most, made._scores, made._masks = self.fragmentation, self._most, {}, self._masks
         made._usable, made._version = self._usable.copy(), self._version
         made._original, made._copied_at = self, self.nodes.version
         return made
@@ -70,57 +69,69 @@ class Packer:
         """
         if not len(self.nodes):
             return None
-        kind = self._kind(request, pools)
-        node = int(kind.scores.argmin())
-        return None if kind.scores[node] == _NEVER else self._spot(kind, node)
+        found = self._scored(request)
+        scores = self._allowed(found.scores, pools)
+        node = int(scores.argmin())
+        return None if scores[node] == _NEVER else self._spot(found, request, node)
 
     def best_many(self, request: Resources, pools: Mask, count: int) -> tuple[Spot, ...] | None:
         """The same for each of `count` distinct nodes, the best first; None where there are not as many.
 
         To have them in one pool, ask for one pool after the other.
         """
-        kind = self._kind(request, pools)
-        chosen = kind.scores.argsort(kind="stable")[:count]
-        if len(chosen) < count or (kind.scores[chosen] == _NEVER).any():
+        found = self._scored(request)
+        scores = self._allowed(found.scores, pools)
+        chosen = scores.argsort(kind="stable")[:count]
+        if len(chosen) < count or (scores[chosen] == _NEVER).any():
             return None
-        return tuple(self._spot(kind, node) for node in chosen.tolist())
+        return tuple(self._spot(found, request, node) for node in chosen.tolist())
 
-    def _spot(self, kind: _Scores, node: int) -> Spot:
-        if 0 < kind.request.gpu < WHOLE:
-            return Spot(node, ((int(kind.devices[node]), kind.request.gpu),))
-        return self.nodes.spot(node, kind.request)
+    def _allowed(self, scores: Column, pools: Mask) -> Column:
+        """The scores, without those of nodes in other pools."""
+        if pools.all():
+            return scores
+        key = pools.tobytes()
+        if (mask := self._masks.get(key)) is None:
+            if len(self._masks) >= _MASKS:
+                self._masks.clear()
+            mask = self._masks[key] = pools[self.nodes.pool]
+        return np.where(mask, scores, _NEVER)
+
+    def _spot(self, found: _Scores, request: Resources, node: int) -> Spot:
+        if 0 < request.gpu < WHOLE:
+            return Spot(node, ((int(found.devices[node]), request.gpu),))
+        return self.nodes.spot(node, request)
 
     # ---- scores
 
-    def _kind(self, request: Resources, pools: Mask) -> _Scores:
-        """The scores of all nodes for a kind of request, up to date."""
+    def _scored(self, request: Resources) -> _Scores:
+        """The scores of all nodes for a request, up to date."""
         nodes = self.nodes
         if self._version != nodes.version:
             changed = nodes.changed(self._version)
             self._usable[changed] = self.fragmentation.usable(nodes, changed)
             self._version = nodes.version
-        key = (request, pools.tobytes())
-        kind = self._kinds.pop(key, None) or self._new(request, pools)
-        if len(self._kinds) >= self._most:  # forget the one that nobody has asked for for the longest time
-            del self._kinds[next(iter(self._kinds))]
-        self._kinds[key] = kind
-        if kind.version != nodes.version:
-            self._score(kind, nodes.changed(kind.version))
-            kind.version = nodes.version
-        return kind
+        found = self._scores.pop(request, None) or self._new(request)
+        if len(self._scores) >= self._most:  # forget what nobody has asked for for the longest time
+            del self._scores[next(iter(self._scores))]
+        self._scores[request] = found
+        if found.version != nodes.version:
+            self._score(found, request, nodes.changed(found.version))
+            found.version = nodes.version
+        return found
 
-    def _new(self, request: Resources, pools: Mask) -> _Scores:
+    def _new(self, request: Resources) -> _Scores:
         if self._original is not None and self._original.nodes.version == self._copied_at:
-            return self._original._kind(request, pools).copy()
+            return self._original._scored(request).copy()
         count = len(self.nodes)
-        return _Scores(request, pools.copy(), np.full(count, _NEVER, np.int64), np.zeros(count, np.int8), -1)
+        return _Scores(np.full(count, _NEVER, np.int64), np.zeros(count, np.int8), -1)
 
-    def _score(self, kind: _Scores, which: NDArray[np.intp]) -> None:
+    def _score(self, found: _Scores, request: Resources, which: NDArray[np.intp]) -> None:
         """Score these nodes anew."""
-        nodes, fragmentation, request = self.nodes, self.fragmentation, kind.request
+        nodes, fragmentation = self.nodes, self.fragmentation
         whole, share = devices_of(request)
-        kind.scores[which] = _NEVER
-        which = which[nodes.fits(request, kind.pools, which)]
+        found.scores[which] = _NEVER
+        which = which[nodes.holds(request, which)]
         if not len(which):
             return
         cpu = nodes.cpu.take(which) - request.cpu
@@ -130,7 +141,7 @@ class Packer:
         usable = fragmentation.of_devices(rows, gpu)
         after = usable.sum(axis=1)
         if share:
-            kind.devices[which], change = self._best_device(rows, gpu, free, usable, share)
+            found.devices[which], change = self._best_device(rows, gpu, free, usable, share)
             after += fragmentation.of_whole(rows, free)
             after += change
         else:
@@ -138,7 +149,7 @@ class Packer:
             if whole:
                 after -= whole * fragmentation.of_a_free_device(rows)
         left = (nodes.together.take(which) << _CPU_BITS) + np.minimum(cpu // 1000, 2**_CPU_BITS - 1)
-        kind.scores[which] = ((self._usable.take(which) - after) << _LEFT_BITS) + left
+        found.scores[which] = ((self._usable.take(which) - after) << _LEFT_BITS) + left
 
     def _best_device(
         self, rows: Rows, gpu: Column, free: Column, usable: Column, share: int
