@@ -35,8 +35,9 @@ STEPS = 130
 """Points of a curve."""
 OURS = "Atoll"
 _NOTE = (
-    "GPUs that are not allocated when those asked for come to 130 % of the capacity; pods drawn from openb with a seed, "
-    "the same ones for all policies; the value is Atoll's."
+    "GPUs that are not allocated when those asked for come to 130 % of the capacity; the value is Atoll's. Pods are "
+    "drawn from openb, with a seed for each value, the same ones for all policies. Choosy: a third of those with GPUs "
+    "may use two models only."
 )
 _CPU_NOTE = "CPU time of one process; the time of taking what was chosen is in it."
 

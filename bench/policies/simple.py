@@ -73,7 +73,7 @@ class GpuPacking(Scoring):
 
     def __init__(self, nodes: Nodes) -> None:
         super().__init__(nodes)
-        self._devices = nodes.whole.copy()
+        self._devices = np.array([info.capacity.gpu // 1000 for info in nodes.infos])
 
     def score(self, request: Resources, able: NDArray[np.intp]) -> Score:
         """Above 2 where a GPU in use will do, above 1 on a node in use, above 0 on a free node."""
@@ -120,5 +120,6 @@ class GpuClustering(Scoring):
 
 
 def _largest(nodes: Nodes) -> tuple[int, int]:
-    """The most CPUs and GPUs of any node, empty as they are now."""
-    return int(nodes.cpu.max()), max(1, int(nodes.together.max()))
+    """The most CPUs and GPUs of any node."""
+    capacities = [info.capacity for info in nodes.infos]
+    return max(capacity.cpu for capacity in capacities), max(1, *(capacity.gpu for capacity in capacities))

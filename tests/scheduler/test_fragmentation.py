@@ -57,8 +57,11 @@ def test_without_typical_tasks_nothing_is_usable_and_nothing_breaks() -> None:
 
 
 def test_rare_and_small_tasks_count_for_more_than_their_number() -> None:
-    plain = [Typical(resources(1, gpu=1000), weight=100), Typical(resources(1, gpu=250)), Typical(resources(1))]
-    assert [task.weight for task in damped(plain)] == [10, 4]
+    one, quarter = resources(1, gpu=1000), resources(1, gpu=250)
+    often = [Typical(one, frozenset({0}), 12), Typical(one, frozenset({1}), 4)]
+    weighed = damped([*often, Typical(quarter), Typical(quarter, weight=0), Typical(resources(1), weight=9)])
+    # 16 of the one request count as 2, those of each pool for their part of them
+    assert [task.weight for task in weighed] == [pytest.approx(1.5), pytest.approx(0.5), 4]
 
 
 def test_the_least_typical_tasks_are_left_out_where_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
