@@ -99,7 +99,7 @@ def test_gpu_packing_takes_gpus_in_use_then_nodes_in_use_then_free_nodes() -> No
     assert policy.best(Resources(1000, 0, 500), ALL) == Spot(2, ((0, 500),))
     assert policy.best(Resources(1000, 0, 600), ALL) == Spot(2, ((1, 600),))
     assert policy.best(Resources(5000, 0, 4000), ALL) is None
-    use(made, 2, 1, 1000, cpu=6)
+    use(made, 2, 1, 1000, cpu=7)
     assert policy.best(Resources(1000, 0, 600), ALL) == Spot(0, ((0, 600),))
 
 

@@ -31,6 +31,19 @@ requests = st.builds(
 masks = st.lists(st.booleans(), min_size=POOLS, max_size=POOLS).map(np.array)
 
 
+wear = st.lists(st.sampled_from([0, 0, 100, 300, 400, 500, 700, 1000]), max_size=9)
+"""Shares that are taken of device after device before anything else happens."""
+
+
+def worn(made: Sequence[NodeInfo], shares: Sequence[int]) -> Nodes:
+    nodes = Nodes(made)
+    devices = zip(*np.nonzero(nodes.gpu), strict=True)
+    for (number, device), share in zip(devices, shares, strict=False):
+        if share:
+            nodes.take(Spot(int(number), ((int(device), share),)), Resources(0, 0, share))
+    return nodes
+
+
 def resources(cpu: int, memory: int = 0, gpu: int = 0) -> Resources:
     """`cpu` CPUs, `memory` GiB and `gpu` milli-GPU."""
     return Resources(cpu * 1000, memory * GIB, gpu)

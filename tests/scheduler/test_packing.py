@@ -11,7 +11,7 @@ from atoll.core.resources import Resources
 from atoll.scheduler.fragmentation import SCALE, Fragmentation, Typical
 from atoll.scheduler.nodes import NodeInfo, Nodes, Spot
 from atoll.scheduler.packing import Packer
-from tests.scheduler.fleets import POOLS, every, first_spot, infos, masks, node, requests, resources
+from tests.scheduler.fleets import POOLS, every, first_spot, infos, masks, node, requests, resources, wear, worn
 
 typicals = st.lists(
     st.builds(
@@ -74,11 +74,15 @@ def plain_best(nodes: Nodes, request: Resources, pools: np.ndarray, typical: lis
 
 
 @settings(deadline=None)
-@given(infos, typicals, st.lists(st.tuples(requests, masks, st.integers(0, 9)), max_size=15), st.booleans())
+@given(infos, wear, typicals, st.lists(st.tuples(requests, masks, st.integers(0, 9)), max_size=15), st.booleans())
 def test_the_best_place_is_the_one_that_trying_out_all_of_them_finds(
-    made: list[NodeInfo], typical: list[Typical], wanted: list[tuple[Resources, np.ndarray, int]], forgetful: bool
+    made: list[NodeInfo],
+    shares: list[int],
+    typical: list[Typical],
+    wanted: list[tuple[Resources, np.ndarray, int]],
+    forgetful: bool,
 ) -> None:
-    packer = Packer(Nodes(made), Fragmentation(typical, POOLS), keep=1 if forgetful else 2**20)
+    packer = Packer(worn(made, shares), Fragmentation(typical, POOLS), keep=1 if forgetful else 2**20)
     taken: list[tuple[Spot, Resources]] = []
     for request, pools, dice in wanted:
         nodes = packer.nodes
@@ -96,11 +100,11 @@ def test_the_best_place_is_the_one_that_trying_out_all_of_them_finds(
 
 
 @settings(deadline=None)
-@given(infos, typicals, requests, masks, st.integers(0, 4))
+@given(infos, wear, typicals, requests, masks, st.integers(0, 4))
 def test_a_gang_has_the_best_nodes_each_once_or_none_at_all(
-    made: list[NodeInfo], typical: list[Typical], request: Resources, pools: np.ndarray, count: int
+    made: list[NodeInfo], shares: list[int], typical: list[Typical], request: Resources, pools: np.ndarray, count: int
 ) -> None:
-    packer = Packer(Nodes(made), Fragmentation(typical, POOLS))
+    packer = Packer(worn(made, shares), Fragmentation(typical, POOLS))
     found = packer.best_many(request, pools, count)
     best = plain_best(packer.nodes, request, pools, typical, count)
     assert found == (tuple(best) if len(best) == count else None)
@@ -128,6 +132,26 @@ def test_a_share_fills_a_device_in_use_before_it_breaks_a_free_one() -> None:
     nodes.take(Spot(1, ((1, 500),)), resources(1, gpu=500))
     packer = Packer(nodes, Fragmentation([Typical(resources(1, gpu=1000)), Typical(resources(1, gpu=300))], 1))
     assert packer.best(resources(1, gpu=500), every(1)) == Spot(1, ((1, 500),))
+
+
+def test_of_equal_places_it_is_the_fullest_device_of_the_node_with_the_fewest_free_gpus() -> None:
+    nodes = Nodes([node(8, gpus=3), node(8, gpus=2), node(4, gpus=2)])
+    nodes.take(Spot(1, ((1, 500),)), resources(1, gpu=500))
+    packer = Packer(nodes, Fragmentation([], 1))
+    assert packer.best(resources(1, gpu=300), every(1)) == Spot(1, ((1, 300),))
+    assert packer.best(resources(5, gpu=2000), every(1)) == Spot(0, ((0, 1000), (1, 1000)))
+    assert packer.best_many(resources(1, gpu=2000), every(1), 2) == (
+        Spot(2, ((0, 1000), (1, 1000))),
+        Spot(0, ((0, 1000), (1, 1000))),
+    )
+
+
+def test_a_whole_device_is_not_broken_where_that_loses_more_than_a_share_of_another() -> None:
+    nodes = Nodes([node(8, gpus=2)])
+    nodes.take(Spot(0, ((1, 400),)), resources(1, gpu=400))
+    packer = Packer(nodes, Fragmentation([Typical(resources(1, gpu=1000)), Typical(resources(1, gpu=600))], 1))
+    # on the second device 600 become useless to one task in two, on the first 100 to one and 1000 to the other
+    assert packer.best(resources(1, gpu=100), every(1)) == Spot(0, ((1, 100),))
 
 
 def test_a_job_without_gpu_leaves_the_cpus_of_gpu_nodes_alone() -> None:

@@ -71,6 +71,14 @@ def test_a_node_that_frees_room_is_found_by_those_that_fitted_nowhere() -> None:
     assert witnesses.fitting(*table(asked)).tolist() == [False, True]
 
 
+def test_a_demand_that_may_go_elsewhere_than_the_one_before_it_is_looked_for_anew() -> None:
+    witnesses = Witnesses(Nodes([node(4, pool=0), node(1, pool=1)]))
+    first, second = every() * [True, False, False], every() * [False, True, False]
+    asked = [(resources(2), first), (resources(2), second)]
+    assert witnesses.fitting(*table(asked)).tolist() == [True, False]
+    assert witnesses.fitting(*table([(resources(2), pools) for pools in (second, first)])).tolist() == [False, True]
+
+
 def test_5000_demands_and_10_000_nodes_are_quick_from_scratch_and_after_a_change() -> None:
     """The limits are several times what is measured, so that they tell of an order."""
     nodes = Nodes(

@@ -15,6 +15,8 @@ KEEP = 2**27
 """Bytes of scores that a packer keeps."""
 _NEVER = np.iinfo(np.int64).max
 _LEAST = -(2**50)
+_BLOCK = 1024
+"""How many nodes are scored in one go: what stays in the processor's cache."""
 _MASKS = 1000
 """How many masks over the nodes are kept."""
 _CPU_BITS, _LEFT_BITS = 10, 24
@@ -116,7 +118,9 @@ class Packer:
             del self._scores[next(iter(self._scores))]
         self._scores[request] = found
         if found.version != nodes.version:
-            self._score(found, request, nodes.changed(found.version))
+            changed = nodes.changed(found.version)
+            for begin in range(0, len(changed), _BLOCK):
+                self._score(found, request, changed[begin : begin + _BLOCK])
             found.version = nodes.version
         return found
 

@@ -1,4 +1,8 @@
-"""Which of many demands fit on some node now, asked again and again while little changes."""
+"""Which of many demands fit on some node now, asked again and again while little changes.
+
+The cycle asks it before it looks at single jobs: whoever fits nowhere is passed over. A job on several nodes needs more
+than one that fits; `Packer.best_many` says whether there are.
+"""
 
 from typing import Any
 
@@ -31,7 +35,7 @@ class Witnesses:
         self._version = nodes.version
 
     def copy(self, nodes: Nodes) -> "Witnesses":
-        """The same for a copy of the nodes."""
+        """The same for `nodes`, a copy that was made of the nodes as they are now."""
         made = Witnesses(nodes)
         made._asked, made._possible = self._asked, self._possible
         made._witness, made._version = self._witness.copy(), self._version
@@ -96,7 +100,10 @@ class Witnesses:
             self._witness[part] = np.where(fits.any(axis=1), candidates[fits.argmax(axis=1)], -1)
 
     def _best_nodes(self) -> Rows:
-        """The nodes that matter: each pool's without those that have no more of anything than another one there."""
+        """The nodes that matter: each pool's, without those that have no more of anything than another one there.
+
+        What fits on one that is left out fits on the other, too.
+        """
         free = self.nodes
         room = np.stack([free.cpu, free.memory, free.whole, free.largest], axis=1)
         best = []
@@ -104,7 +111,7 @@ class Witnesses:
             left = np.flatnonzero(free.pool == pool)
             left = left[np.lexsort(room[left].T)]
             while len(left):
-                # nothing has more of everything than the last: it has most of what is compared first
+                # the last one in this order has no less of everything than any other, so it matters
                 best.append(left[-1])
                 left = left[(room[left] > room[left[-1]]).any(axis=1)]
         return np.sort(np.array(best, np.intp))
