@@ -131,7 +131,8 @@ class Evictions:
             self.next_ready = min(self.next_ready, int((begun + least)[soon].min()))
         lost = np.where(waits, 0, self._now - np.maximum(begun, rows["saved"]))
         found = []
-        for place in np.flatnonzero(~rows["leaving"] & (waits | ~spared) & (kinds >= 0)).tolist():
+        stays = ~rows["leaving"] & (rows["leaves_for"] < 0)
+        for place in np.flatnonzero(stays & (waits | ~spared) & (kinds >= 0)).tolist():
             row = int(here[place])
             cpu, memory, gpu, nodes = (int(rows[name][place]) for name in (*RESOURCES, "nodes"))
             total = Resources(cpu, memory, gpu) * nodes

@@ -277,7 +277,8 @@ class Round:
         """Start a row, or see to it that it can; how many tasks started, and whether more of it may at once."""
         wanted = self.wanted(row)
         if not wanted:
-            self._pass_over_limit(row)
+            if self.left_of(row):
+                self._pass_over_limit(row)
             return 0, False
         reserved = self._unreserve(row)  # what is kept for it is not kept from it
         chunk = wanted if alone else max(1, wanted // _CHUNKS)
