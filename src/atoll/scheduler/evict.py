@@ -25,6 +25,7 @@ from atoll.core.resources import Resources
 from atoll.core.spec import JobClass
 from atoll.scheduler.model import OPPORTUNISTIC, RANKS, Eviction
 from atoll.scheduler.quota import Quotas
+from atoll.scheduler.room import ENDLESS
 from atoll.scheduler.snapshot import Snapshot
 
 _BATCH = RANKS[JobClass.BATCH]
@@ -70,8 +71,8 @@ class Evictions:
         """`quotas` are the cycle's own; they are changed only while a choice is tried."""
         self.snapshot = snapshot
         self.chosen: list[Eviction] = []
-        self.wakeups: list[int] = []
-        """When somebody may be evicted, or is to be asked to leave, who was not now."""
+        self.next_ready = ENDLESS
+        """When, in microseconds, the next that is spared because it began of late may be evicted."""
         self._quotas = quotas
         self._now = now
         self._gone: set[int] = set()
@@ -97,14 +98,9 @@ class Evictions:
 
     def evict(self, claim: Claim, victims: list[Victim]) -> None:
         """Write down that they are to leave."""
-        rows = self.snapshot.holding
         for victim in victims:
             self._gone.add(victim.row)
             told = self._now + self.snapshot.policy.notice * _SECOND if victim.kind == 3 and victim.begun else 0
-            if told and rows["notice"][victim.row]:
-                told = int(rows["notice"][victim.row])
-            if told > self._now:
-                self.wakeups.append(told)
             self.chosen.append(Eviction(self.snapshot.attempt(victim.row), claim.job_id, told))
 
     # ---- who may be evicted
@@ -133,14 +129,15 @@ class Evictions:
         begun = np.where(rows["started"] > 0, rows["started"], np.where(rows["placed"] > 0, rows["placed"], self._now))
         least = np.array(policy.minimum_run, np.int64)[rows["rank"]] * _SECOND
         spared = (rows["evictions"] >= policy.most_evictions) & (rows["rank"] != OPPORTUNISTIC)
+        young = self._now - begun < least
+        spared |= young
         kinds = self._kinds(claim, rows, borrowers)
+        if (soon := young & ~waits & ~rows["leaving"] & (kinds >= 0)).any():
+            self.next_ready = min(self.next_ready, int((begun + least)[soon].min()))
         lost = np.where(waits, 0, self._now - np.maximum(begun, rows["saved"]))
-        candidates = ~rows["leaving"] & ~self._spoken_for(rows) & (waits | ~spared) & (kinds >= 0)
-        early = candidates & ~waits & (self._now - begun < least)
-        if early.any():
-            self.wakeups.append(int((begun + least)[early].min()))
         found = []
-        for place in np.flatnonzero(candidates & ~early).tolist():
+        stays = ~rows["leaving"] & (rows["leaves_for"] < 0)
+        for place in np.flatnonzero(stays & (waits | ~spared) & (kinds >= 0)).tolist():
             row = int(here[place])
             cpu, memory, gpu, nodes = (int(rows[name][place]) for name in (*RESOURCES, "nodes"))
             total = Resources(cpu, memory, gpu) * nodes
@@ -148,14 +145,6 @@ class Evictions:
             kind, begun_here = int(kinds[place]), not waits[place]
             late = int(rows["grace"][place]) + (policy.notice if kind == 3 and begun_here else 0)
             found.append(Victim(kind, cost, row, project, total, pool == claim.pool, begun_here, late * _SECOND))
-        return found
-
-    def _spoken_for(self, rows: NDArray[np.void]) -> NDArray[np.bool_]:
-        """Which were told to leave for a job that still waits: no other may count on them."""
-        told = [job for job in np.unique(rows["leaves_for"]).tolist() if job >= 0]
-        found: NDArray[np.bool_] = np.isin(
-            rows["leaves_for"], [job for job in told if self.snapshot.row_of(job) is not None]
-        )
         return found
 
     def _cost(self, pool: int, total: Resources, lost: int) -> int:

@@ -176,13 +176,12 @@ class Round:
 
     def reprieved(self) -> tuple[str, ...]:
         """Those that were told to leave for a job that no longer waits for it, and need not for another."""
-        evicted = {eviction.attempt_id for eviction in self.evictions.chosen}
         found: list[str] = []
         holding = self.snapshot.holding
         for job_id, rows in self._leaving.items():
             if not self._still_wants(job_id):
                 found += [self.snapshot.attempt(other) for other in rows.tolist() if not holding["leaving"][other]]
-        return tuple(sorted(set(found) - evicted))
+        return tuple(sorted(found))
 
     def keep_reservations(self) -> None:
         """Start what has its reserved start now, and hold the room of the others."""
@@ -217,17 +216,6 @@ class Round:
         self._covered[job_id] = set(self._reservable(row))
         self._first_hold = min(self._first_hold, start)
 
-    def _unhold(self, row: int) -> tuple[int, int]:
-        """Hold nothing for a row any more; the pool and the start that it had."""
-        job_id, total = int(self.snapshot.rows["job"][row]), self._demand(row).total
-        number, start = self._reserved.pop(job_id)
-        self.room.unhold(number, job_id)
-        if self._held_quotas is not None:
-            self._held_quotas.add(self.snapshot.bucket(row)[1], self.room.pools[number].flavor.name, total, -1)
-        del self._covered[job_id]
-        self._first_hold = min((start for _, start in self._reserved.values()), default=ENDLESS)
-        return number, start
-
     def ask_idle(self) -> None:
         """Ask opportunistic attempts, which use reserved room, to leave in time for its start."""
         holding = self.snapshot.holding
@@ -246,7 +234,8 @@ class Round:
             return
         hold = next(hold for hold in self.room.holds[number] if hold.job_id == job_id)
         free = hold.left + hold.total
-        for other in idle.tolist():
+        counted = self.now + holding["grace"][idle] * _SECOND <= start  # as free by then, see `Releases`
+        for other in idle[counted].tolist():
             free -= Resources(*(int(holding[name][other]) for name in RESOURCES)) * int(holding["nodes"][other])
         right, flavor = self._right(row), self.room.pools[number].flavor.name
         claim = Claim(job_id, right.rank, right.project, right.priority, number, flavor, hold.total)
@@ -332,39 +321,35 @@ class Round:
 
     def serve(self, row: int, *, alone: bool = False) -> tuple[int, bool]:
         """Start a row, or see to it that it can; how many tasks started, and whether more of it may at once."""
-        wanted, number = self.wanted(row), int(self.snapshot.rows["demand"][row])
+        wanted = self.wanted(row)
         if not wanted:
-            self._pass_over_limit(row)
+            if self.left_of(row):
+                self._pass_over_limit(row)
             return 0, False
+        reserved = self._unreserve(row)  # what is kept for it is not kept from it
         chunk = wanted if alone else max(1, wanted // _CHUNKS)
-        full, count = bool(self._full[number]), 0
-        if not full and self._start_early(row):
-            return 1, wanted > 1
-        if not full:
-            count = self._start(row, chunk, self._preference(row))[0]
-            if count == chunk:
-                return count, wanted > chunk
-        if self.make_others_leave(row, wanted - count):
-            return count, False
-        if not full:
-            more, self._full[number] = self._start(row, chunk - count, self._preference(row), queued=True)
-            count += more
-            if count == chunk:
-                return count, wanted > chunk
-        self.reserve(row)
+        count = self._serve(row, chunk, wanted)
+        if count < chunk and not self._is_promised(row):
+            self._reserve(row, reserved)
         if not count:
             self._kinds.pass_over(row, self.dead)
-        return count, False
+        return count, count == chunk and wanted > chunk
 
-    def _start_early(self, row: int) -> bool:
-        """Start a row, or a task of it, that has a reservation before its time, in its turn and what it holds itself."""
-        if int(self.snapshot.rows["job"][row]) not in self._reserved:
-            return False
-        number, start = self._unhold(row)
-        if self._start(row, 1, self._preference(row))[0]:
-            return True
-        self._hold(row, number, start)
-        return False
+    def _is_promised(self, row: int) -> bool:
+        """Whether others leave for a row, and where they do it is to start."""
+        job_id = int(self.snapshot.rows["job"][row])
+        return job_id in self.promises or job_id in self._kept
+
+    def _serve(self, row: int, chunk: int, wanted: int) -> int:
+        """Start tasks, else have others leave for them, else let them into a site's own queue; how many started."""
+        number, choices, count = int(self.snapshot.rows["demand"][row]), self._preference(row), 0
+        full = bool(self._full[number])
+        if not full:
+            count = self._start(row, chunk, choices)[0]
+        if count == chunk or self.make_others_leave(row, wanted - count) or full:
+            return count
+        more, self._full[number] = self._start(row, chunk - count, choices, queued=True)
+        return count + more
 
     def _pass_over_limit(self, row: int) -> None:
         """Look at no other row with the same width, which is used up."""
@@ -498,11 +483,7 @@ class Round:
         job_id = int(self.snapshot.rows["job"][row])
         for number in self._preference(row):
             pool = self.room.pools[number]
-            if (
-                self.room.open[number]
-                and self.room.slots[pool.site] > 0
-                and self.room.spares_holds(number, total, end)
-            ):
+            if self.room.open[number] and self.room.slots[pool.site] > 0 and self.room.spares_holds(number, total, end):
                 yield Claim(job_id, right.rank, right.project, right.priority, number, pool.flavor.name, total)
 
     def _evict_for(self, row: int, claim: Claim, wanted: int) -> int:
@@ -545,16 +526,15 @@ class Round:
         report = self.snapshot.sites[self.room.pools[number].site].site.report
         return report is not None and report.queues
 
-    def reserve(self, row: int) -> None:
-        """Give a row a reservation, if it has quota and no other has one in the same pools."""
-        job_id = int(self.snapshot.rows["job"][row])
+    def _reserve(self, row: int, before: tuple[int, int] | None) -> None:
+        """Give a row a reservation, if it has quota and no other has one in the same pools.
+
+        `before`: the pool and start that it has, which may only become sooner.
+        """
         if self.snapshot.rows["rank"][row] == OPPORTUNISTIC:
             return
         pools = self._reservable(row)
-        if job_id in self._reserved:
-            self._bring_forward(row)
-            return
-        if not pools or self._is_covered(pools):
+        if not pools or (before is None and self._is_covered(pools)):
             return
         total, duration = self._demand(row).total, self._duration(row)
         starts = [
@@ -564,7 +544,9 @@ class Round:
             and self._allowed(row, number, 1, ENDLESS)
             and (start := self.room.earliest(number, total, self.now, duration)) is not None
         ]
-        if starts:
+        if before is not None and (not starts or before[1] <= min(starts)[0]):
+            self._hold(row, *before)
+        elif starts:
             start, _, number = min(starts)
             self._hold(row, number, start)
 
@@ -574,11 +556,18 @@ class Round:
             return len(self._reserved) >= most
         return any(not covered.isdisjoint(pools) for covered in self._covered.values())
 
-    def _bring_forward(self, row: int) -> None:
-        """Let a reserved start be sooner, where it is the row's turn and more is free than was to be expected."""
-        number, start = self._unhold(row)
-        sooner = self.room.earliest(number, self._demand(row).total, self.now, self._duration(row))
-        self._hold(row, number, start if sooner is None else min(start, sooner))
+    def _unreserve(self, row: int) -> tuple[int, int] | None:
+        """Keep nothing for a row any more; the pool and start that were its own."""
+        job_id, total = int(self.snapshot.rows["job"][row]), self._demand(row).total
+        reserved = self._reserved.pop(job_id, None)
+        if reserved is not None:
+            self.room.unhold(reserved[0], job_id)
+            if self._held_quotas is not None:
+                flavor = self.room.pools[reserved[0]].flavor.name
+                self._held_quotas.add(self.snapshot.bucket(row)[1], flavor, total, -1)
+            del self._covered[job_id]
+            self._first_hold = min((start for _, start in self._reserved.values()), default=ENDLESS)
+        return reserved
 
     # ---- what was decided
 
@@ -616,7 +605,9 @@ class Round:
     def wakeups(self) -> list[int]:
         """When time alone changes something."""
         starts = [start for _, start in self._reserved.values() if start > self.now]
-        return starts + self._moments + self.evictions.wakeups
+        told = [eviction.at for eviction in self.evictions.chosen if eviction.at]
+        ready = [self.evictions.next_ready] if self.evictions.next_ready < ENDLESS else []
+        return starts + self._moments + told + ready
 
 
 class _Kinds:
