@@ -110,11 +110,11 @@ class Play:
         job = self._waiting(name, entry, entry.since + entry.waited)
         began = self.now - entry.since * SECOND
         pool = self.snapshot.pools[0]
-        place = entry.at.split("/") if entry.at else (pool.site, pool.flavor.name)
+        site, flavor = entry.at.split("/") if entry.at else (pool.site, pool.flavor.name)
         attempt = f"{job.job_id:04}"
         self._attempts[attempt] = name
         return Running(
-            attempt, job.job_id, *place, job.request, job.nodes, job.rank, entry.queued, job.priority, False,
+            attempt, job.job_id, site, flavor, job.request, job.nodes, job.rank, entry.queued, job.priority, False,
             job.project, entry.person, began, 0 if entry.queued else began,
             0 if entry.saved is None else self.now - entry.saved * SECOND, entry.walltime, entry.expected, entry.grace,
             entry.evictions,

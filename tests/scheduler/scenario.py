@@ -37,8 +37,8 @@ class JobEntry(Amounts):
     person: str = "ana"
     of_class: Annotated[JobClass, Field(alias="class")] = JobClass.BATCH
     nodes: int = 1
-    flavors: list[str] = []
-    sites: list[str] = []
+    flavors: list[str] = Field(default_factory=list)
+    sites: list[str] = Field(default_factory=list)
     """Where it may run; none: anywhere."""
     walltime: Seconds | None = None
     expected: Seconds = 0
@@ -96,7 +96,7 @@ class SiteEntry(Document):
     health: Health = Health.OK
     queues: bool = False
     recalls: bool = False
-    backlog: dict[JobClass, int] = {}
+    backlog: dict[JobClass, int] = Field(default_factory=dict)
     max_jobs: int | None = None
 
     def state(self, name: str) -> SiteState:
@@ -118,9 +118,9 @@ class PolicyEntry(Document):
     half_life: Seconds | None = None
     max_wait: Seconds | None = None
     notice: Seconds | None = None
-    minimum_run: dict[JobClass, Seconds] = {}
+    minimum_run: dict[JobClass, Seconds] = Field(default_factory=dict)
     most_evictions: int | None = None
-    walltimes: dict[JobClass, Seconds | None] = {}
+    walltimes: dict[JobClass, Seconds | None] = Field(default_factory=dict)
     reservations: int | None = None
 
     def policy(self) -> Policy:
@@ -147,15 +147,15 @@ class SpentEntry(Amounts):
 class Expected(Document):
     """What is decided, as `Play` writes it down. What is left out does not happen; of `waits` it does not matter."""
 
-    starts: list[str] = []
-    evictions: list[str] = []
-    reprieved: list[str] = []
-    promises: list[str] = []
-    reservations: list[str] = []
-    recalls: list[str] = []
-    waits: dict[str, str | dict[str, str]] = {}
+    starts: list[str] = Field(default_factory=list)
+    evictions: list[str] = Field(default_factory=list)
+    reprieved: list[str] = Field(default_factory=list)
+    promises: list[str] = Field(default_factory=list)
+    reservations: list[str] = Field(default_factory=list)
+    recalls: list[str] = Field(default_factory=list)
+    waits: dict[str, str | dict[str, str]] = Field(default_factory=dict)
     """By job the code of its reason, or the code and a part of the sentence."""
-    facts: dict[str, str] = {}
+    facts: dict[str, str] = Field(default_factory=dict)
     """By job a part of what `why` says beside the reason."""
     wakeup: Seconds | None = None
     """In how long time alone changes something; left out: it does not matter."""
@@ -165,12 +165,12 @@ class Step(Document):
     """What happens, in the order of the fields, and what is decided then. Decisions of steps before are carried out."""
 
     after: Seconds = 0
-    ends: list[str] = []
+    ends: list[str] = Field(default_factory=list)
     """What runs no more; what was asked to leave comes back to the queue, with its age."""
-    cancelled: list[str] = []
+    cancelled: list[str] = Field(default_factory=list)
     tree: dict[str, Any] | None = None
-    sites: dict[str, SiteEntry] = {}
-    arrives: dict[str, WaitingEntry] = {}
+    sites: dict[str, SiteEntry] = Field(default_factory=dict)
+    arrives: dict[str, WaitingEntry] = Field(default_factory=dict)
     expect: Expected
 
 
@@ -182,11 +182,11 @@ class Scenario(Document):
     """As in a project file, below `projects`."""
     policy: PolicyEntry = PolicyEntry()
     sites: dict[str, SiteEntry]
-    runs: dict[str, RunningEntry] = {}
-    spent: list[SpentEntry] = []
-    waits: dict[str, WaitingEntry] = {}
+    runs: dict[str, RunningEntry] = Field(default_factory=dict)
+    spent: list[SpentEntry] = Field(default_factory=list)
+    waits: dict[str, WaitingEntry] = Field(default_factory=dict)
     expect: Expected
-    then: list[Step] = []
+    then: list[Step] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _names(self) -> Self:

@@ -234,7 +234,7 @@ class Round:
             return
         hold = next(hold for hold in self.room.holds[number] if hold.job_id == job_id)
         free = hold.left + hold.total
-        counted = self.now + holding["grace"][idle] * _SECOND <= start  # as free by then, see `Releases`
+        counted = self.now + holding["grace"][idle].astype(np.int64) * _SECOND <= hold.start  # as free by then, see `Releases`
         for other in idle[counted].tolist():
             free -= Resources(*(int(holding[name][other]) for name in RESOURCES)) * int(holding["nodes"][other])
         right, flavor = self._right(row), self.room.pools[number].flavor.name
