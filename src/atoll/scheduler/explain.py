@@ -20,6 +20,7 @@ from atoll.scheduler.line import Right
 from atoll.scheduler.model import OPPORTUNISTIC, Demand, Promise, SiteState
 from atoll.scheduler.quota import Quotas
 from atoll.scheduler.room import Room
+from atoll.scheduler.round import Round
 from atoll.scheduler.snapshot import Snapshot
 
 
@@ -73,7 +74,10 @@ def explain(snapshot: Snapshot, job_id: int, now: int) -> Explanation | None:
     if row is None:
         return None
     queue = snapshot.queue()
-    view = View(snapshot, snapshot.room(now), snapshot.quotas, now)
+    this = Round(snapshot, now)
+    this.keep_promises()
+    this.keep_reservations()
+    view = View(snapshot, this.room, this.quotas, now)
     reason = held_back(snapshot, row, now, snapshot.limits()) or lacking(view, row, exact=True)
     facts = _standing(view, row)
     facts += [_site_fact(view, row, state) for _, state in sorted(snapshot.sites.items())]

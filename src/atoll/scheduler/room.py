@@ -28,6 +28,20 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """What is kept for a job for which others leave."""
+
+    now: Resources
+    """Of what is free now."""
+    surplus: Resources
+    """What others leave beyond what it needs."""
+    total: Resources
+    """What it will have in all."""
+    end: int
+    """Until when, in microseconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Releases:
     """When what a pool's attempts hold becomes free: `ends` in microseconds, rising, and what all before then held."""
 
@@ -101,6 +115,7 @@ class Room:
         self.holds: dict[int, list[Hold]] = {}
         """What is kept for later, by pool."""
         self._kept: dict[int, Resources] = {}
+        self._surplus: dict[int, Resources] = {}
         self._promised: dict[int, list[tuple[int, Resources]]] = {}
         self._used = used
         self._releases = releases
@@ -162,23 +177,36 @@ class Room:
                 hold.left -= amount
         self._started.setdefault(number, []).append((end, amount))
 
-    def promise(self, number: int, kept: Resources, total: Resources, end: int) -> None:
-        """Keep `kept` of what is free for somebody who will have `total` in all until `end`, once others have left.
+    def to_come(self, number: int) -> Resources:
+        """What is free in a pool now and not promised, with what will be left over where others leave."""
+        return self.usable(number) + self._surplus.get(number, Resources())
+
+    def promise(self, number: int, kept: Kept) -> None:
+        """Keep room for somebody for whom others leave.
 
         Nothing more goes into the pool's own queue in this cycle: it would take what others leave.
         """
-        self._kept[number] = self._kept.get(number, Resources()) + kept
-        self._promised.setdefault(number, []).append((end, total))
+        self._kept[number] = self._kept.get(number, Resources()) + kept.now
+        self._surplus[number] = self._surplus.get(number, Resources()) + kept.surplus
+        self._promised.setdefault(number, []).append((kept.end, kept.total))
         self._timelines.pop(number, None)
         for hold in self.holds.get(number, ()):
-            if hold.start < end:
-                hold.left -= total
+            if hold.start < kept.end:
+                hold.left -= kept.total
         self._closed.add(number)
 
-    def unpromise(self, number: int, kept: Resources, total: Resources, end: int) -> None:
-        """Take back what was promised with these before anything was held. Raises ValueError where nothing was."""
-        self._kept[number] -= kept
-        self._promised[number].remove((end, total))
+    def promise_more(self, number: int, total: Resources, coming: Resources, end: int) -> None:
+        """Keep `total` for somebody, of what is coming, of what was left over of that before, and of what is free."""
+        surplus = self._surplus.get(number, Resources())
+        self._surplus[number] = Resources()
+        ahead = coming + surplus
+        self.promise(number, Kept(_beyond(total, ahead), _beyond(ahead, total), total, end))
+
+    def unpromise(self, number: int, kept: Kept) -> None:
+        """Take back what was promised before anything was held. Raises ValueError where nothing was."""
+        self._kept[number] -= kept.now
+        self._surplus[number] -= kept.surplus
+        self._promised[number].remove((kept.end, kept.total))
         self._timelines.pop(number, None)
 
     def spares_holds(self, number: int, total: Resources, end: int) -> bool:
@@ -313,6 +341,11 @@ def times(free: Resources, total: Resources) -> int:
         if wanted := getattr(total, name):
             most = min(most, getattr(free, name) // wanted)
     return most
+
+
+def _beyond(one: Resources, other: Resources) -> Resources:
+    """What one has more than the other."""
+    return Resources(*(max(0, getattr(one, name) - getattr(other, name)) for name in RESOURCES))
 
 
 def _least(one: Resources, other: Resources) -> Resources:

@@ -11,8 +11,8 @@ from atoll.core.resources import Resources
 from atoll.scheduler.evict import Claim, Evictions, Victim
 from atoll.scheduler.line import Right
 from atoll.scheduler.model import OPPORTUNISTIC, Demand, Eviction, Place, Promise, Reservation
-from atoll.scheduler.quota import Quotas
-from atoll.scheduler.room import ENDLESS
+from atoll.scheduler.quota import Amounts, Quotas
+from atoll.scheduler.room import ENDLESS, Kept
 from atoll.scheduler.snapshot import Snapshot
 
 Rows = NDArray[np.intp]
@@ -56,7 +56,9 @@ class Round:
         """By row: whether it need not be looked at any more."""
         self._vain: set[tuple[Right, int]] = set()
         self._pools = {(pool.site, pool.flavor.name): number for number, pool in enumerate(self.room.pools)}
+        self._holders: dict[int, set[int]] = {}
         self._leaving = self._leaving_for()
+        self._left_alone = {job_id for job_id in self._leaving if not self._still_wants(job_id)}
         self._moments: list[int] = []
         self._graces: dict[int, int] = {}  # the longest grace of the opportunistic jobs that start in a pool
         self._kept: set[int] = set()  # jobs for which others still leave
@@ -112,9 +114,9 @@ class Round:
         kept = [self._keep(job_id) for job_id in self.snapshot.promised()]
         for job_id, row, promise, number in filter(None, kept):
             self._release(job_id, row, promise, number)
-            count = self._start(row, promise.count, self._preference(row))[0] if self._is_due(row) else 0
-            if count < promise.count and job_id in self._leaving and self.left_of(row):
-                self._promise(job_id, row, number, promise.count - count)
+            count = self._start(row, min(promise.count, self.wanted(row)), (number,))[0] if self._is_due(row) else 0
+            if (more := min(promise.count - count, self.left_of(row))) and job_id in self._leaving:
+                self._promise(job_id, row, number, more)
                 self._kept.add(job_id)
         for job_id, rows in self._leaving.items():
             self._tell(job_id, rows)
@@ -134,25 +136,27 @@ class Round:
         """Keep room and quota of `count` tasks for a row, apart from what is still coming; sign -1: no more."""
         demand = self._demand(row)
         coming, late = Resources(), 0
-        holding = self.snapshot.holding
+        holding, here = self.snapshot.holding, self._holders_of(number)
         for other in self._leaving.get(job_id, ()):
             asked = self.now if holding["leaving"][other] else max(self.now, int(holding["notice"][other]))
             late = max(late, asked - self.now + int(holding["grace"][other]) * _SECOND)
             total = Resources(*(int(holding[name][other]) for name in RESOURCES)) * int(holding["nodes"][other])
-            if other in self._holders_of(number):
+            if other in here:
                 coming += total
             if holding["rank"][other] != OPPORTUNISTIC:
                 self._count_quota(self.snapshot.owner_of(int(other))[0], number, total, -sign)
-        wanted = demand.total * count
+        wanted, end = demand.total * count, min(ENDLESS, self.now + late + self._duration(row))
         change = self.room.promise if sign > 0 else self.room.unpromise
-        change(number, _lacking(wanted, coming), wanted, min(ENDLESS, self.now + late + self._duration(row)))
+        change(number, Kept(_lacking(wanted, coming), _lacking(coming, wanted), wanted, end))
         self._count_quota(self.snapshot.bucket(row)[1], number, wanted, sign)
 
     def _release(self, job_id: int, row: int, promise: Promise, number: int) -> None:
         self._promise(job_id, row, number, promise.count, -1)
 
     def _holders_of(self, number: int) -> set[int]:
-        return set(self.snapshot.holders_of(number).tolist())
+        if number not in self._holders:
+            self._holders[number] = set(self.snapshot.holders_of(number).tolist())
+        return self._holders[number]
 
     def _tell(self, job_id: int, rows: Rows) -> None:
         """Ask those to leave whose notice is over."""
@@ -189,7 +193,9 @@ class Round:
             row, number = self.snapshot.row_of(known.job_id), self._pools.get((known.site, known.flavor))
             if row is None or number is None or not self.room.open[number] or known.job_id in self._kept:
                 continue
-            if known.start <= self.now and self._is_due(row) and self.wanted(row):
+            if not self._is_due(row) or not self.wanted(row) or not self._allowed(row, number, 1, self.now):
+                continue  # it could not start if it were time
+            if known.start <= self.now:
                 self._start(row, 1, (number,))
             if row not in self.started and (start := self._kept_start(row, number, known.start)) is not None:
                 self._hold(row, number, start)
@@ -234,7 +240,9 @@ class Round:
             return
         hold = next(hold for hold in self.room.holds[number] if hold.job_id == job_id)
         free = hold.left + hold.total
-        counted = self.now + holding["grace"][idle].astype(np.int64) * _SECOND <= hold.start  # as free by then, see `Releases`
+        counted = (
+            self.now + holding["grace"][idle].astype(np.int64) * _SECOND <= hold.start
+        )  # as free by then, see `Releases`
         for other in idle[counted].tolist():
             free -= Resources(*(int(holding[name][other]) for name in RESOURCES)) * int(holding["nodes"][other])
         right, flavor = self._right(row), self.room.pools[number].flavor.name
@@ -250,16 +258,16 @@ class Round:
         found = rows[(waiting["submitted"][rows] <= late) & (waiting["rank"][rows] != OPPORTUNISTIC)]
         if not len(found):
             return
-        oldest = found[np.lexsort((waiting["job"][found], waiting["submitted"][found]))][:_OVERDUE]
-        for row in oldest.tolist():
-            if any(self.room.open[number] and self._is_within(row, number) for number in self._preference(row)):
-                self.serve(row, alone=False)
+        found = found[np.lexsort((waiting["job"][found], waiting["submitted"][found]))]
+        kinds, inverse = np.unique(self._kinds_of(found), return_inverse=True)
+        within = self._quota_fits(kinds, None if self.quotas is None else self.quotas.subtree - self.quotas.usage)
+        for row in found[within[inverse]][:_OVERDUE].tolist():
+            self.serve(row)
 
-    def _is_within(self, row: int, number: int) -> bool:
-        project, flavor = self.snapshot.bucket(row)[1], self.room.pools[number].flavor.name
-        if self.quotas is None:
-            return True
-        return project in self.quotas.tree and self.quotas.within(project, flavor, self._demand(row).total)
+    def _kinds_of(self, rows: Rows) -> NDArray[np.int64]:
+        """A number for each row; rows of one are of one person in one project and class, and demand the same."""
+        kinds: NDArray[np.int64] = self.snapshot.rows["bucket"][rows].astype(np.int64) << 32
+        return kinds | self.snapshot.rows["demand"][rows]
 
     def worth_a_look(self, rows: Rows) -> Rows:
         """Of the rows of one class those that may start, and of others the first of each kind that others may help.
@@ -270,15 +278,14 @@ class Round:
         demands = snapshot.demands
         opportunistic = bool(snapshot.rows["rank"][rows[0]] == OPPORTUNISTIC)
         self._full = ~self.room.fitting(demands.totals, demands.possible, self._rights(rows))
-        kinds = snapshot.rows["bucket"][rows].astype(np.int64) << 32 | snapshot.rows["demand"][rows]
-        kinds, first, inverse = np.unique(kinds, return_index=True, return_inverse=True)
+        rows = rows[self._below_width(rows)]
+        kinds, first, inverse = np.unique(self._kinds_of(rows), return_index=True, return_inverse=True)
         fits = ~self._full[kinds & _LOW]
         if not opportunistic:
-            fits &= self._quota_fits(kinds)
+            fits &= self._quota_fits(kinds, None if self.quotas is None else self.quotas.available())
         worth = fits[inverse]
         if not opportunistic:
             worth[first] = True
-        worth &= self._below_width(rows)
         self._kinds = _Kinds(rows[worth], inverse[worth])
         self.dead = bytearray(len(snapshot.rows))
         found: Rows = rows[worth]
@@ -300,15 +307,14 @@ class Round:
         below: NDArray[np.bool_] = (width < 0) | (self.holders[self.snapshot.rows["limit"][rows]] < width)
         return below
 
-    def _quota_fits(self, kinds: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which kinds have quota for one task in one of the pools that they could use."""
+    def _quota_fits(self, kinds: NDArray[np.int64], available: Amounts | None) -> NDArray[np.bool_]:
+        """For which kinds that much of quota is enough for one task in one of the pools that they could use."""
         quotas, snapshot = self.quotas, self.snapshot
-        if quotas is None:
+        if quotas is None or available is None:
             return np.ones(len(kinds), np.bool_)
         demands, buckets = kinds & _LOW, kinds >> 32
         index = quotas.tree.index
         nodes = np.array([index.get(snapshot.bucket_key(bucket)[1], -1) for bucket in buckets.tolist()], np.intp)
-        available = quotas.available()
         totals, possible = snapshot.demands.totals, snapshot.demands.possible
         found = np.zeros(len(kinds), np.bool_)
         for number, pool in enumerate(self.room.pools):
@@ -320,7 +326,10 @@ class Round:
         return found
 
     def serve(self, row: int, *, alone: bool = False) -> tuple[int, bool]:
-        """Start a row, or see to it that it can; how many tasks started, and whether more of it may at once."""
+        """Start a row, or see to it that it can.
+
+        For how many tasks that was so, and whether there are more that are to have their turn again.
+        """
         wanted = self.wanted(row)
         if not wanted:
             if self.left_of(row):
@@ -328,28 +337,34 @@ class Round:
             return 0, False
         reserved = self._unreserve(row)  # what is kept for it is not kept from it
         chunk = wanted if alone else max(1, wanted // _CHUNKS)
-        count = self._serve(row, chunk, wanted)
-        if count < chunk and not self._is_promised(row):
+        count, promised = self._serve(row, chunk)
+        if count + promised < chunk and not self._is_promised(row):
             self._reserve(row, reserved)
-        if not count:
+        if not count and not promised:
             self._kinds.pass_over(row, self.dead)
-        return count, count == chunk and wanted > chunk
+        return count + promised, count + promised == chunk < wanted
 
     def _is_promised(self, row: int) -> bool:
         """Whether others leave for a row, and where they do it is to start."""
         job_id = int(self.snapshot.rows["job"][row])
         return job_id in self.promises or job_id in self._kept
 
-    def _serve(self, row: int, chunk: int, wanted: int) -> int:
-        """Start tasks, else have others leave for them, else let them into a site's own queue; how many started."""
+    def _serve(self, row: int, chunk: int) -> tuple[int, int]:
+        """Start tasks, else have others leave for them, else let them into a site's own queue.
+
+        How many started, and for how many others leave now.
+        """
         number, choices, count = int(self.snapshot.rows["demand"][row]), self._preference(row), 0
         full = bool(self._full[number])
         if not full:
             count = self._start(row, chunk, choices)[0]
-        if count == chunk or self.make_others_leave(row, wanted - count) or full:
-            return count
+        if count == chunk:
+            return count, 0
+        promised = self.make_others_leave(row, chunk - count)
+        if promised or full or self._is_promised(row) or int(self.snapshot.rows["job"][row]) in self._leaving:
+            return count, promised
         more, self._full[number] = self._start(row, chunk - count, choices, queued=True)
-        return count + more
+        return count + more, 0
 
     def _pass_over_limit(self, row: int) -> None:
         """Look at no other row with the same width, which is used up."""
@@ -407,15 +422,12 @@ class Round:
         snapshot, pool = self.snapshot, self.room.pools[number]
         job, demand = snapshot.rows[row], self._demand(row)
         job_id, rank = int(job["job"]), int(job["rank"])
-        _, project, person = snapshot.bucket(row)
+        project = snapshot.bucket(row)[1]
         if rank != OPPORTUNISTIC:
             self._count_quota(project, number, demand.total * count, held=end > self._first_hold)
         else:
             self._graces[number] = max(self._graces.get(number, 0), demand.placement.grace)
-        seconds = snapshot.charged_seconds(rank, demand.placement.walltime, int(job["expected"]))
-        self.shares.charge(
-            project, person, pool.flavor.name, demand.total * (seconds * count), self.now, rank == OPPORTUNISTIC
-        )
+        self._charge(row, number, count)
         if (limit := job["limit"]) >= 0:
             self.holders[limit] += count
         tasks, before = snapshot.tasks(row), self.started.get(row, 0)
@@ -430,6 +442,14 @@ class Round:
             self._places.setdefault(place, Ranges())
             known = self._places[place]
             self._places[place] = taken if known is None else known.union(taken)
+
+    def _charge(self, row: int, number: int, count: int) -> None:
+        """Count tasks that start, or will, in the fair shares of this cycle."""
+        job, demand = self.snapshot.rows[row], self._demand(row)
+        rank, project, person = self.snapshot.bucket(row)
+        seconds = self.snapshot.charged_seconds(rank, demand.placement.walltime, int(job["expected"]))
+        flavor = self.room.pools[number].flavor.name
+        self.shares.charge(project, person, flavor, demand.total * (seconds * count), self.now, rank == OPPORTUNISTIC)
 
     def _count_quota(self, project: str, number: int, amount: Resources, sign: int = 1, *, held: bool = True) -> None:
         flavor = self.room.pools[number].flavor.name
@@ -447,35 +467,60 @@ class Round:
     # ---- making room
 
     def _may_evict(self, row: int) -> bool:
-        """Whether others may be asked to leave for a row now, and nobody is already."""
+        """Whether others may be asked to leave for a row now, and nobody was before."""
         job = self.snapshot.rows[row]
         return (
-            job["rank"] != OPPORTUNISTIC and int(job["job"]) not in self._leaving
-            and int(job["job"]) not in self.promises and len(self._vain) < _SEARCHES
+            job["rank"] != OPPORTUNISTIC and len(self._vain) < _SEARCHES
             and (self._right(row), int(job["demand"])) not in self._vain
+            and (int(job["job"]) not in self._leaving or int(job["job"]) in self._left_alone)
         )  # fmt: skip
 
-    def make_others_leave(self, row: int, wanted: int) -> bool:
-        """Choose who has to leave for a row; whether anybody does, or did before."""
+    def make_others_leave(self, row: int, wanted: int) -> int:
+        """Choose who has to leave for tasks of a row; for how many of them others do now."""
         job_id = int(self.snapshot.rows["job"][row])
-        if job_id in self._leaving or job_id in self.promises:
-            return True
         if not self._may_evict(row):
-            return False
-        found = [
-            (max(victim.kind for victim in victims), len(victims), sum(victim.lost for victim in victims), order, claim)
-            for order, claim in enumerate(self._claims(row))
-            if (victims := self.evictions.free_for(claim, self.room.usable(claim.pool)))
-            and self.room.spares_holds(claim.pool, claim.total, self._end(row) + max(victim.late for victim in victims))
-        ]
-        if not found:
+            return 0
+        known = self.promises.get(job_id)
+        if known is not None:
+            wanted = min(wanted, _TASKS - known.count)
+        claim = self._best_claim(row, None if known is None else self._pools[known.site, known.flavor])
+        if claim is None:
             self._vain.add((self._right(row), int(self.snapshot.rows["demand"][row])))
+            return 0
+        count = self._evict_for(row, claim, wanted)
+        if count:
+            pool = self.room.pools[claim.pool]
+            self.promises[job_id] = Promise(pool.site, pool.flavor.name, count + (known.count if known else 0))
+            self._charge(row, claim.pool, count)
+        return count
+
+    def _best_claim(self, row: int, only: int | None) -> Claim | None:
+        """Where the fewest and cheapest would have to leave for one task; `only`: in this pool."""
+        found = []
+        for order, claim in enumerate(self._claims(row)):
+            if only is not None and claim.pool != only:
+                continue
+            victims = self.evictions.free_for(claim, self.room.to_come(claim.pool))
+            if victims is not None and self._spares(row, claim, 1, victims):
+                harm = (max((victim.kind for victim in victims), default=-1), len(victims))
+                found.append((*harm, sum(victim.lost for victim in victims), order, claim))
+        return min(found, key=lambda each: each[:-1])[-1] if found else None
+
+    def _spares(self, row: int, claim: Claim, count: int, victims: Sequence[Victim]) -> bool:
+        """Whether what is held for others stays theirs where a claim starts when its victims have left."""
+        end = min(ENDLESS, self._end(row) + max((victim.late for victim in victims), default=0))
+        if not self.room.spares_holds(claim.pool, claim.total * count, end):
             return False
-        claim = min(found, key=lambda each: each[:-1])[-1]
-        count = self._evict_for(row, claim, min(wanted, _TASKS))
-        pool = self.room.pools[claim.pool]
-        self.promises[job_id] = Promise(pool.site, pool.flavor.name, count)
-        return True
+        held = self._held_quotas
+        if held is None or end <= self._first_hold:
+            return True
+        leaving = [victim for victim in victims if victim.kind]
+        for victim in leaving:
+            held.add(victim.project, claim.flavor, victim.total, -1)
+        fits = held.fits(claim.project, claim.flavor, claim.total)
+        for victim in leaving:
+            held.add(victim.project, claim.flavor, victim.total)
+        return fits
 
     def _claims(self, row: int) -> Iterator[Claim]:
         """What a row could claim in each pool that it prefers, where no reservation is in the way."""
@@ -488,28 +533,26 @@ class Round:
 
     def _evict_for(self, row: int, claim: Claim, wanted: int) -> int:
         """Have others leave for as many tasks as that helps; how many."""
-        free, count, end = self.room.usable(claim.pool), 0, self._end(row)
-        coming = Resources()
+        count, late, coming = 0, 0, Resources()
+        before = free = self.room.to_come(claim.pool)
         while count < wanted:
             victims = self.evictions.free_for(claim, free)
-            if victims is None:
+            if victims is None or not self._spares(row, claim, count + 1, victims):
                 break
-            later = max([end, *(self._end(row) + victim.late for victim in victims)])
-            if not self.room.spares_holds(claim.pool, claim.total * (count + 1), later):
-                break
-            end = later
+            late = max([late, *(victim.late for victim in victims)])
             self.evictions.evict(claim, victims)
             for victim in victims:
                 self._count_leaving(victim, claim)
                 if victim.here:
                     coming += victim.total
-                    free += victim.total
-            free -= claim.total
+            free = before + coming - claim.total * (count + 1)
             count += 1
             self._count_quota(claim.project, claim.pool, claim.total)
-        self.room.promise(claim.pool, _lacking(claim.total * count, coming), claim.total * count, min(ENDLESS, end))
-        if claim.pool in self.room.recalling:
-            self.room.make_way(claim.pool, Right(claim.rank, claim.project, claim.priority))
+        if count:
+            end = min(ENDLESS, self._end(row) + late)
+            self.room.promise_more(claim.pool, claim.total * count, coming, end)
+            if claim.pool in self.room.recalling:
+                self.room.make_way(claim.pool, Right(claim.rank, claim.project, claim.priority))
         return count
 
     def _count_leaving(self, victim: Victim, claim: Claim) -> None:

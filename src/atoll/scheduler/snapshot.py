@@ -304,8 +304,9 @@ class Snapshot:
 
     def _set_policy(self, policy: Policy) -> None:
         if policy != self.policy:
+            if policy.half_life != self.policy.half_life:
+                self.shares = self.shares.with_half_life(policy.half_life)
             self.policy = policy
-            self.shares = self.shares.with_half_life(policy.half_life)
             self._count_all()
 
     def _count_all(self) -> None:
