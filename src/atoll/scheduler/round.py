@@ -37,6 +37,7 @@ class Round:
         self.now = now
         self.room = snapshot.room(now)
         self.quotas = None if snapshot.quotas is None else snapshot.quotas.copy()
+        """What is used when those have left who are asked to, and those started for whom they are."""
         self.shares = snapshot.shares.fork()
         self.evictions = Evictions(snapshot, self.quotas, now)
         self.holders = snapshot.limits()
@@ -45,6 +46,7 @@ class Round:
         """How many tasks (1 for a single job) of each row start."""
         self.promises: dict[int, Promise] = {}
         """What is promised anew, by job."""
+        self._used_quotas = None if self.quotas is None else self.quotas.copy()  # as long as nobody has left
         self._held_quotas = None if self.quotas is None else self.quotas.copy()
         self._first_hold = ENDLESS
         self._reserved: dict[int, tuple[int, int]] = {}  # (pool, start) by job
@@ -403,6 +405,8 @@ class Round:
         """For how many tasks, at most `most`, there is quota in a pool until `end`."""
         if self.quotas is None or not most or self.snapshot.rows["rank"][row] == OPPORTUNISTIC:
             return most
+        assert self._used_quotas is not None
+        most = self._quota_count(self._used_quotas, row, number, most)
         most = self._quota_count(self.quotas, row, number, most)
         if most and end > self._first_hold:
             assert self._held_quotas is not None
@@ -425,6 +429,8 @@ class Round:
         project = snapshot.bucket(row)[1]
         if rank != OPPORTUNISTIC:
             self._count_quota(project, number, demand.total * count, held=end > self._first_hold)
+            if self._used_quotas is not None:
+                self._used_quotas.add(project, pool.flavor.name, demand.total * count)
         else:
             self._graces[number] = max(self._graces.get(number, 0), demand.placement.grace)
         self._charge(row, number, count)
