@@ -45,6 +45,8 @@ class Round:
         """How many tasks (1 for a single job) of each row start."""
         self.promises: dict[int, Promise] = {}
         """What is promised anew, by job."""
+        # `quotas` count those who leave as gone, and whom they leave for as there; these only what holds room
+        self._used_quotas = None if self.quotas is None else self.quotas.copy()
         self._held_quotas = None if self.quotas is None else self.quotas.copy()
         self._first_hold = ENDLESS
         self._reserved: dict[int, tuple[int, int]] = {}  # (pool, start) by job
@@ -389,6 +391,9 @@ class Round:
         if self.quotas is None or not most or self.snapshot.rows["rank"][row] == OPPORTUNISTIC:
             return most
         most = self._quota_count(self.quotas, row, number, most)
+        if most and (self._leaving or self.promises):
+            assert self._used_quotas is not None
+            most = self._quota_count(self._used_quotas, row, number, most)
         if most and end > self._first_hold:
             assert self._held_quotas is not None
             most = self._quota_count(self._held_quotas, row, number, most)
@@ -410,6 +415,8 @@ class Round:
         _, project, person = snapshot.bucket(row)
         if rank != OPPORTUNISTIC:
             self._count_quota(project, number, demand.total * count, held=end > self._first_hold)
+            if self._used_quotas is not None:
+                self._used_quotas.add(project, pool.flavor.name, demand.total * count)
         else:
             self._graces[number] = max(self._graces.get(number, 0), demand.placement.grace)
         seconds = snapshot.charged_seconds(rank, demand.placement.walltime, int(job["expected"]))
