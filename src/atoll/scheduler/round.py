@@ -236,7 +236,9 @@ class Round:
             return
         hold = next(hold for hold in self.room.holds[number] if hold.job_id == job_id)
         free = hold.left + hold.total
-        counted = self.now + holding["grace"][idle].astype(np.int64) * _SECOND <= hold.start  # as free by then, see `Releases`
+        counted = (
+            self.now + holding["grace"][idle].astype(np.int64) * _SECOND <= hold.start
+        )  # as free by then, see `Releases`
         for other in idle[counted].tolist():
             free -= Resources(*(int(holding[name][other]) for name in RESOURCES)) * int(holding["nodes"][other])
         right, flavor = self._right(row), self.room.pools[number].flavor.name
@@ -345,12 +347,13 @@ class Round:
     def _serve(self, row: int, chunk: int, wanted: int) -> int:
         """Start tasks, else have others leave for them, else let them into a site's own queue; how many started."""
         number, choices, count = int(self.snapshot.rows["demand"][row]), self._preference(row), 0
-        full = bool(self._full[number])
+        full, none = bool(self._full[number]), False
         if not full:
-            count = self._start(row, chunk, choices)[0]
+            count, none = self._start(row, chunk, choices)
         if count == chunk or self.make_others_leave(row, wanted - count) or full:
             return count
-        more, self._full[number] = self._start(row, chunk - count, choices, queued=True)
+        more, none_queued = self._start(row, chunk - count, choices, queued=True)
+        self._full[number] = none and none_queued  # it may have been quota that lacked, which others have
         return count + more
 
     def _pass_over_limit(self, row: int) -> None:
