@@ -16,7 +16,6 @@ from atoll.scheduler.model import (
     PolicyChanged,
     RoomFreed,
     RoomTaken,
-    Running,
     SiteChanged,
     SiteState,
     TreeChanged,

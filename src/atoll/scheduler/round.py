@@ -332,11 +332,12 @@ class Round:
             return 0, False
         reserved = self._unreserve(row)  # what is kept for it is not kept from it
         chunk = wanted if alone else max(1, wanted // _CHUNKS)
-        count = self._serve(row, chunk, wanted)
+        full = reserved is None and bool(self._full[int(self.snapshot.rows["demand"][row])])
+        count = self._serve(row, chunk, wanted, full)
         if count < chunk and not self._is_promised(row):
             self._reserve(row, reserved)
         if not count:
-            self._kinds.pass_over(row, self.dead)
+            self._pass_over(row)
         return count, count == chunk and wanted > chunk
 
     def _is_promised(self, row: int) -> bool:
@@ -344,10 +345,18 @@ class Round:
         job_id = int(self.snapshot.rows["job"][row])
         return job_id in self.promises or job_id in self._kept
 
-    def _serve(self, row: int, chunk: int, wanted: int) -> int:
+    def _pass_over(self, row: int) -> None:
+        """Look at no other row of the kind of one, but at what has a reservation: its own is not kept from it."""
+        self._kinds.pass_over(row, self.dead)
+        for job_id in self._reserved:
+            other = self.snapshot.row_of(job_id)
+            if other is not None and other != row and other < len(self.dead):
+                self.dead[other] = False
+
+    def _serve(self, row: int, chunk: int, wanted: int, full: bool) -> int:
         """Start tasks, else have others leave for them, else let them into a site's own queue; how many started."""
         number, choices, count = int(self.snapshot.rows["demand"][row]), self._preference(row), 0
-        full, none = bool(self._full[number]), False
+        none = False
         if not full:
             count, none = self._start(row, chunk, choices)
         if count == chunk or self.make_others_leave(row, wanted - count) or full:
