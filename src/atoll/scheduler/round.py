@@ -114,7 +114,8 @@ class Round:
         kept = [self._keep(job_id) for job_id in self.snapshot.promised()]
         for job_id, row, promise, number in filter(None, kept):
             self._release(job_id, row, promise, number)
-            count = self._start(row, promise.count, self._preference(row))[0] if self._is_due(row) else 0
+            # elsewhere it may start in its turn, where that breaks no reservation
+            count = self._start(row, promise.count, (number,))[0] if self._is_due(row) else 0
             if count < promise.count and job_id in self._leaving and self.left_of(row):
                 self._promise(job_id, row, number, promise.count - count)
                 self._kept.add(job_id)
