@@ -12,7 +12,7 @@ from atoll.scheduler.quota import Quotas
 from atoll.scheduler.snapshot import Snapshot
 from tests.scheduler.worlds import CPU, Course, World, worlds
 
-quick = settings(max_examples=60, deadline=None)
+quick = settings(max_examples=40, deadline=None)
 GOVERNED = CPU[0]
 
 

@@ -16,7 +16,6 @@ from atoll.scheduler.model import (
     PolicyChanged,
     RoomFreed,
     RoomTaken,
-    Running,
     SiteChanged,
     SiteState,
     TreeChanged,
@@ -63,7 +62,7 @@ limits = st.builds(
 def trees(draw: st.DrawFn) -> Tree:
     """Two departments; one has two projects, one has one."""
     own = {name: {CPU: draw(limits)} for name in ("physics", "life", *LEAVES)}
-    root = {CPU: Limit(draw(st.integers(0, 3)) * 1000)}
+    root = {CPU: Limit(draw(st.integers(0, 4)) * 1000)}
     parents = {"physics": "root", "life": "root", "astro": "physics", "nano": "physics", "bio": "life"}
     return Tree([TreeNode("root", None, quotas=root), *(TreeNode(n, parents[n], quotas=own[n]) for n in own)])
 
@@ -71,13 +70,13 @@ def trees(draw: st.DrawFn) -> Tree:
 @st.composite
 def planned(draw: st.DrawFn, job_id: int, sites: int, *, still: bool) -> Planned:
     """A job; in a `still` world it is there from the beginning, or soon, and never ends."""
-    rank = draw(st.sampled_from([0, 1, 2, 2, 2, 3]))
-    walltime = draw(st.sampled_from([60, 120, 300, 600]))
+    rank = draw(st.sampled_from([0, 1, 2, 2, 2, 2, 3, 3]))
+    walltime = draw(st.sampled_from([60, 300, 600, 900]))
     where = draw(st.sampled_from([(), (), *range(sites)]))
     flavors = () if where == () else (("cpu", "gpu")[int(where)],)
     waiting = job(
         job_id,
-        cpu=draw(st.integers(1, 4)),
+        cpu=draw(st.sampled_from([1, 1, 2, 2, 3, 4])),
         memory=0,
         rank=rank,
         priority=draw(st.integers(0, 1)),
@@ -85,17 +84,17 @@ def planned(draw: st.DrawFn, job_id: int, sites: int, *, still: bool) -> Planned
         flavors=flavors,
         placement=Placement(draw(st.sampled_from(["ana", "eve"])), walltime=None if rank == 1 else walltime),
     )
-    at = draw(st.integers(0, 60) if still else st.integers(0, 900))
+    at = draw(st.integers(0, 60 if still else 400))
     runs = None if still else draw(st.integers(1, walltime + Placement().grace))
     return Planned(waiting, at, runs)
 
 
 @st.composite
 def worlds(draw: st.DrawFn, *, still: bool = False) -> World:
-    """One or two sites with a flavor each, a tree, and up to 12 jobs."""
+    """One or two sites with a flavor each, a tree, and 6 to 14 jobs."""
     count = draw(st.integers(1, 2))
-    sites = tuple(site(name, flavor(kind, cpu=draw(st.integers(4, 8)))) for name, kind in PLACES[:count])
-    jobs = tuple(draw(planned(number, count, still=still)) for number in range(1, draw(st.integers(3, 12)) + 1))
+    sites = tuple(site(name, flavor(kind, cpu=draw(st.integers(4, 6)))) for name, kind in PLACES[:count])
+    jobs = tuple(draw(planned(number, count, still=still)) for number in range(1, draw(st.integers(6, 14)) + 1))
     policy = replace(POLICY, minimum_run=(0, 0, 0, 0), most_evictions=10**6) if still else POLICY
     return World(draw(trees()), sites, jobs, policy)
 

@@ -46,7 +46,8 @@ class Round:
         """How many tasks (1 for a single job) of each row start."""
         self.promises: dict[int, Promise] = {}
         """What is promised anew, by job."""
-        self._used_quotas = None if self.quotas is None else self.quotas.copy()  # as long as nobody has left
+        # `quotas` count those who leave as gone, and whom they leave for as there; these only what holds room
+        self._used_quotas = None if self.quotas is None else self.quotas.copy()
         self._held_quotas = None if self.quotas is None else self.quotas.copy()
         self._first_hold = ENDLESS
         self._reserved: dict[int, tuple[int, int]] = {}  # (pool, start) by job
@@ -116,6 +117,7 @@ class Round:
         kept = [self._keep(job_id) for job_id in self.snapshot.promised()]
         for job_id, row, promise, number in filter(None, kept):
             self._release(job_id, row, promise, number)
+            # elsewhere it may start in its turn, where that breaks no reservation
             count = self._start(row, min(promise.count, self.wanted(row)), (number,))[0] if self._is_due(row) else 0
             if (more := min(promise.count - count, self.left_of(row))) and job_id in self._leaving:
                 self._promise(job_id, row, number, more)
@@ -339,11 +341,12 @@ class Round:
             return 0, False
         reserved = self._unreserve(row)  # what is kept for it is not kept from it
         chunk = wanted if alone else max(1, wanted // _CHUNKS)
-        count, promised = self._serve(row, chunk)
+        full = reserved is None and bool(self._full[int(self.snapshot.rows["demand"][row])])
+        count, promised = self._serve(row, chunk, full)
         if count + promised < chunk and not self._is_promised(row):
             self._reserve(row, reserved)
         if not count and not promised:
-            self._kinds.pass_over(row, self.dead)
+            self._pass_over(row)
         return count + promised, count + promised == chunk < wanted
 
     def _is_promised(self, row: int) -> bool:
@@ -351,21 +354,30 @@ class Round:
         job_id = int(self.snapshot.rows["job"][row])
         return job_id in self.promises or job_id in self._kept
 
-    def _serve(self, row: int, chunk: int) -> tuple[int, int]:
+    def _pass_over(self, row: int) -> None:
+        """Look at no other row of the kind of one, but at what has a reservation: its own is not kept from it."""
+        self._kinds.pass_over(row, self.dead)
+        for job_id in self._reserved:
+            other = self.snapshot.row_of(job_id)
+            if other is not None and other != row and other < len(self.dead):
+                self.dead[other] = False
+
+    def _serve(self, row: int, chunk: int, full: bool) -> tuple[int, int]:
         """Start tasks, else have others leave for them, else let them into a site's own queue.
 
         How many started, and for how many others leave now.
         """
         number, choices, count = int(self.snapshot.rows["demand"][row]), self._preference(row), 0
-        full = bool(self._full[number])
+        none = False
         if not full:
-            count = self._start(row, chunk, choices)[0]
+            count, none = self._start(row, chunk, choices)
         if count == chunk:
             return count, 0
         promised = self.make_others_leave(row, chunk - count)
         if promised or full or self._is_promised(row) or int(self.snapshot.rows["job"][row]) in self._leaving:
             return count, promised
-        more, self._full[number] = self._start(row, chunk - count, choices, queued=True)
+        more, none_queued = self._start(row, chunk - count, choices, queued=True)
+        self._full[number] = none and none_queued  # it may have been quota that lacked, which others have
         return count + more, 0
 
     def _pass_over_limit(self, row: int) -> None:
@@ -405,9 +417,10 @@ class Round:
         """For how many tasks, at most `most`, there is quota in a pool until `end`."""
         if self.quotas is None or not most or self.snapshot.rows["rank"][row] == OPPORTUNISTIC:
             return most
-        assert self._used_quotas is not None
-        most = self._quota_count(self._used_quotas, row, number, most)
         most = self._quota_count(self.quotas, row, number, most)
+        if most and (self._leaving or self.promises):
+            assert self._used_quotas is not None
+            most = self._quota_count(self._used_quotas, row, number, most)
         if most and end > self._first_hold:
             assert self._held_quotas is not None
             most = self._quota_count(self._held_quotas, row, number, most)
