@@ -28,6 +28,7 @@ def cycle(snapshot: Snapshot, now: int, *, head: int = HEAD) -> Decisions:
     due, wakeups = _due(snapshot, queue, now)
     # 2. Keep what was promised, and what is reserved.
     this = Round(snapshot, now)
+    this.keep_bookings()
     this.keep_promises()
     this.keep_reservations()
     # 3. Choose a site for each in turn, or whom to evict for it, or a reservation.

@@ -75,6 +75,7 @@ def explain(snapshot: Snapshot, job_id: int, now: int) -> Explanation | None:
         return None
     queue = snapshot.queue()
     this = Round(snapshot, now)
+    this.keep_bookings()
     this.keep_promises()
     this.keep_reservations()
     view = View(snapshot, this.room, this.quotas, now)

@@ -70,6 +70,27 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True)
+class Booking:
+    """Room of a flavor that is kept for some people from one time to another, or for nobody: maintenance."""
+
+    number: int
+    """Above 0."""
+    flavor: str
+    site: str | None
+    """None: wherever the flavor is."""
+    amount: Resources
+    start: int
+    """Microseconds, as `end`."""
+    end: int
+    project: str | None = None
+    people: frozenset[str] = frozenset()
+
+    def admits(self, project: str, person: str) -> bool:
+        """Whether jobs of a person in a project may run in it."""
+        return person in self.people or (self.project is not None and project == self.project)
+
+
+@dataclass(frozen=True, slots=True)
 class Placement:
     """Where a job may run, apart from its size. Jobs that agree in it are judged together."""
 
@@ -303,8 +324,16 @@ class Reserved:
     reservations: tuple[Reservation, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Booked:
+    """All bookings that are not over."""
+
+    bookings: tuple[Booking, ...]
+
+
 Change = (
     JobWaits | JobGone | RoomTaken | RoomFreed | SiteChanged | SiteGone | TreeChanged | PolicyChanged | Spent | Reserved
+    | Booked
 )  # fmt: skip
 
 

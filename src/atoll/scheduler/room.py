@@ -18,13 +18,33 @@ ENDLESS = 2**62
 
 @dataclass(slots=True)
 class Hold:
-    """Room of a pool that a job will have from `start` on; `left` is what others may use beside it then."""
+    """Room of a pool that a job, or those of a booking, will have from `start` on.
+
+    `left` is what others may use beside it then. Of a booking the job id is the booking's number, negative.
+    """
 
     job_id: int
     start: int
     end: int
     total: Resources
     left: Resources
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """How long something would stay in a pool, in microseconds, and the bookings that are its own."""
+
+    end: int
+    """Until when, if it is asked to leave where it has to."""
+    whole: int
+    """Until when by its walltime: nobody is asked to leave for a booking."""
+    own: frozenset[int] = frozenset()
+
+    def minds(self, hold: Hold) -> bool:
+        """Whether a hold is in its way."""
+        if hold.job_id < 0:
+            return -hold.job_id not in self.own and hold.start < self.whole
+        return hold.start < self.end
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +172,13 @@ class Room:
             if self.open[number] and self.slots[pool.site] > 0:
                 yield number, self.free[number]
 
-    def count(self, number: int, total: Resources, most: int, end: int) -> int:
-        """How many times, at most `most`, `total` fits into a pool now, if it may stay there until `end`."""
+    def count(self, number: int, total: Resources, most: int, stay: Stay) -> int:
+        """How many times, at most `most`, `total` fits into a pool now for a stay."""
         if not self.open[number]:
             return 0
         most = min(most, self.slots[self.pools[number].site], times(self.usable(number), total))
         for hold in self.holds.get(number, ()):
-            if hold.start < end:
+            if stay.minds(hold):
                 most = min(most, times(hold.left, total))
         return max(0, most)
 
@@ -167,15 +187,15 @@ class Room:
         free, kept = self.free[number], self._kept.get(number)
         return free if kept is None else _least(free, free - kept)
 
-    def take(self, number: int, total: Resources, count: int, end: int) -> None:
-        """Count `total` down from a pool, `count` times, until `end`."""
+    def take(self, number: int, total: Resources, count: int, stay: Stay) -> None:
+        """Count `total` down from a pool, `count` times, for a stay."""
         amount = total * count
         self.free[number] -= amount
         self.slots[self.pools[number].site] -= count
         for hold in self.holds.get(number, ()):
-            if hold.start < end:
+            if stay.minds(hold):
                 hold.left -= amount
-        self._started.setdefault(number, []).append((end, amount))
+        self._started.setdefault(number, []).append((stay.end, amount))
 
     def to_come(self, number: int) -> Resources:
         """What is free in a pool now and not promised, with what will be left over where others leave."""
@@ -209,9 +229,9 @@ class Room:
         self._promised[number].remove((kept.end, kept.total))
         self._timelines.pop(number, None)
 
-    def spares_holds(self, number: int, total: Resources, end: int) -> bool:
-        """Whether `total` may be used in a pool until `end` beside all that is held."""
-        return all(total.fits(hold.left) for hold in self.holds.get(number, ()) if hold.start < end)
+    def spares_holds(self, number: int, total: Resources, stay: Stay) -> bool:
+        """Whether `total` may be used in a pool for a stay beside all that is held."""
+        return all(total.fits(hold.left) for hold in self.holds.get(number, ()) if stay.minds(hold))
 
     # ---- starting later
 
@@ -231,9 +251,14 @@ class Room:
             self._timelines[number] = len(started), timeline
         return timeline
 
-    def earliest(self, number: int, total: Resources, now: int, duration: int) -> int | None:
-        """When `total` will be free in a pool for `duration` (microseconds); None: as it is now, never."""
-        holds = self.holds.get(number, [])
+    def earliest(
+        self, number: int, total: Resources, now: int, duration: int, own: frozenset[int] = frozenset()
+    ) -> int | None:
+        """When `total` will be free in a pool for `duration` (microseconds); None: as it is now, never.
+
+        `own` are the bookings that are not kept from it.
+        """
+        holds = [hold for hold in self.holds.get(number, ()) if -hold.job_id not in own]
         ends = self._timeline(number).ends
         moments = {now, *(hold.end for hold in holds)}
         # what is free only grows but for what is held: the first moment that is enough is found by halves
@@ -246,13 +271,12 @@ class Room:
                 low = middle + 1
         later: list[int] = ends[low : low + 1 if not holds else None].tolist()
         for moment in sorted({*moments, *(max(now, end) for end in later)}):
-            if now <= moment < ENDLESS and self._holds_at(number, total, moment, moment + duration):
+            if now <= moment < ENDLESS and self._holds_at(number, holds, total, moment, moment + duration):
                 return moment
         return None
 
-    def _holds_at(self, number: int, total: Resources, begin: int, end: int) -> bool:
-        """Whether `total` is free from `begin` to `end`, beside all that is held."""
-        holds = self.holds.get(number, ())
+    def _holds_at(self, number: int, holds: Sequence[Hold], total: Resources, begin: int, end: int) -> bool:
+        """Whether `total` is free from `begin` to `end`, beside what is held."""
         free = self.free_at(number, begin)
         for hold in holds:
             if hold.start <= begin < hold.end:
@@ -301,7 +325,7 @@ class Room:
 
     def take_queued(self, number: int, total: Resources, count: int, right: Right) -> None:
         """Count `total` down from a pool for attempts that go into its queue, where others make way."""
-        self.take(number, total, count, ENDLESS)
+        self.take(number, total, count, Stay(ENDLESS, ENDLESS))
         self.backlog[self.pools[number].site][right.rank] -= count
         self.make_way(number, right)
 

@@ -10,9 +10,9 @@ from atoll.core.ranges import Ranges
 from atoll.core.resources import Resources
 from atoll.scheduler.evict import Claim, Evictions, Victim
 from atoll.scheduler.line import Right
-from atoll.scheduler.model import OPPORTUNISTIC, Demand, Eviction, Place, Promise, Reservation
+from atoll.scheduler.model import OPPORTUNISTIC, Booking, Demand, Eviction, Place, Promise, Reservation
 from atoll.scheduler.quota import Amounts, Quotas
-from atoll.scheduler.room import ENDLESS, Kept
+from atoll.scheduler.room import ENDLESS, Kept, Stay
 from atoll.scheduler.snapshot import Snapshot
 
 Rows = NDArray[np.intp]
@@ -92,6 +92,18 @@ class Round:
             return self.now + self._demand(row).placement.grace * _SECOND
         return min(ENDLESS, self.now + self._duration(row))
 
+    def _stay(self, row: int, later: int = 0) -> Stay:
+        """The same with all that decides what is in its way, if it starts so much later."""
+        end, whole = self._end(row) + later, self.now + self._duration(row) + later
+        return Stay(min(ENDLESS, end), min(ENDLESS, whole), self._booked_for(row))
+
+    def _booked_for(self, row: int) -> frozenset[int]:
+        """The bookings in which a row may run."""
+        if not self.snapshot.bookings:
+            return frozenset()
+        _, project, person = self.snapshot.bucket(row)
+        return frozenset(booking.number for booking in self.snapshot.bookings if booking.admits(project, person))
+
     def _right(self, row: int) -> Right:
         job = self.snapshot.rows[row]
         return Right(int(job["rank"]), self.snapshot.bucket(row)[1], int(job["priority"]))
@@ -101,7 +113,32 @@ class Round:
         quotas = self.quotas
         return quotas is not None and name in quotas.tree and quotas.is_over(name)
 
-    # ---- what was promised and reserved before
+    # ---- what was booked, promised and reserved before
+
+    def keep_bookings(self) -> None:
+        """Keep from others what is booked, apart from what those for whom it is use of it already."""
+        for booking in self.snapshot.bookings:
+            if booking.end <= self.now:
+                continue
+            self._moments += [moment for moment in (booking.start, booking.end) if moment > self.now]
+            left = booking.amount
+            for number, pool in enumerate(self.room.pools):
+                if pool.flavor.name == booking.flavor and booking.site in (None, pool.site):
+                    here = _least(left, pool.flavor.total)
+                    left = _lacking(left, here)
+                    used = self._used_in(booking, number) if booking.start <= self.now else Resources()
+                    self.room.hold(
+                        number, -booking.number, _lacking(here, used), max(self.now, booking.start), booking.end
+                    )
+
+    def _used_in(self, booking: Booking, number: int) -> Resources:
+        """What attempts for whom something is booked hold in a pool."""
+        holding, used = self.snapshot.holding, Resources()
+        for row in self.snapshot.holders_of(number).tolist():
+            if booking.admits(*self.snapshot.owner_of(row)):
+                amount = Resources(*(int(holding[name][row]) for name in RESOURCES))
+                used += amount * int(holding["nodes"][row])
+        return used
 
     def _leaving_for(self) -> dict[int, Rows]:
         """The rows of attempts that leave, or will, by the job for which they do."""
@@ -209,7 +246,9 @@ class Round:
 
         What leaves or begins just now may seem to end later than it will: only time will show that.
         """
-        found = self.room.earliest(number, self._demand(row).total, max(start, self.now), self._duration(row))
+        found = self.room.earliest(
+            number, self._demand(row).total, max(start, self.now), self._duration(row), self._booked_for(row)
+        )
         if start <= self.now or found is None:
             return found
         graces = self.snapshot.holding["grace"][self.snapshot.holders_of(number)]
@@ -392,7 +431,7 @@ class Round:
 
         How many tasks start, and whether there was no more room for its kind.
         """
-        right, end, total = self._right(row), self._end(row), self._demand(row).total
+        right, stay, total = self._right(row), self._stay(row), self._demand(row).total
         count, full = 0, True
         for number in choices:
             left = wanted - count
@@ -401,15 +440,15 @@ class Round:
             if queued:
                 most = self.room.count_queued(number, left, right)
             else:
-                most = self.room.count(number, total, left, end)
-            taken = self._allowed(row, number, most, end)
+                most = self.room.count(number, total, left, stay)
+            taken = self._allowed(row, number, most, stay.end)
             full &= taken == most < left
             if taken:
                 if queued:
                     self.room.take_queued(number, total, taken, right)
                 else:
-                    self.room.take(number, total, taken, end)
-                self._note(row, number, taken, end)
+                    self.room.take(number, total, taken, stay)
+                self._note(row, number, taken, stay.end)
                 count += taken
         return count, full
 
@@ -527,11 +566,11 @@ class Round:
 
     def _spares(self, row: int, claim: Claim, count: int, victims: Sequence[Victim]) -> bool:
         """Whether what is held for others stays theirs where a claim starts when its victims have left."""
-        end = min(ENDLESS, self._end(row) + max((victim.late for victim in victims), default=0))
-        if not self.room.spares_holds(claim.pool, claim.total * count, end):
+        stay = self._stay(row, max((victim.late for victim in victims), default=0))
+        if not self.room.spares_holds(claim.pool, claim.total * count, stay):
             return False
         held = self._held_quotas
-        if held is None or end <= self._first_hold:
+        if held is None or stay.end <= self._first_hold:
             return True
         leaving = [victim for victim in victims if victim.kind]
         for victim in leaving:
@@ -543,11 +582,15 @@ class Round:
 
     def _claims(self, row: int) -> Iterator[Claim]:
         """What a row could claim in each pool that it prefers, where no reservation is in the way."""
-        total, end, right = self._demand(row).total, self._end(row), self._right(row)
+        total, stay, right = self._demand(row).total, self._stay(row), self._right(row)
         job_id = int(self.snapshot.rows["job"][row])
         for number in self._preference(row):
             pool = self.room.pools[number]
-            if self.room.open[number] and self.room.slots[pool.site] > 0 and self.room.spares_holds(number, total, end):
+            if (
+                self.room.open[number]
+                and self.room.slots[pool.site] > 0
+                and self.room.spares_holds(number, total, stay)
+            ):
                 yield Claim(job_id, right.rank, right.project, right.priority, number, pool.flavor.name, total)
 
     def _evict_for(self, row: int, claim: Claim, wanted: int) -> int:
@@ -598,13 +641,13 @@ class Round:
         pools = self._reservable(row)
         if not pools or (before is None and self._is_covered(pools)):
             return
-        total, duration = self._demand(row).total, self._duration(row)
+        total, duration, own = self._demand(row).total, self._duration(row), self._booked_for(row)
         starts = [
             (start, order, number)
             for order, number in enumerate(pools)
             if self.room.slots[self.room.pools[number].site] > 0
             and self._allowed(row, number, 1, ENDLESS)
-            and (start := self.room.earliest(number, total, self.now, duration)) is not None
+            and (start := self.room.earliest(number, total, self.now, duration, own)) is not None
         ]
         if before is not None and (not starts or before[1] <= min(starts)[0]):
             self._hold(row, *before)
@@ -697,3 +740,8 @@ class _Kinds:
 def _lacking(wanted: Resources, coming: Resources) -> Resources:
     """What of something wanted is not coming."""
     return Resources(*(max(0, getattr(wanted, name) - getattr(coming, name)) for name in RESOURCES))
+
+
+def _least(one: Resources, other: Resources) -> Resources:
+    """What both have."""
+    return Resources(*(min(getattr(one, name), getattr(other, name)) for name in RESOURCES))

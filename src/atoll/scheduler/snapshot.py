@@ -25,6 +25,8 @@ from atoll.scheduler.demands import Demands
 from atoll.scheduler.fit import Pool, Used, pools_of
 from atoll.scheduler.model import (
     OPPORTUNISTIC,
+    Booked,
+    Booking,
     Change,
     Policy,
     PolicyChanged,
@@ -96,6 +98,8 @@ class Snapshot:
         self.shares = Shares(self.policy.half_life)
         self.reservations: dict[int, Reservation] = {}
         """What has a start for certain, by job."""
+        self.bookings: tuple[Booking, ...] = ()
+        """What is kept for some people, or for nobody, for a time."""
 
     @classmethod
     def from_changes(cls, changes: Iterable[Change]) -> "Snapshot":
@@ -126,7 +130,7 @@ class Snapshot:
                 case _:
                     self._set(change)
 
-    def _set(self, change: TreeChanged | PolicyChanged | Spent | Reserved) -> None:
+    def _set(self, change: TreeChanged | PolicyChanged | Spent | Reserved | Booked) -> None:
         """Take in what rarely changes."""
         match change:
             case model.TreeChanged(tree):
@@ -137,6 +141,8 @@ class Snapshot:
                 self.shares.spend(project, person, flavor, used, at, opportunistic)
             case model.Reserved(reservations):
                 self.reservations = {reservation.job_id: reservation for reservation in reservations}
+            case model.Booked(bookings):
+                self.bookings = bookings
 
     def _job_waits(self, waiting: Waiting) -> None:
         if waiting.tasks is not None and not waiting.tasks.parts:
