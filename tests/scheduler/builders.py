@@ -14,6 +14,8 @@ from atoll.scheduler.model import (
     Decisions,
     JobGone,
     JobWaits,
+    Promise,
+    Reserved,
     RoomTaken,
     Running,
     SiteChanged,
@@ -81,8 +83,8 @@ def snapshot_of(*things: Waiting | SiteState | Running) -> Snapshot:
     return Snapshot.from_changes(changes)
 
 
-def carried_out(snapshot: Snapshot, decisions: Decisions) -> list[Change]:
-    """The changes that follow when control carries decisions out."""
+def carried_out(snapshot: Snapshot, decisions: Decisions, now: int = 0) -> list[Change]:
+    """The changes that follow when control carries decisions out; with a time, what is placed begins at once."""
     changes: list[Change] = []
     left: dict[int, Waiting] = {}
     for place in decisions.placements:
@@ -93,18 +95,37 @@ def carried_out(snapshot: Snapshot, decisions: Decisions) -> list[Change]:
             holder = place.job_id if waiting.group is None else waiting.group
             running = Running(
                 attempt, holder, place.site, place.flavor, waiting.request, waiting.nodes, waiting.rank,
-                waits=True, priority=waiting.priority,
+                waits=not now, priority=waiting.priority, project=waiting.project, person=waiting.placement.person,
+                placed=now, started=now, walltime=waiting.placement.walltime, expected=waiting.expected,
+                grace=waiting.placement.grace,
             )  # fmt: skip
             changes.append(RoomTaken(running))
         rest = waiting.tasks.without(place.tasks) if waiting.tasks and place.tasks else Ranges()
         if rest.parts:
-            left[place.job_id] = replaced(waiting, tasks=rest)
+            left[place.job_id] = replaced(waiting, tasks=rest, promise=_less(waiting.promise, len(started)))
             changes.append(JobWaits(left[place.job_id]))
         else:
             left.pop(place.job_id, None)
             changes.append(JobGone(place.job_id))
     changes += [RoomTaken(replace(snapshot.running(attempt), leaving=True)) for attempt in decisions.recalls]
+    for eviction in decisions.evictions:
+        victim = snapshot.running(eviction.attempt_id)
+        leaving = replace(victim, leaving=not eviction.at, leaves_for=eviction.for_job, notice=eviction.at)
+        changes.append(RoomTaken(leaving))
+    for attempt in decisions.reprieved:
+        changes.append(RoomTaken(replace(snapshot.running(attempt), leaves_for=None, notice=0)))
+    for job_id, promise in decisions.promises:
+        waiting = left.get(job_id) or snapshot.waiting(job_id)
+        changes.append(JobWaits(replaced(waiting, promise=promise)))
+    changes.append(Reserved(decisions.reservations))
     return changes
+
+
+def _less(promise: Promise | None, count: int) -> Promise | None:
+    """What is left of a promise when some tasks have started."""
+    if promise is None or promise.count <= count:
+        return None
+    return replace(promise, count=promise.count - count)
 
 
 def replaced(waiting: Waiting, **changes: Any) -> Waiting:

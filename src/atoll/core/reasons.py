@@ -17,6 +17,8 @@ class ReasonCode(StrEnum):
     NONE = "None"
     PRIORITY = "Priority"
     RESOURCES = "Resources"
+    QUOTA = "Quota"
+    MAKING_ROOM = "MakingRoom"
     BEGIN_TIME = "BeginTime"
     BACKOFF = "Backoff"
     DEPENDENCY = "Dependency"
@@ -50,6 +52,8 @@ _SENTENCES: dict[ReasonCode, str] = {
     ReasonCode.NONE: "Waits for its turn in the queue.",
     ReasonCode.PRIORITY: "Waits for its turn behind other jobs.",
     ReasonCode.RESOURCES: "Waits for enough free resources.",
+    ReasonCode.QUOTA: "Waits for quota of its project.",
+    ReasonCode.MAKING_ROOM: "Waits for others to leave, who make room for it.",
     ReasonCode.BEGIN_TIME: "Waits for its begin time.",
     ReasonCode.BACKOFF: "Waits before it is tried again.",
     ReasonCode.DEPENDENCY: "Waits for other jobs to end.",

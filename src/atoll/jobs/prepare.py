@@ -8,18 +8,21 @@ from datetime import datetime
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
+from sqlalchemy import Connection
+
 from atoll.core.clock import to_micros
 from atoll.core.errors import Invalid
 from atoll.core.ids import JobRef
 from atoll.core.ranges import ArraySpec
 from atoll.core.reasons import ReasonCode
 from atoll.core.site import Site
-from atoll.core.spec import JobSpec
+from atoll.core.spec import JobClass, JobSpec
 from atoll.core.states import JobState
 from atoll.faces.http.platform import Platform
+from atoll.jobs.projects import Projects
 from atoll.scheduler.fit import impossible
 from atoll.scheduler.model import Demand
-from atoll.store import sites
+from atoll.store import projects, sites
 from atoll.store.people import Principal
 
 MAX_EDGES = 10_000
@@ -31,25 +34,43 @@ _LAST_BEGIN = 32_503_680_000_000_000
 
 
 class SitesView:
-    """What sites there are, as of a moment ago; submissions are held against it."""
+    """What sites and projects there are, as of a moment ago; submissions are held against it."""
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         self._sites: tuple[Site, ...] = ()
         self._read_at = float("-inf")
         self._verdicts: dict[Demand, tuple[str, str] | None] = {}
+        self._revision = 0
+        self._forgotten = 0
+        self.projects = Projects()
+
+    def forget(self) -> None:
+        """Read all again before the next submission: this replica has changed something."""
+        self._read_at = float("-inf")
+        self._forgotten += 1
 
     async def refresh(self) -> None:
-        """Read the sites again where that was long ago."""
+        """Read the sites, and the project tree if it has changed, where that was long ago."""
         if time.monotonic() - self._read_at < SITES_SECONDS:
             return
-        began = time.monotonic()
-        found = tuple(await self._platform.database.read(sites.load))
+        began, revision, forgotten = time.monotonic(), self._revision, self._forgotten
+
+        def read(connection: Connection) -> tuple[tuple[Site, ...], int, Projects | None]:
+            now = projects.revision(connection)
+            tree = Projects(projects.load(connection)) if now != revision else None
+            return tuple(sites.load(connection)), now, tree
+
+        found, now, tree = await self._platform.database.read(read)
+        if tree is not None and now != self._revision:
+            self._revision, self.projects = now, tree
         shown = tuple(dataclasses.replace(site, seen_at=None) for site in found)
         if shown != self._sites:
             self._sites = shown
             self._verdicts = {}
-        self._read_at = began
+            self.projects.forget_sizes()
+        if forgotten == self._forgotten:  # else what was read may be older than the change
+            self._read_at = began
 
     def check(self, demand: Demand, prefix: str = "") -> None:
         """Refuse (Invalid) what no site can ever run."""
@@ -63,6 +84,14 @@ class SitesView:
         if verdict is not None:
             field, sentence = verdict
             raise Invalid("impossible", f"{prefix}{field}: {sentence}", field=prefix + field)
+
+    def project_of(self, spec: JobSpec, person: str, demand: Demand, prefix: str = "") -> str | None:
+        """The project that a job is submitted to. Raises Invalid, Denied."""
+        project = self.projects.choose(spec.project, person, self._platform.clock().date(), prefix)
+        # opportunistic jobs take what is idle, beyond all quotas
+        if self.projects.tree is not None and project is not None and spec.class_ is not JobClass.OPPORTUNISTIC:
+            self.projects.check_size(project, demand, self._sites, prefix)
+        return project
 
     def warnings(self) -> list[str]:
         """What whoever submits should know."""
@@ -90,11 +119,13 @@ class Prepared:
 def prepare(
     spec: JobSpec, who: Principal, view: SitesView, platform: Platform, *, hold: bool = False, prefix: str = ""
 ) -> Prepared:
-    """Check one specification and make its row. `prefix` goes before the names of fields. Raises Invalid."""
+    """Check one specification and make its row. `prefix` goes before the names of fields. Raises Invalid, Denied."""
     memory = spec.memory if spec.memory is not None else platform.default_memory(spec.cpu)
-    view.check(Demand.of(spec, who.person, memory), prefix)
+    demand = Demand.of(spec, who.person, memory)
+    view.check(demand, prefix)
+    project = view.project_of(spec, who.person, demand, prefix)
     columns: dict[str, Any] = {
-        "owner": who.person, "project": spec.project, "name": spec.title, "class_": spec.class_.value,
+        "owner": who.person, "project": project, "name": spec.title, "class_": spec.class_.value,
         "spec": spec.to_json(), "priority": spec.priority, "cpu": spec.cpu, "memory": memory, "gpu": spec.gpu,
         "nodes": spec.nodes, "hold": hold, "not_before": 0, "waiting": None, "waiting_count": 0, "task_count": 1,
         "width": None, "blockers": 0,

@@ -81,7 +81,7 @@ def _created(accepted: Accepted, location: str | None) -> Response:
 
 @router.post(
     "/jobs", status_code=201, response_model=model.Submitted,
-    responses={**problems(404, 409, 413, 415), 201: _CREATED}, openapi_extra=_body(_reference("JobSpec"), Key),
+    responses={**problems(403, 404, 409, 413, 415), 201: _CREATED}, openapi_extra=_body(_reference("JobSpec"), Key),
 )  # fmt: skip
 async def submit(request: Request, who: Caller, platform: Here, hold: bool = False) -> Response:
     """Submit a job, or an array."""
@@ -107,7 +107,7 @@ async def answer_submission(
 
 @router.post(
     "/jobs/bulk", status_code=201, response_model=model.SubmittedMany,
-    responses={**problems(404, 409, 413, 415), 201: {"headers": {
+    responses={**problems(403, 404, 409, 413, 415), 201: {"headers": {
         "Idempotent-Replay": _CREATED["headers"]["Idempotent-Replay"]}}},
     openapi_extra=_body({
         "type": "object", "required": ["jobs"], "additionalProperties": False,

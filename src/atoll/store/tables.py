@@ -276,3 +276,65 @@ sites = Table(
     Column("report", Text),
     Column("seen_at", BigInteger),
 )
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    # none: the root
+    Column("parent", String(63)),
+    Column("weight", Float, nullable=False),
+    Column("clearance", Text, nullable=False, server_default="[]"),
+    Column("description", Text, nullable=False, server_default=""),
+    # the last day, as in 2030-01-31
+    Column("ends", String(10)),
+)
+"""The nodes of the project tree. The row `tree` of `counters` rises with each change of it."""
+
+project_people = Table(
+    "project_people",
+    metadata,
+    Column("project", String(63), nullable=False),
+    Column("person", String(255), nullable=False),
+    Column("member", Boolean, nullable=False),
+    Column("manager", Boolean, nullable=False),
+    PrimaryKeyConstraint("project", "person"),
+)
+"""Who may submit to a project, and who may change that."""
+
+quotas = Table(
+    "quotas",
+    metadata,
+    Column("project", String(63), nullable=False),
+    Column("flavor", String(63), nullable=False),
+    Column("resource", String(16), nullable=False),
+    Column("nominal", BigInteger, nullable=False),
+    # none: no limit
+    Column("borrowing", BigInteger),
+    Column("lending", BigInteger),
+    PrimaryKeyConstraint("project", "flavor", "resource"),
+)
+
+reservations = Table(
+    "reservations",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("name", String(63), nullable=False),
+    Column("purpose", String(16), nullable=False),
+    Column("flavor", String(63), nullable=False),
+    # none: wherever the flavor is
+    Column("site", String(63)),
+    # whole nodes, or amounts; the other is 0
+    Column("nodes", Integer, nullable=False, server_default="0"),
+    Column("cpu", BigInteger, nullable=False, server_default="0"),
+    Column("memory", BigInteger, nullable=False, server_default="0"),
+    Column("gpu", BigInteger, nullable=False, server_default="0"),
+    Column("project", String(63)),
+    Column("people", Text, nullable=False, server_default="[]"),
+    Column("starts_at", BigInteger, nullable=False),
+    Column("ends_at", BigInteger, nullable=False, index=True),
+    Column("created_by", String(255), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+"""Room that is kept for somebody, or for maintenance, from one time to another."""

@@ -1,0 +1,140 @@
+"""Submitting with a project tree: only to one's own projects, and never for more than they could have."""
+
+from __future__ import annotations
+
+import time
+from datetime import date
+from typing import Any
+
+import pytest
+
+from atoll.core.errors import AtollError
+from atoll.core.project import Limit, TreeNode
+from atoll.core.spec import read_spec
+from atoll.jobs.prepare import prepare_all
+from atoll.jobs.projects import Projects
+from atoll.store import projects
+from atoll.store.people import Principal
+from tests.support.http import GIB, Served
+
+ROOT = TreeNode("institute", quotas={("cpu", "cpu"): Limit(4000)})
+ASTRO = TreeNode("astro", "institute", people=("anna",))
+OPTICS = TreeNode("optics", "institute", people=("anna",), quotas={("cpu", "cpu"): Limit(1000, 1000)})
+OLD = TreeNode("old", "institute", people=("carl",), ends=date(1999, 12, 31))
+LONE = TreeNode("lone", "institute", people=("dora",), ends=date(2999, 12, 31))
+TREE = Projects([ROOT, ASTRO, OPTICS, OLD, LONE])
+
+
+def refused(project: str | None, person: str) -> AtollError:
+    with pytest.raises(AtollError) as error:
+        TREE.choose(project, person, date(2026, 1, 1), "jobs.3.")
+    assert error.value.field == "jobs.3.project"
+    return error.value
+
+
+def test_one_may_name_a_project_that_one_is_in() -> None:
+    assert TREE.choose("astro", "anna", date(2026, 1, 1)) == "astro"
+
+
+def test_who_is_in_one_project_need_not_name_it() -> None:
+    assert TREE.choose(None, "dora", date(2026, 1, 1)) == "lone"
+
+
+@pytest.mark.parametrize(
+    ("project", "person", "status", "code", "words"),
+    [
+        (None, "anna", 422, "no_project", "name one: astro, optics."),
+        (None, "eve", 403, "not_a_member", "in no project yet"),
+        ("lone", "anna", 403, "not_a_member", "not in project lone; yours: astro, optics."),
+        ("lone", "eve", 403, "not_a_member", "you are in no project yet."),
+        ("opticks", "anna", 422, "no_such_project", "Did you mean 'optics'?"),
+        ("institute", "anna", 422, "not_a_leaf", "name one of those: astro, optics, old, lone."),
+        ("old", "carl", 403, "project_ended", "ended on 1999-12-31"),
+    ],
+)  # fmt: skip
+def test_whoever_names_another_is_told_which_would_do(
+    project: str | None, person: str, status: int, code: str, words: str
+) -> None:
+    error = refused(project, person)
+    assert (error.status, error.code) == (status, code)
+    assert words in error.sentence
+
+
+def test_without_a_tree_any_project_will_do() -> None:
+    assert Projects().choose("whatever", "anna", date(2026, 1, 1)) == "whatever"
+    assert Projects().choose(None, "anna", date(2026, 1, 1)) is None
+
+
+# ---- over HTTP
+
+
+async def plant(served: Served, *nodes: TreeNode) -> None:
+    await served.do(lambda connection: projects.replace(connection, nodes, 1))
+    served.app.state.sites.forget()
+
+
+async def submit(served: Served, person: str = "anna", **spec: Any) -> Any:
+    async with served.client(person) as client:
+        return await client.post("/api/v1/jobs", json={"command": ["true"], **spec})
+
+
+async def test_every_way_in_holds_jobs_against_the_tree(served: Served) -> None:
+    await served.add_site()
+    await plant(served, ROOT, ASTRO)
+    assert (await submit(served, "bob")).json()["code"] == "not_a_member"
+    async with served.client("bob") as bob:
+        held = await bob.post("/api/v1/jobs?hold=true", json={"command": ["true"], "array": "0-9"})
+        assert held.json()["code"] == "not_a_member"
+    async with served.client("anna") as anna:
+        jobs = [{"command": ["true"]}, {"command": ["true"], "project": "astor"}]
+        bulk = (await anna.post("/api/v1/jobs/bulk", json={"jobs": jobs})).json()
+        assert (bulk["field"], bulk["code"]) == ("jobs.1.project", "no_such_project")
+        number = await served.submit(array="0-9")
+        assert (await anna.get(f"/api/v1/jobs/{number}")).json()["project"] == "astro"
+
+
+async def test_a_change_of_the_tree_is_heard_of(served: Served) -> None:
+    await served.add_site()
+    assert (await submit(served, project="anything")).status_code == 201
+    await plant(served, ROOT, ASTRO)
+    assert (await submit(served, project="anything")).status_code == 422
+    await plant(served)
+    assert (await submit(served, project="anything")).status_code == 201
+
+
+async def test_more_than_a_project_could_ever_have_is_refused_with_the_most_that_it_could(served: Served) -> None:
+    await served.add_site(cpu=8)
+    await plant(served, ROOT, ASTRO, OPTICS)
+    told = (await submit(served, project="optics", cpu=3)).json()
+    assert (told["code"], told["field"]) == ("beyond_quota", "cpu")
+    assert told["detail"] == (
+        "cpu: 3 CPU in all is more than project optics can ever have of cpu, even borrowing: 2 CPU at most."
+    )
+    assert (await submit(served, project="optics", cpu=2)).status_code == 201
+    assert (await submit(served, project="optics", cpu=8, **{"class": "opportunistic"})).status_code == 201
+    assert (await submit(served, project="astro", cpu=5)).status_code == 201
+    assert (await submit(served, project="astro", cpu=6)).status_code == 422
+    assert (await submit(served, project="optics", memory=15 * GIB)).status_code == 201, "memory is not governed"
+
+
+async def test_what_sites_will_have_is_not_known_before_they_have_reported(served: Served) -> None:
+    await plant(served, ROOT, ASTRO, OPTICS)
+    assert (await submit(served, project="optics", cpu=3)).status_code == 201
+
+
+async def test_the_check_costs_next_to_nothing_for_each_job(served: Served) -> None:
+    await served.add_site()
+    await plant(served, ROOT, *(TreeNode(f"p{number}", "institute", people=("anna",)) for number in range(1000)))
+    view = served.app.state.sites
+    await view.refresh()
+    who = Principal("anna", False)
+    specs = [read_spec({"command": ["true"], "project": "p500"}) for _ in range(5000)]
+    began = time.perf_counter()
+    prepare_all(specs, who, view, served.platform)
+    with_tree = time.perf_counter() - began
+    view.projects = Projects()
+    began = time.perf_counter()
+    prepare_all(specs, who, view, served.platform)
+    without = time.perf_counter() - began
+    print(f"{(with_tree - without) / 5000 * 1e6:.1f} µs for each job beside {without / 5000 * 1e6:.1f} µs")
+    assert (with_tree - without) / 5000 < 200e-6
