@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from atoll.core.errors import Invalid, NotFound
 from atoll.core.resources import Resources
 from atoll.core.spec import JobClass
-from atoll.scheduler.model import Decisions
+from atoll.scheduler.model import Decisions, Eviction
 from atoll.scheduler.simulate import metrics, policies, study
 from atoll.scheduler.simulate.cluster import Cluster, Node, read_cluster
 from atoll.scheduler.simulate.engine import Simulation
@@ -57,8 +57,8 @@ def times(simulation: Simulation) -> dict[str, tuple[float | None, float | None]
     """When each job began and ended, in seconds."""
     return {
         run.job.name: (
-            None if run.begun is None else run.begun / SECOND,
-            None if run.ended is None else run.ended / SECOND,
+            None if run.begun is None else round(run.begun / SECOND, 3),
+            None if run.ended is None else round(run.ended / SECOND, 3),
         )
         for run in simulation.runs
     }
@@ -86,7 +86,7 @@ def test_a_class_goes_before_another_and_under_first_fit_age_does() -> None:
         job("batch", at=10, cpu=2),
         job("interactive", at=20, cpu=2, job_class=JobClass.INTERACTIVE),
     ]
-    assert times(simulated(jobs, cluster(2)))["interactive"] == (100, 200)
+    assert times(simulated(jobs, cluster(2)))["interactive"] == (90, 190)  # the first has its minute and its grace
     assert times(simulated(jobs, cluster(2), POLICIES["first-fit"]))["batch"] == (100, 200)
 
 
@@ -188,20 +188,8 @@ def test_no_job_is_lost_and_no_room_is_given_twice(jobs: list[TraceJob], cpus: l
 # ---- evictions and recalls, as a cycle may decide them
 
 
-@dataclass(frozen=True)
-class Eviction:
-    attempt_id: str
-    for_job: int
-    not_before: int
-
-
-@dataclass(frozen=True)
-class Evicting(Decisions):
-    evictions: tuple[Eviction, ...] = ()
-
-
-def evicting(at: float, not_before: float = 0) -> Policy:
-    """Decides as Atoll does, and at a time evicts the first attempt of job 0."""
+def evicting(at: float) -> Policy:
+    """Decides as Atoll does, and at a time evicts the first attempt of job 0 for job 1."""
     told: list[str] = []
 
     def decide(snapshot: Snapshot, now: int) -> Decisions:
@@ -210,7 +198,7 @@ def evicting(at: float, not_before: float = 0) -> Policy:
             return decisions
         attempt = next(name for name in snapshot.contents()[1] if name.startswith("0-"))
         told.append(attempt)
-        return Evicting(decisions.placements, evictions=(Eviction(attempt, 1, round(not_before * SECOND)),))
+        return replace(decisions, evictions=(Eviction(attempt, 1),))
 
     return replace(ATOLL, decide=decide)
 
@@ -240,12 +228,11 @@ def test_an_evicted_attempt_loses_only_what_it_did_since_its_last_checkpoint() -
     assert times(simulation) == {"old": (0, 215), "new": (55, 155)}
 
 
-def test_an_eviction_that_may_not_be_yet_waits_and_one_that_comes_too_late_is_none() -> None:
+def test_an_interactive_job_evicts_a_batch_job_of_its_project_that_has_run_long_enough() -> None:
     jobs = [job("old", cpu=2, grace=5), job("new", at=50, cpu=2, job_class=JobClass.INTERACTIVE)]
-    assert times(simulated(jobs, cluster(2), evicting(50, not_before=70)))["new"] == (75, 175)
-    late = simulated(jobs, cluster(2), evicting(50, not_before=98))
-    assert times(late) == {"old": (0, 100), "new": (100, 200)}
-    assert late.runs[0].evictions == 0
+    simulation = simulated(jobs, cluster(2), ATOLL)
+    assert times(simulation) == {"old": (0, 265), "new": (65, 165)}
+    assert simulation.runs[0].evictions == 1
 
 
 def test_an_attempt_that_waits_for_a_node_is_pulled_back_and_placed_again() -> None:

@@ -25,6 +25,7 @@ from atoll.core.resources import Resources
 from atoll.core.spec import JobClass
 from atoll.scheduler.model import OPPORTUNISTIC, RANKS, Eviction
 from atoll.scheduler.quota import Quotas
+from atoll.scheduler.room import ENDLESS
 from atoll.scheduler.snapshot import Snapshot
 
 _BATCH = RANKS[JobClass.BATCH]
@@ -68,6 +69,8 @@ class Evictions:
         """`quotas` are the cycle's own; they are changed only while a choice is tried."""
         self.snapshot = snapshot
         self.chosen: list[Eviction] = []
+        self.next_ready = ENDLESS
+        """When, in microseconds, the next that is spared because it began of late may be evicted."""
         self._quotas = quotas
         self._now = now
         self._gone: set[int] = set()
@@ -121,11 +124,15 @@ class Evictions:
         begun = np.where(rows["started"] > 0, rows["started"], np.where(rows["placed"] > 0, rows["placed"], self._now))
         least = np.array(policy.minimum_run, np.int64)[rows["rank"]] * _SECOND
         spared = (rows["evictions"] >= policy.most_evictions) & (rows["rank"] != OPPORTUNISTIC)
-        spared |= self._now - begun < least
+        young = self._now - begun < least
+        spared |= young
         kinds = self._kinds(claim, rows, borrowers)
+        if (soon := young & ~waits & ~rows["leaving"] & (kinds >= 0)).any():
+            self.next_ready = min(self.next_ready, int((begun + least)[soon].min()))
         lost = np.where(waits, 0, self._now - np.maximum(begun, rows["saved"]))
         found = []
-        for place in np.flatnonzero(~rows["leaving"] & (waits | ~spared) & (kinds >= 0)).tolist():
+        stays = ~rows["leaving"] & (rows["leaves_for"] < 0)
+        for place in np.flatnonzero(stays & (waits | ~spared) & (kinds >= 0)).tolist():
             row = int(here[place])
             cpu, memory, gpu, nodes = (int(rows[name][place]) for name in (*RESOURCES, "nodes"))
             total = Resources(cpu, memory, gpu) * nodes

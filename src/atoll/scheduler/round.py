@@ -275,27 +275,30 @@ class Round:
 
     def serve(self, row: int, *, alone: bool = False) -> tuple[int, bool]:
         """Start a row, or see to it that it can; how many tasks started, and whether more of it may at once."""
-        wanted, number = self.wanted(row), int(self.snapshot.rows["demand"][row])
+        wanted = self.wanted(row)
         if not wanted:
-            self._pass_over_limit(row)
+            if self.left_of(row):
+                self._pass_over_limit(row)
             return 0, False
+        reserved = self._unreserve(row)  # what is kept for it is not kept from it
         chunk = wanted if alone else max(1, wanted // _CHUNKS)
-        full, count = bool(self._full[number]), 0
-        if not full:
-            count = self._start(row, chunk, self._preference(row))[0]
-            if count == chunk:
-                return count, wanted > chunk
-        if self.make_others_leave(row, wanted - count):
-            return count, False
-        if not full:
-            more, self._full[number] = self._start(row, chunk - count, self._preference(row), queued=True)
-            count += more
-            if count == chunk:
-                return count, wanted > chunk
-        self.reserve(row)
+        count = self._serve(row, chunk, wanted)
+        if count < chunk and int(self.snapshot.rows["job"][row]) not in self.promises:
+            self._reserve(row, reserved)
         if not count:
             self._kinds.pass_over(row, self.dead)
-        return count, False
+        return count, count == chunk and wanted > chunk
+
+    def _serve(self, row: int, chunk: int, wanted: int) -> int:
+        """Start tasks, else have others leave for them, else let them into a site's own queue; how many started."""
+        number, choices, count = int(self.snapshot.rows["demand"][row]), self._preference(row), 0
+        full = bool(self._full[number])
+        if not full:
+            count = self._start(row, chunk, choices)[0]
+        if count == chunk or self.make_others_leave(row, wanted - count) or full:
+            return count
+        more, self._full[number] = self._start(row, chunk - count, choices, queued=True)
+        return count + more
 
     def _pass_over_limit(self, row: int) -> None:
         """Look at no other row with the same width, which is used up."""
@@ -470,16 +473,15 @@ class Round:
         report = self.snapshot.sites[self.room.pools[number].site].site.report
         return report is not None and report.queues
 
-    def reserve(self, row: int) -> None:
-        """Give a row a reservation, if it has quota and no other has one in the same pools."""
-        job_id = int(self.snapshot.rows["job"][row])
+    def _reserve(self, row: int, before: tuple[int, int] | None) -> None:
+        """Give a row a reservation, if it has quota and no other has one in the same pools.
+
+        `before`: the pool and start that it has, which may only become sooner.
+        """
         if self.snapshot.rows["rank"][row] == OPPORTUNISTIC:
             return
         pools = self._reservable(row)
-        if job_id in self._reserved:
-            self._bring_forward(row, pools)
-            return
-        if not pools or self._is_covered(pools):
+        if not pools or (before is None and self._is_covered(pools)):
             return
         total, duration = self._demand(row).total, self._duration(row)
         starts = [
@@ -488,7 +490,9 @@ class Round:
             if self._allowed(row, number, 1, ENDLESS)
             and (start := self.room.earliest(number, total, self.now, duration)) is not None
         ]
-        if starts:
+        if before is not None and (not starts or before[1] <= min(starts)[0]):
+            self._hold(row, *before)
+        elif starts:
             start, _, number = min(starts)
             self._hold(row, number, start)
 
@@ -496,16 +500,15 @@ class Round:
         most = self.snapshot.policy.reservations
         return bool(self._covered.intersection(pools)) if most is None else len(self._reserved) >= most
 
-    def _bring_forward(self, row: int, pools: Sequence[int]) -> None:
-        """Let a reserved start be sooner, where it is the row's turn and more is free than was to be expected."""
-        job_id = int(self.snapshot.rows["job"][row])
-        number, start = self._reserved[job_id]
-        held = self.room.unhold(number, job_id)
-        sooner = self.room.earliest(number, held.total, self.now, held.end - held.start)
-        begin = start if sooner is None else min(start, sooner)
-        self.room.hold(number, job_id, held.total, begin, min(ENDLESS, begin + held.end - held.start))
-        self._reserved[job_id] = number, begin
-        self._first_hold = min(self._first_hold, begin)
+    def _unreserve(self, row: int) -> tuple[int, int] | None:
+        """Keep nothing for a row any more; the pool and start that were its own."""
+        reserved = self._reserved.pop(int(self.snapshot.rows["job"][row]), None)
+        if reserved is not None:
+            self.room.unhold(reserved[0], int(self.snapshot.rows["job"][row]))
+            if self._held_quotas is not None:
+                flavor, total = self.room.pools[reserved[0]].flavor.name, self._demand(row).total
+                self._held_quotas.add(self.snapshot.bucket(row)[1], flavor, total, -1)
+        return reserved
 
     # ---- what was decided
 
@@ -543,7 +546,9 @@ class Round:
     def wakeups(self) -> list[int]:
         """When time alone changes something."""
         starts = [start for _, start in self._reserved.values() if start > self.now]
-        return starts + self._due_notices
+        told = [eviction.at for eviction in self.evictions.chosen if eviction.at]
+        ready = [self.evictions.next_ready] if self.evictions.next_ready < ENDLESS else []
+        return starts + self._due_notices + told + ready
 
 
 class _Kinds:

@@ -6,14 +6,13 @@ No job is ever lost: each ends, or is unfinished when nothing can happen any mor
 """
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from itertools import count
-from typing import Any
 
 from atoll.core.resources import Resources
-from atoll.scheduler.model import Change, Decisions, JobGone, JobWaits, Place, RoomFreed, RoomTaken, Running
+from atoll.scheduler.model import Change, Decisions, JobGone, JobWaits, Place, Reserved, RoomFreed, RoomTaken, Running
 from atoll.scheduler.simulate.cluster import Cluster
 from atoll.scheduler.simulate.machines import Machines, Spot
 from atoll.scheduler.simulate.meter import Meter
@@ -171,7 +170,7 @@ class Simulation:
         if self.departures:
             limit = run.left if run.job.walltime is None else min(run.left, run.job.walltime * SECOND)
             self._end_at(attempt, now + limit)
-        attempt.running = replace(running, waits=False)
+        attempt.running = replace(running, waits=False, started=max(1, now))  # 0 says that it has not begun
         return True
 
     def _end_at(self, attempt: _Attempt, time: int) -> None:
@@ -181,7 +180,7 @@ class Simulation:
     def _end(self, attempt: _Attempt, now: int) -> None:
         """An attempt that began is over: its job too, or it waits again."""
         run = attempt.run
-        self._give_back(attempt)
+        self._give_back(attempt, now)
         assert attempt.begun is not None
         done = now - attempt.begun
         if attempt.evicted and done < run.left:
@@ -197,11 +196,11 @@ class Simulation:
         run.left = max(0, run.left - done)
         run.ended = now
 
-    def _give_back(self, attempt: _Attempt) -> None:
+    def _give_back(self, attempt: _Attempt, now: int) -> None:
         """An attempt holds room no longer."""
         running = attempt.running
         del self._attempts[running.attempt_id]
-        self._changes.append(RoomFreed(running.attempt_id))
+        self._changes.append(RoomFreed(running.attempt_id, now))
         if attempt.begun is None:
             self._lines[attempt.pool].remove(attempt)
         else:
@@ -218,11 +217,17 @@ class Simulation:
         for place in decisions.placements:
             self._place(place, now)
         for attempt_id in decisions.recalls:
-            self._recall(attempt_id)
-        # a cycle that evicts nobody has no such field
-        evictions: Iterable[Any] = getattr(decisions, "evictions", ())
-        for eviction in evictions:
-            self.evict(eviction.attempt_id, max(now, eviction.not_before))
+            self._recall(attempt_id, now)
+        for job_id, promise in decisions.promises:
+            self.runs[job_id].promise = promise
+            self._wait(self.runs[job_id])
+        for eviction in decisions.evictions:
+            self._tell(eviction.attempt_id, eviction.for_job, eviction.at)
+            if not eviction.at:
+                self.evict(eviction.attempt_id, now)
+        for attempt_id in decisions.reprieved:
+            self._tell(attempt_id, None, 0)
+        self._changes.append(Reserved(decisions.reservations))
         self._apply()
         if decisions.recalls:
             self._wake(self._next_cycle)  # they wait again
@@ -241,18 +246,25 @@ class Simulation:
         Where a decision names nodes, they are what is held instead of what `choose_node` finds.
         """
         run = self.runs[place.job_id]
-        running = running_of(run, self.policy, place, f"{place.job_id}-{next(self._numbers)}")
+        run.promise = None
+        running = running_of(run, self.policy, place, f"{place.job_id}-{next(self._numbers)}", now)
         attempt = _Attempt(run, running, (running.rank, run.job.submitted, run.number))
         self._attempts[running.attempt_id] = attempt
         if not self._begin(attempt, now):
             self._lines.setdefault(attempt.pool, []).append(attempt)
         self._changes += [JobGone(place.job_id), RoomTaken(attempt.running)]
 
-    def _recall(self, attempt_id: str) -> None:
+    def _tell(self, attempt_id: str, for_job: int | None, notice: int) -> None:
+        """Note for which job an attempt is to leave, and when; None: for none any more."""
+        attempt = self._attempts[attempt_id]
+        attempt.running = replace(attempt.running, leaves_for=for_job, notice=notice)
+        self._changes.append(RoomTaken(attempt.running))
+
+    def _recall(self, attempt_id: str, now: int) -> None:
         """Pull an attempt back that has not begun."""
         attempt = self._attempts.get(attempt_id)
         if attempt is not None and attempt.begun is None:
-            self._give_back(attempt)
+            self._give_back(attempt, now)
             self._wait(attempt.run)
 
     def evict(self, attempt_id: str, time: int) -> None:
@@ -261,7 +273,7 @@ class Simulation:
 
     def _stop(self, attempt: _Attempt, now: int) -> None:
         if attempt.begun is None:
-            self._recall(attempt.running.attempt_id)
+            self._recall(attempt.running.attempt_id, now)
         elif not attempt.evicted:
             attempt.evicted = True
             attempt.running = replace(attempt.running, leaving=True)

@@ -13,6 +13,7 @@ from atoll.scheduler.cycle import cycle
 from atoll.scheduler.model import RANKS, Decisions
 from atoll.scheduler.simulate.machines import Choice, first_node, fullest_node
 from atoll.scheduler.snapshot import Snapshot
+from atoll.scheduler.traces.model import TraceJob
 
 ALL = "all"
 """What asks for every policy."""
@@ -34,6 +35,14 @@ class Policy:
     def rank(self, job_class: JobClass) -> int:
         """The rank with which a job of a class waits."""
         return RANKS[job_class if self.ranked else JobClass.BATCH]
+
+    def project(self, job: TraceJob) -> str:
+        """The project that a job counts to; none where all jobs go by their age."""
+        return job.project if self.ranked else ""
+
+    def person(self, job: TraceJob) -> str:
+        """The person that a job counts to; none where all jobs go by their age."""
+        return job.person if self.ranked else ""
 
 
 _decide = partial(cycle, head=0)  # reasons are for people who wait
