@@ -286,7 +286,7 @@ class Round:
         if count < chunk and int(self.snapshot.rows["job"][row]) not in self.promises:
             self._reserve(row, reserved)
         if not count:
-            self._kinds.pass_over(row, self.dead)
+            self._pass_over_kind(row)
         return count, count == chunk and wanted > chunk
 
     def _serve(self, row: int, chunk: int, wanted: int) -> int:
@@ -299,6 +299,13 @@ class Round:
             return count
         more, self._full[number] = self._start(row, chunk - count, choices, queued=True)
         return count + more
+
+    def _pass_over_kind(self, row: int) -> None:
+        """Look at no other row of the kind of one, but those for which room is kept: it is not kept from them."""
+        self._kinds.pass_over(row, self.dead)
+        for job_id in self._reserved:
+            if (reserved := self.snapshot.row_of(job_id)) is not None and reserved != row:
+                self.dead[reserved] = False
 
     def _pass_over_limit(self, row: int) -> None:
         """Look at no other row with the same width, which is used up."""
