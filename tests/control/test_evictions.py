@@ -37,7 +37,7 @@ async def motion(database_url: str, tmp_path: Path) -> AsyncIterator[SlowMotion]
     database.close()
 
 
-def job(seconds: int = 1000, **rest: Any) -> dict[str, Any]:
+def job(seconds: Any = 1000, **rest: Any) -> dict[str, Any]:
     """A job that runs for so long, and ends at once when it is asked to unless `stop` (seconds) is given."""
     stop = rest.pop("stop", 0)
     return {"env": {"FAKE_RUNTIME": str(seconds), "FAKE_STOP_TIME": str(stop)}, "memory": "1M", **rest}

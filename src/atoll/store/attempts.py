@@ -391,7 +391,7 @@ def _after_end(row: JobRow, end: AttemptRow, item: Finished, now: int, *, hold: 
 
 def _after_recall(row: JobRow, end: AttemptRow, *, hold: bool) -> Move:
     """Back into the queue at its old age, as if it had never left it."""
-    values = {"outcome": None, "exit_code": None, "started_at": None}
+    values: dict[str, Any] = {"outcome": None, "exit_code": None, "started_at": None}
     reason = recalled_from(end.site)
     if hold:
         values["hold"] = True
@@ -404,7 +404,7 @@ def _after_eviction(
 ) -> Move:  # fmt: skip
     """Back into the queue at its old age; opportunistic ones that come and go only to leave again wait a little."""
     count = row.evictions + 1
-    values = {"outcome": None, "exit_code": None, "started_at": None, "evictions": count}
+    values: dict[str, Any] = {"outcome": None, "exit_code": None, "started_at": None, "evictions": count}
     reason = evicted_for(project_of(connection, end.evicted_for))
     if hold:
         values["hold"] = True
