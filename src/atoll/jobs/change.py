@@ -66,7 +66,10 @@ def change(
     spec = read_spec({**spec_document(row), **changes})
     if changes.keys() & {"walltime", "constraints"}:
         view.check(Demand.of(spec, row.owner, row.memory))
-    values: dict[str, Any] = {"spec": spec.to_json(), "name": spec.title, "priority": spec.priority}
+    values: dict[str, Any] = {
+        "spec": spec.to_json(), "name": spec.title, "priority": spec.priority, "walltime": spec.walltime,
+        "grace": spec.grace,
+    }  # fmt: skip
     if "begin" in changes:
         values["not_before"] = begin_micros(spec.begin) if spec.begin is not None else 0
     connection.execute(update(table).where(table.c.id == row.id).values(values))
@@ -82,11 +85,16 @@ def _change_tasks(connection: Connection, array: JobRow, spec: JobSpec, changes:
     own = table.c.array_id == array.id
     if "name" in changes:
         connection.execute(update(table).where(own, table.c.name != spec.title).values(name=spec.title))
+    if "grace" in changes:
+        connection.execute(update(table).where(own, table.c.state.not_in(sorted(ENDED))).values(grace=spec.grace))
     if not changes.keys() & _WHILE_WAITING:
         return
     if "priority" in changes:
         unended = own & table.c.state.not_in(sorted(ENDED))
         connection.execute(update(table).where(unended).values(priority=spec.priority))
+    if "walltime" in changes:
+        waiting = own & table.c.state.in_(sorted(WAITING))
+        connection.execute(update(table).where(waiting).values(walltime=spec.walltime))
     columns = (table.c.id, table.c.array_id, table.c.task, table.c.owner, table.c.state, table.c.reason)
     after, rows = -1, [array]
     while rows:

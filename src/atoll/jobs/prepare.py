@@ -128,7 +128,7 @@ def prepare(
         "owner": who.person, "project": project, "name": spec.title, "class_": spec.class_.value,
         "spec": spec.to_json(), "priority": spec.priority, "cpu": spec.cpu, "memory": memory, "gpu": spec.gpu,
         "nodes": spec.nodes, "hold": hold, "not_before": 0, "waiting": None, "waiting_count": 0, "task_count": 1,
-        "width": None, "blockers": 0,
+        "width": None, "blockers": 0, "walltime": spec.walltime, "grace": spec.grace,
     }  # fmt: skip
     state, reason = JobState.QUEUED, ReasonCode.NONE
     if spec.begin is not None:

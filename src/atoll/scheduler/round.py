@@ -378,7 +378,7 @@ class Round:
             if self.left_of(row):
                 self._pass_over_limit(row)
             return 0, False
-        reserved = self._unreserve(row)  # what is kept for it is not kept from it
+        reserved = self._unreserve(row)  # what is kept for it is not kept from it, though it was from its like
         chunk = wanted if alone else max(1, wanted // _CHUNKS)
         full = reserved is None and bool(self._full[int(self.snapshot.rows["demand"][row])])
         count, promised = self._serve(row, chunk, full)

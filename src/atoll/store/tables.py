@@ -97,6 +97,15 @@ jobs = Table(
     Column("site", String(63)),
     Column("outcome", String(16)),
     Column("exit_code", Integer),
+    # in seconds: how long it may run at most, takes to end once asked to, and is expected to run (0: nobody knows)
+    Column("walltime", BigInteger),
+    Column("grace", Integer, nullable=False, server_default="30"),
+    Column("expected", Integer, nullable=False, server_default="0"),
+    Column("evictions", Integer, nullable=False, server_default="0"),
+    # while it waits: room that others leave for it, so many times its size
+    Column("promised_site", String(63)),
+    Column("promised_flavor", String(63)),
+    Column("promised_count", Integer),
     # arrays: tasks that wait and tasks that were cancelled unstarted are ranges; the others are rows
     Column("width", Integer),
     Column("task_count", Integer, nullable=False, server_default="1"),
@@ -163,6 +172,13 @@ attempts = Table(
     Column("stop_asked_at", BigInteger),
     Column("stop_sent_at", BigInteger),
     Column("grace", Integer),
+    # the waiting job that it leaves for, or will, and when it will be asked to, where it was told first
+    Column("evicted_for", BigInteger),
+    Column("notice_at", BigInteger),
+    # when it last wrote a checkpoint; none: never, or nobody knows
+    Column("saved_at", BigInteger),
+    # seconds that it was expected to run
+    Column("expected", Integer, nullable=False, server_default="0"),
     # begin of the first complete observation that lacked it
     Column("missing_since", BigInteger),
     # whether the site still keeps something of it
@@ -338,3 +354,32 @@ reservations = Table(
     sqlite_autoincrement=True,
 )
 """Room that is kept for somebody, or for maintenance, from one time to another."""
+
+reserved = Table(
+    "reserved",
+    metadata,
+    Column("job_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("site", String(63), nullable=False),
+    Column("flavor", String(63), nullable=False),
+    Column("start", BigInteger, nullable=False),
+)
+"""The starts that the queue has reserved for waiting jobs."""
+
+spent = Table(
+    "spent",
+    metadata,
+    # empty: none
+    Column("project", String(63), nullable=False),
+    Column("person", String(255), nullable=False),
+    Column("flavor", String(63), nullable=False),
+    Column("opportunistic", Boolean, nullable=False),
+    # days since 1970 UTC
+    Column("day", Integer, nullable=False),
+    # milli-CPU, MiB and milli-GPU, each times seconds
+    Column("cpu", BigInteger, nullable=False),
+    Column("memory", BigInteger, nullable=False),
+    Column("gpu", BigInteger, nullable=False),
+    PrimaryKeyConstraint("project", "person", "flavor", "opportunistic", "day"),
+    Index("spent_day", "day"),
+)
+"""What ended attempts used, by the day on which they were placed: what fair shares are made of."""
