@@ -23,6 +23,7 @@ from atoll.core.project import TreeNode
 from atoll.core.site import Health, Site
 from atoll.scheduler.cycle import cycle
 from atoll.scheduler.model import (
+    Booked,
     Change,
     Decisions,
     PolicyChanged,
@@ -36,11 +37,12 @@ from atoll.scheduler.model import (
 )  # fmt: skip
 from atoll.scheduler.quota import Tree
 from atoll.scheduler.snapshot import Snapshot
-from atoll.store import attempts, events, evictions, jobs, leases, projects, reserved, rooms, sites
+from atoll.store import attempts, events, evictions, jobs, leases, projects, reservations, reserved, rooms, sites
 from atoll.store.attempts import Placing
 from atoll.store.evictions import Eviction
 from atoll.store.jobs import Promised
 from atoll.store.leases import Lease
+from atoll.store.reservations import Reservation as Kept
 from atoll.store.reserved import Start
 from atoll.store.rooms import Room
 
@@ -222,7 +224,7 @@ class Dispatcher:
                 await self._load()  # now every job's project means something, or none does any more
                 return False
             self._snapshot.apply([TreeChanged(_tree(news.nodes))])
-        if changed.sites:
+        if changed.sites or changed.reservations:
             await self._load_sites()
         changes = news.changes + self._room_changes(news)
         if changes:
@@ -273,21 +275,25 @@ class Dispatcher:
                 self._snapshot.apply([SiteChanged(self._sites[name])])
 
     async def _load_sites(self) -> None:
-        def read(connection: Connection) -> list[SiteState]:
+        def read(connection: Connection) -> tuple[list[SiteState], list[Kept]]:
             drained = sites.drained(connection)
             return [
                 SiteState(
                     _as_reached(connection, site, now), site.name in drained, self._pace.of(site.name, self._sites_at)
                 )
                 for site in sites.load(connection)
-            ]
+            ], reservations.load(connection, self._sites_at)
 
         now = self._tools.clock()
         self._sites_at = self._tools.now()
-        states = await self._tools.database.read(read)
+        states, kept = await self._tools.database.read(read)
         before, self._sites = self._sites, {state.site.name: state for state in states}
         self._snapshot.apply(
-            [*map(SiteChanged, states), *(SiteGone(name) for name in before.keys() - self._sites.keys())]
+            [
+                *map(SiteChanged, states),
+                *(SiteGone(name) for name in before.keys() - self._sites.keys()),
+                Booked(mirror.bookings(kept, states)),
+            ]
         )
         self._silent = {
             state.site.name

@@ -2,17 +2,21 @@
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 from sqlalchemy import Connection
 
+from atoll.core.project import RESOURCES
 from atoll.core.ranges import Ranges
 from atoll.core.reasons import ReasonCode
+from atoll.core.resources import Resources
+from atoll.core.site import Flavor
 from atoll.core.spec import JobClass, read_spec
 from atoll.core.states import JobState
 from atoll.scheduler.model import (
     RANKS,
+    Booking,
     Change,
     Demand,
     JobGone,
@@ -20,11 +24,13 @@ from atoll.scheduler.model import (
     Promise,
     Reservation,
     Running,
+    SiteState,
     Spent,
     Waiting,
 )
 from atoll.store import jobs, spent
 from atoll.store.jobs import JobRow
+from atoll.store.reservations import Reservation as Kept
 from atoll.store.reserved import Start
 from atoll.store.rooms import Room
 from atoll.store.tables import jobs as job_table
@@ -33,13 +39,16 @@ log = logging.getLogger(__name__)
 
 
 class Mirror:
-    """Translates rows. Without a project tree, what jobs say of their project means nothing to the queue."""
+    """Translates rows.
+
+    Without a project tree, what jobs say of their project means nothing to the queue: each person stands alone.
+    """
 
     def __init__(self, *, has_tree: bool) -> None:
         self.has_tree = has_tree
 
-    def _project(self, name: str | None) -> str:
-        return name or "" if self.has_tree else ""
+    def _project(self, name: str | None, person: str) -> str:
+        return name or "" if self.has_tree else person
 
     def running(self, room: Room) -> Running:
         """The attempt that takes this room."""
@@ -54,7 +63,7 @@ class Mirror:
             room.waits,
             room.priority,
             room.leaving,
-            project=self._project(room.project),
+            project=self._project(room.project, room.person),
             person=room.person,
             placed=room.placed,
             started=room.started,
@@ -109,7 +118,7 @@ class Mirror:
                 tasks=Ranges.stored(row.waiting) if row.waiting_count else None,
                 width=whole.width,
                 group=row.array_id,
-                project=self._project(row.project),
+                project=self._project(row.project, row.owner),
                 expected=row.expected,
                 promise=_promise(row),
             )
@@ -121,12 +130,44 @@ class Mirror:
         """What ended attempts used, each day's as of its middle."""
         for day in spent.load(connection):
             at = min(now, day.day * spent.DAY + spent.DAY // 2)
-            yield Spent(self._project(day.project), day.person, day.flavor, day.used, at, day.opportunistic)
+            yield Spent(self._project(day.project, day.person), day.person, day.flavor, day.used, at, day.opportunistic)
 
 
 def reservation(start: Start) -> Reservation:
     """The scheduler's own word for a reserved start."""
     return Reservation(start.job_id, start.site, start.flavor, start.start)
+
+
+def bookings(kept: Iterable[Kept], states: Iterable[SiteState]) -> tuple[Booking, ...]:
+    """What people reserved, in amounts of what the sites have now."""
+    flavors = [
+        (state.site.name, flavor)
+        for state in states
+        for flavor in (state.site.report.flavors if state.site.report else ())
+    ]
+    found = []
+    for each in kept:
+        amount = each.resources
+        if each.nodes:
+            here = [flavor for site, flavor in flavors if flavor.name == each.flavor and each.site in (None, site)]
+            amount = _of_nodes(each.nodes, here)
+        people = frozenset(each.people)
+        found.append(
+            Booking(each.id, each.flavor, each.site, amount, each.starts_at, each.ends_at, each.project, people)
+        )
+    return tuple(found)
+
+
+def _of_nodes(wanted: int, flavors: Sequence[Flavor]) -> Resources:
+    """What so many nodes of a flavor have together, site after site."""
+    amount = Resources()
+    for flavor in flavors:
+        nodes = min(wanted, flavor.nodes)
+        wanted -= nodes
+        total = flavor.total
+        share = Resources(*(getattr(total, name) * nodes // max(1, flavor.nodes) for name in RESOURCES))
+        amount += share
+    return amount
 
 
 def reserved_start(reservation: Reservation) -> Start:

@@ -267,7 +267,8 @@ class _Attempts:
             return np.zeros(0, np.intp)
         begin, end = np.searchsorted(self._sorted_projects, (number, number + 1)).tolist()
         places = self._by_project[begin:end]
-        return places[self.ranks[places] != OPPORTUNISTIC]
+        found: Places = places[self.ranks[places] != OPPORTUNISTIC]
+        return found
 
     def in_order(self, places: Places, begun: bool) -> Places:
         """Of some attempts those that are left, the cheapest first."""
@@ -287,7 +288,8 @@ def _costs(whole: Resources, totals: NDArray[np.int64], lost: NDArray[np.int64])
     """The work that is lost with each, in microseconds of the whole pool: by the largest share that it has of it."""
     sizes = np.array([getattr(whole, name) for name in RESOURCES], np.float64)
     shares = np.max(totals / np.where(sizes > 0, sizes, np.inf), axis=1, initial=0.0)
-    return (lost * shares).astype(np.int64)
+    costs: NDArray[np.int64] = (lost * shares).astype(np.int64)
+    return costs
 
 
 def _is_enough(quotas: Quotas | None, claim: Claim, free: Resources, victim: Victim) -> bool:
@@ -309,8 +311,8 @@ class _Trial:
         """Who left."""
         self._quotas = quotas
         self._claim = claim
-        self._free = [getattr(free, name) for name in RESOURCES]
-        self._wanted = [getattr(claim.total, name) for name in RESOURCES]
+        self._free: list[int] = [getattr(free, name) for name in RESOURCES]
+        self._wanted: list[int] = [getattr(claim.total, name) for name in RESOURCES]
 
     def leave(self, victim: Victim) -> None:
         self._change(victim, 1)

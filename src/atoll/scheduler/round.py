@@ -309,8 +309,9 @@ class Round:
 
     def _kinds_of(self, rows: Rows) -> NDArray[np.int64]:
         """A number for each row; rows of one are of one person in one project and class, and demand the same."""
-        kinds: NDArray[np.int64] = self.snapshot.rows["bucket"][rows].astype(np.int64) << 32
-        return kinds | self.snapshot.rows["demand"][rows]
+        waiting = self.snapshot.rows
+        kinds: NDArray[np.int64] = waiting["bucket"][rows].astype(np.int64) << 32 | waiting["demand"][rows]
+        return kinds
 
     def worth_a_look(self, rows: Rows) -> Rows:
         """Of the rows of one class those that may start, and of others the first of each kind that others may help.
