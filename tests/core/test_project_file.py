@@ -42,6 +42,11 @@ def test_what_is_written_back_is_read_as_the_same() -> None:
     }
 
 
+def test_a_description_may_have_several_lines() -> None:
+    [node] = read_projects({"projects": {"a": {"description": "Stars\n\tand \u00e9toiles\n"}}})
+    assert node.description == "Stars\n\tand \u00e9toiles\n"
+
+
 def test_no_projects_are_a_tree_that_nothing_is_in() -> None:
     assert read_project_file(b"projects: {}", "file") == []
 
@@ -57,6 +62,8 @@ def test_a_project_with_nothing_said_of_it_is_one() -> None:
         (b"projects: [a]", "projects", "Write the tree"),
         (b"{projects: {a: }, project: {}}", "project", "no such field"),
         (b"projects: {a: {wheight: 2}}", "projects.a.wheight", "Did you mean 'weight'?"),
+        (b'projects: {a: {description: "x\\0y"}}', "projects.a.description", "'\\x00' is not allowed"),
+        (b'projects: {a: {description: "x\\ey"}}', "projects.a.description", "'\\x1b' is not allowed"),
         (b"projects: {a: {weight: 0}}", "projects.a.weight", "above 0"),
         (b"projects: {a: {quotas: {cpu: {gpus: 2}}}}", "projects.a.quotas.cpu.gpus", "Did you mean 'gpu'?"),
         (b"projects: {a: {quotas: {cpu: {gpu: -2}}}}", "projects.a.quotas.cpu.gpu.nominal", "from 0 up"),
