@@ -56,12 +56,8 @@ def _facts(connection: Connection, found: Found, state: JobState, now: int) -> l
     if state is JobState.HELD:
         facts += _holders(connection, found)
     if state is JobState.QUEUED or (found.task is None and counts is not None and counts["waiting"]):
-        facts += (
-            _begin(found, now)
-            + _return(connection, found)
-            + _reservation(connection, found)
-            + _sites(sites.load(connection), found.whole, now)
-        )
+        facts += _begin(found, now) + _return(connection, found) + _reservation(connection, found)
+        facts += _sites(sites.load(connection), found.whole, now)
     elif state in ACTIVE:
         facts += _current(connection, found, now)
     elif state not in (JobState.HELD, JobState.QUEUED):
