@@ -15,14 +15,16 @@ from sqlalchemy import Connection
 from atoll.core.errors import AtollError, Denied, Invalid
 from atoll.core.project import Limit, TreeNode
 from atoll.core.resources import Resources
-from atoll.core.site import Flavor, Site, SiteReport
+from atoll.core.site import Ability, Flavor, Site, SiteReport
 from atoll.core.spec import read_spec
+from atoll.core.states import Outcome
 from atoll.jobs.prepare import prepare_all
 from atoll.jobs.projects import Projects
 from atoll.scheduler.model import Demand
-from atoll.store import projects
+from atoll.store import jobs, projects, sites
 from atoll.store.people import Principal
 from tests.support.http import GIB, Served
+from tests.support.rows import end, run
 
 ROOT = TreeNode("institute", quotas={("cpu", "cpu"): Limit(4000)})
 ASTRO = TreeNode("astro", "institute", people=("anna",))
@@ -223,6 +225,67 @@ async def test_more_than_a_project_could_ever_have_is_refused_with_the_most_that
     assert (await submit(served, project="astro", cpu=5)).status_code == 201
     assert (await submit(served, project="astro", cpu=6)).status_code == 422
     assert (await submit(served, project="optics", memory=15 * GIB)).status_code == 201, "memory is not governed"
+
+
+async def change(served: Served, job: int, person: str = "anna", **changes: Any) -> Any:
+    async with served.client(person) as client:
+        return await client.patch(f"/api/v1/jobs/{job}", json=changes)
+
+
+async def test_a_waiting_job_goes_to_another_project_as_if_it_were_submitted_to_it(served: Served) -> None:
+    await served.add_site()
+    await plant(served, ROOT, ASTRO, OPTICS, LONE)
+    job = await served.submit(project="astro", cpu=2)
+    assert (await change(served, job, project="lone")).json()["code"] == "not_a_member"
+    refused = await change(served, job, "root", project="lone")
+    assert refused.json()["code"] == "not_a_member", "its owner must be in it, whoever changes it"
+    assert (await change(served, job, project="opticks")).json()["field"] == "project"
+    changed = (await change(served, job, project="optics")).json()
+    assert (changed["project"], changed["spec"]["project"]) == ("optics", "optics")
+    large = await served.submit(project="astro", cpu=3)
+    assert (await change(served, large, project="optics")).json()["code"] == "beyond_quota"
+    await served.do(lambda connection: run(connection, job))
+    assert (await change(served, job, project="astro")).json()["code"] == "started_already"
+
+
+async def test_tasks_that_run_stay_in_the_project_that_they_were_started_in(served: Served) -> None:
+    await served.add_site()
+    await plant(served, ROOT, ASTRO, OPTICS)
+    array = await served.submit(project="astro", array="0-3")
+
+    def begin(connection: Connection) -> None:
+        end(connection, run(connection, array, "0"), Outcome.FAILED, retries=1)
+        run(connection, array, "1")
+
+    await served.do(begin)
+    assert (await change(served, array, project="optics")).status_code == 200
+    tasks = await served.database.read(lambda connection: jobs.get_tasks(connection, array))
+    assert {task.task: task.project for task in tasks} == {0: "optics", 1: "astro"}
+
+
+async def test_the_project_of_a_job_is_judged_by_the_tree_as_it_is(served: Served) -> None:
+    await served.add_site()
+    await plant(served, ROOT, ASTRO, OPTICS)
+    job = await served.submit(project="astro")
+    await served.do(lambda connection: projects.change_people(connection, "optics", (), ["anna"], 2))
+    assert (await change(served, job, project="optics")).json()["code"] == "not_a_member"
+
+
+async def test_new_constraints_leave_no_flavor_on_which_the_project_could_never_have_so_much(served: Served) -> None:
+    await served.add_site(region="here")
+    await served.do(lambda connection: add_flavor(connection, "free"))
+    await plant(served, ROOT, OPTICS)
+    job = await served.submit(project="optics", cpu=3)
+    refused = await change(served, job, constraints=["region=here"])
+    assert (refused.json()["code"], refused.json()["field"]) == ("beyond_quota", "cpu")
+
+
+def add_flavor(connection: Connection, name: str) -> None:
+    """A site `there` that has it."""
+    size = Resources(8000, 16 * GIB)
+    sites.put(connection, "there", "fake", {}, {})
+    abilities = frozenset({Ability.FILES, Ability.OTHER_PERSONS})
+    sites.set_report(connection, "there", SiteReport((Flavor(name, size, size),), abilities), 1)
 
 
 async def test_what_sites_will_have_is_not_known_before_they_have_reported(served: Served) -> None:

@@ -164,6 +164,31 @@ async def test_a_project_with_jobs_does_not_go_but_the_whole_tree_may(served: Se
     assert (await put(served, {})).json()["applied"] is True
 
 
+async def test_jobs_from_before_the_tree_are_warned_of_and_can_be_given_a_project(served: Served) -> None:
+    first = await served.submit(project="whatever")
+    await served.submit()
+    await put(served, {})
+    for dry_run in (True, False):
+        plan = (await put(served, INSTITUTE, dry_run=dry_run)).json()
+        assert plan["applied"] is not dry_run
+        assert plan["warnings"][0] == (
+            "2 jobs that have not ended are in no project of this tree: without a project (1), whatever (1). Those "
+            "that wait may wait for ever; give them one: atoll set JOB --project NAME."
+        )
+    async with served.client() as anna:
+        changed = await anna.patch(f"/api/v1/jobs/{first}", json={"project": "astro"})
+    assert (changed.status_code, changed.json()["project"]) == (200, "astro")
+    assert (await put(served, INSTITUTE, dry_run=True)).json()["warnings"][0].startswith("1 jobs")
+
+
+async def test_a_tree_taken_away_and_given_again_strands_no_job_in_silence(served: Served) -> None:
+    await put(served, INSTITUTE)
+    await fill(served, 1)
+    await put(served, {})
+    without = {name: entry for name, entry in INSTITUTE.items() if name != "astro"}
+    assert "astro (1)" in (await put(served, without)).json()["warnings"][0]
+
+
 async def test_usage_says_who_borrows_and_who_lends(served: Served) -> None:
     await served.add_site()
     await put(served, INSTITUTE)

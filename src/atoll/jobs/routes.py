@@ -21,7 +21,7 @@ from atoll.faces.http.paging import Cursor, Limit, read_cursor, write_cursor
 from atoll.faces.http.platform import Platform
 from atoll.faces.http.problems import problems
 from atoll.jobs import actions, model, service
-from atoll.jobs.accept import Wanted, accept
+from atoll.jobs.accept import Wanted, accept, judged
 from atoll.jobs.acting import act, send_signal
 from atoll.jobs.bulk import read_bulk
 from atoll.jobs.change import change, read_changes
@@ -231,7 +231,7 @@ async def signal_job(request: Request, job: JobId, who: Caller, platform: Here) 
 
 
 @router.patch(
-    "/jobs/{id}", response_model=model.Job, responses=problems(404, 409, 413, 415),
+    "/jobs/{id}", response_model=model.Job, responses=problems(403, 404, 409, 413, 415),
     openapi_extra=_body(_reference("JobChanges")),
 )  # fmt: skip
 async def change_job(request: Request, job: JobId, who: Caller, platform: Here) -> Response:
@@ -239,8 +239,11 @@ async def change_job(request: Request, job: JobId, who: Caller, platform: Here) 
     ref = JobRef.parse(job)
     view: SitesView = request.app.state.sites
     changes = read_changes(await json_body(request))
-    await view.refresh()
     now = to_micros(platform.clock())
-    await platform.database.write(lambda connection: change(connection, ref, who, changes, view, now))
+
+    async def write() -> None:
+        await platform.database.write(lambda connection: change(connection, ref, who, changes, view, now))
+
+    await judged(write, view)
     platform.changed()
     return JSONResponse(await platform.database.read(lambda connection: service.get(connection, ref, who)))

@@ -1,13 +1,13 @@
 """Use cases of projects and quotas: what the API says of the tree, how it is changed, and who may do that."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from sqlalchemy import Connection
 
 from atoll.core.errors import Conflict, Denied, NotFound
-from atoll.core.project import TreeNode, refuse
+from atoll.core.project import TreeNode, inner_names, refuse
 from atoll.core.project_file import write_projects
 from atoll.core.spec import suggestion
 from atoll.queue import plan
@@ -16,6 +16,7 @@ from atoll.store import figures, projects, sites
 from atoll.store.people import Principal
 
 Document = dict[str, Any]
+_MOST_NAMED = 10
 
 
 def load(connection: Connection) -> Quotas | None:
@@ -116,7 +117,8 @@ def put(
     mistakes, warnings = plan.judge(nodes, flavors)
     refuse(mistakes)
     before = projects.load(connection)
-    busy = _busy(connection, before, nodes)
+    counts = projects.unended(connection)
+    busy = _busy(counts, before, nodes)
     if busy and not dry_run:
         raise Conflict("project_in_use", busy, field="projects")
     used = plan.usage_of(Tree(nodes), projects.usage(connection)) if nodes else None
@@ -124,17 +126,37 @@ def put(
     changed = not dry_run and projects.replace(connection, nodes, now)
     return {
         "revision": projects.revision(connection), "applied": changed, "changes": plan.differences(before, nodes),
-        "warnings": [*([busy] if busy else []), *warnings], "over": over,
+        "warnings": [*([busy] if busy else []), *_stranded(counts, before, nodes), *warnings], "over": over,
     }  # fmt: skip
 
 
-def _busy(connection: Connection, before: Sequence[TreeNode], after: Sequence[TreeNode]) -> str:
+def _busy(counts: Mapping[str | None, int], before: Sequence[TreeNode], after: Sequence[TreeNode]) -> str:
     """Why projects cannot go yet; empty where they can."""
-    counts = projects.unended(connection, plan.no_longer_projects(before, after))
-    if not counts:
+    said = _counted({name: counts[name] for name in plan.no_longer_projects(before, after) if name in counts})
+    if not said:
         return ""
-    said = ", ".join(f"{name} ({number})" for name, number in sorted(counts.items())[:10])
     return f"These have jobs that have not ended, and cannot go, or get projects below them, before: {said}."
+
+
+def _stranded(counts: Mapping[str | None, int], before: Sequence[TreeNode], after: Sequence[TreeNode]) -> list[str]:
+    """That jobs have no project of the new tree, and never had one of the old: from before there was a tree."""
+    if not after:
+        return []
+    known = {*(node.name for node in after)} - inner_names(after) | {*plan.no_longer_projects(before, after)}
+    lost = {name: number for name, number in counts.items() if name not in known}
+    if not lost:
+        return []
+    return [
+        f"{sum(lost.values())} jobs that have not ended are in no project of this tree: {_counted(lost)}. Those that "
+        "wait may wait for ever; give them one: atoll set JOB --project NAME."
+    ]
+
+
+def _counted(counts: Mapping[str | None, int]) -> str:
+    """Projects with their numbers of jobs, the most first."""
+    most = sorted(counts.items(), key=lambda item: (-item[1], item[0] or ""))
+    words = [f"{name or 'without a project'} ({number})" for name, number in most[:_MOST_NAMED]]
+    return ", ".join([*words, *(["..."] if len(most) > _MOST_NAMED else [])])
 
 
 def change_people(
