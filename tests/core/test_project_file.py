@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import date
 
 import pytest
@@ -89,3 +90,16 @@ def test_mistakes_of_form_and_of_shape_are_told_together() -> None:
         read_project_file(text, "file")
     fields = [field for field, _ in refused.value.errors]
     assert fields == ["projects.a.weight", "projects.c.quotas.cpu.gpu.nominal", "projects.b.parent"]
+
+
+def test_a_document_full_of_mistakes_is_judged_in_time() -> None:
+    """Each suggestion costs a look at every name."""
+    tree = {"root": None} | {f"project{number}": {"parent": f"{number}project"} for number in range(2000)}
+    began = time.perf_counter()
+    with pytest.raises(Invalid) as refused:
+        read_projects({"projects": tree})
+    spent = time.perf_counter() - began
+    assert len(refused.value.errors) == 2000
+    assert "Did you mean" in refused.value.errors[0][1]
+    assert sum("Did you mean" in sentence for _, sentence in refused.value.errors) <= 20
+    assert spent < 10, f"{spent:.1f} s"
