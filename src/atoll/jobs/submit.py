@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from atoll.core.clock import to_micros
-from atoll.core.errors import AtollError, Conflict, Invalid, Unavailable
+from atoll.core.errors import AtollError, Invalid, Unavailable
 from atoll.core.reasons import ReasonCode
 from atoll.core.states import ENDED, JobState
 from atoll.faces.http.platform import Platform
@@ -161,11 +161,7 @@ def _same(key: str, digest: bytes, known: bytes, answer: str) -> Accepted | Atol
     """The `answer` to the request `known`, where that is the one with this `digest`."""
     if digest == known:
         return Accepted(answer, replayed=True)
-    return Conflict(
-        "idempotency_key_reused",
-        f"The Idempotency-Key {key!r} was used for another request; use a new key for each.",
-        field="Idempotency-Key",
-    )
+    return idempotency.reused(key)
 
 
 def _claim_keys(connection: Connection, entries: Sequence[_Entry], now: int) -> None:

@@ -46,6 +46,26 @@ def load(connection: Connection) -> list[TreeNode]:
     ]  # fmt: skip
 
 
+def managers(connection: Connection, project: str) -> set[str] | None:
+    """Who may change the people of a project; None where there is no such project."""
+    if connection.execute(select(projects.c.name).where(projects.c.name == project)).first() is None:
+        return None
+    table = project_people
+    query = select(table.c.person).where(table.c.project == project, table.c.manager)
+    return set(connection.execute(query).scalars())
+
+
+def has_children(connection: Connection, project: str) -> bool:
+    """Whether a project has others below it."""
+    query = select(projects.c.name).where(projects.c.parent == project).limit(1)
+    return connection.execute(query).first() is not None
+
+
+def names(connection: Connection) -> list[str]:
+    """The names of all nodes."""
+    return sorted(connection.execute(select(projects.c.name)).scalars())
+
+
 def replace(connection: Connection, nodes: Sequence[TreeNode], now: int) -> bool:
     """Make `nodes`, which are checked, the tree; whether that is a change. Only what differs is written."""
     before = {node.name: node for node in load(connection)}
