@@ -159,8 +159,8 @@ def _stranded(counts: Mapping[str | None, int], before: Sequence[TreeNode], afte
     if not lost:
         return []
     return [
-        f"{sum(lost.values())} jobs that have not ended are in no project of this tree: {_counted(lost)}. Those that "
-        "wait may wait for ever; give them one: atoll set JOB --project NAME."
+        f"Jobs that have not ended and are in no project of this tree: {sum(lost.values())}, {_counted(lost)}. Those "
+        "that wait may wait for ever; give them one: atoll set JOB --project NAME."
     ]
 
 
