@@ -15,6 +15,8 @@ from atoll.scheduler.model import (
     JobWaits,
     Place,
     Placement,
+    Reservation,
+    Reserved,
     RoomFreed,
     RoomTaken,
     Running,
@@ -351,3 +353,10 @@ def test_what_others_give_back_is_free_for_us_at_once() -> None:
     snapshot.apply([SiteChanged(site("a", used))])
     snapshot.apply([JobWaits(job(3))])
     assert started(cycle(snapshot, 0)) == []
+
+
+def test_room_that_is_kept_for_a_job_is_not_kept_from_it_by_others_of_its_kind() -> None:
+    hour = 3600 * 1_000_000
+    changes = snapshot_of(site(), job(1, cpu=2), job(2, cpu=2, priority=5))
+    changes.apply([Reserved((Reservation(1, "local", "cpu", 24 * hour),))])
+    assert started(cycle(changes, hour)) == [(1, "local")]

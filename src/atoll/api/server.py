@@ -35,6 +35,7 @@ from atoll.control.work import SiteWork, Tools
 from atoll.core.clock import system_clock
 from atoll.core.config import PlatformConfig, QueueConfig
 from atoll.core.errors import AtollError, Conflict
+from atoll.core.resources import format_milli
 from atoll.core.site_file import Identity, SiteFile
 from atoll.drivers.base import DriverSetup
 from atoll.faces.http.platform import Platform
@@ -129,7 +130,9 @@ def _bind(config: PlatformConfig) -> socket.socket:
 
 def _local_config(config: PlatformConfig) -> dict[str, object]:
     local = config.local
-    asked = {"cpus": local.cpus, "memory": local.memory, "gpus": local.gpus, "accounts": local.accounts or None}
+    # as the driver reads it: what is here is in thousandths
+    cpus = None if local.cpus is None else format_milli(local.cpus)
+    asked = {"cpus": cpus, "memory": local.memory, "gpus": local.gpus, "accounts": local.accounts or None}
     return {name: value for name, value in asked.items() if value is not None}
 
 

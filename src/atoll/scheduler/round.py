@@ -280,7 +280,9 @@ class Round:
             if self.left_of(row):
                 self._pass_over_limit(row)
             return 0, False
-        reserved = self._unreserve(row)  # what is kept for it is not kept from it
+        reserved = self._unreserve(row)
+        if reserved is not None:  # what is kept for it is not kept from it, though it was from others of its kind
+            self._full[int(self.snapshot.rows["demand"][row])] = False
         chunk = wanted if alone else max(1, wanted // _CHUNKS)
         count = self._serve(row, chunk, wanted)
         if count < chunk and int(self.snapshot.rows["job"][row]) not in self.promises:

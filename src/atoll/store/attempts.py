@@ -364,12 +364,16 @@ def _after_end(row: JobRow, end: AttemptRow, item: Finished, now: int, *, hold: 
     outcome = Outcome(end.outcome)
     policy = RetryPolicy(item.retries, item.rerun, row.failures, row.faults)
     state = after_end(outcome, policy, cancel_asked=row.cancel, permanent=end.permanent)
-    reason = reason_of_end(outcome, end.exit_code, end.signal, end.message or "")
+    if state is JobState.CANCELLED and outcome in (Outcome.RECALLED, Outcome.EVICTED):
+        # it left for another reason before the site heard of this one
+        values: dict[str, Any] = {"ended_at": end.ended_at or now, "outcome": Outcome.CANCELLED}
+        return Move(row.id, _FINISHING, state, ReasonCode.CANCELLED, values=values)
     if outcome is Outcome.RECALLED:
-        return _after_recall(row, end, state, hold=hold)
+        return _after_recall(row, end, hold=hold)
+    reason = reason_of_end(outcome, end.exit_code, end.signal, end.message or "")
     if state is not JobState.QUEUED:
         return Move(row.id, _FINISHING, state, reason.code, reason.sentence, {"ended_at": end.ended_at or now})
-    values: dict[str, Any] = {"outcome": None, "exit_code": None, "started_at": None}
+    values = {"outcome": None, "exit_code": None, "started_at": None}
     repeats = row.failures + row.faults
     if outcome in FAULTS:
         values["faults"] = row.faults + 1
@@ -385,12 +389,9 @@ def _after_end(row: JobRow, end: AttemptRow, item: Finished, now: int, *, hold: 
     return Move(row.id, _FINISHING, JobState.QUEUED, ReasonCode.BACKOFF, sentence, values)
 
 
-def _after_recall(row: JobRow, end: AttemptRow, state: JobState, *, hold: bool) -> Move:
-    """Back into the queue at its old age, as if it had never left it; or to the end that its owner asked for."""
-    if state is not JobState.QUEUED:
-        values = {"ended_at": end.ended_at, "outcome": Outcome.CANCELLED}
-        return Move(row.id, _FINISHING, state, ReasonCode.CANCELLED, values=values)
-    values = {"outcome": None, "exit_code": None, "started_at": None}
+def _after_recall(row: JobRow, end: AttemptRow, *, hold: bool) -> Move:
+    """Back into the queue at its old age, as if it had never left it."""
+    values: dict[str, Any] = {"outcome": None, "exit_code": None, "started_at": None}
     reason = recalled_from(end.site)
     if hold:
         values["hold"] = True
@@ -403,7 +404,7 @@ def _after_eviction(
 ) -> Move:  # fmt: skip
     """Back into the queue at its old age; opportunistic ones that come and go only to leave again wait a little."""
     count = row.evictions + 1
-    values = {"outcome": None, "exit_code": None, "started_at": None, "evictions": count}
+    values: dict[str, Any] = {"outcome": None, "exit_code": None, "started_at": None, "evictions": count}
     reason = evicted_for(project_of(connection, end.evicted_for))
     if hold:
         values["hold"] = True

@@ -510,7 +510,7 @@ def set_promises(connection: Connection, promises: Sequence[Promised], now: int)
     kept = [promise for promise in promises if promise.job_id in rows and waits(rows[promise.job_id])]
     if kept:
         statement = update(jobs).where(jobs.c.id == bindparam("key"))
-        values = {
+        values: dict[str, Any] = {
             "promised_site": bindparam("at"), "promised_flavor": bindparam("on"), "promised_count": bindparam("times")
         }  # fmt: skip
         connection.execute(
