@@ -177,8 +177,8 @@ async def test_jobs_from_before_the_tree_are_warned_of_and_can_be_given_a_projec
         plan = (await put(served, INSTITUTE, dry_run=dry_run)).json()
         assert plan["applied"] is not dry_run
         assert plan["warnings"][0] == (
-            "Jobs that have not ended and are in no project of this tree: 2, without a project (1), whatever (1). Those "
-            "that wait may wait for ever; give them one: atoll set JOB --project NAME."
+            "Jobs that have not ended and are in no project of this tree: 2, without a project (1), whatever (1). "
+            "Those that wait may wait for ever; give them one: atoll set JOB --project NAME."
         )
     async with served.client() as anna:
         changed = await anna.patch(f"/api/v1/jobs/{first}", json={"project": "astro"})

@@ -151,11 +151,12 @@ def _busy(counts: Mapping[str | None, int], before: Sequence[TreeNode], after: S
 
 
 def _stranded(counts: Mapping[str | None, int], before: Sequence[TreeNode], after: Sequence[TreeNode]) -> list[str]:
-    """That jobs have no project of the new tree, and never had one of the old: from before there was a tree."""
+    """That jobs have no project of the new tree, nor had one of the old: they are from before there was a tree."""
     if not after:
         return []
-    known = {*(node.name for node in after)} - inner_names(after) | {*plan.no_longer_projects(before, after)}
-    lost = {name: number for name, number in counts.items() if name not in known}
+    leaves = {node.name for node in after} - inner_names(after)
+    spoken_of = set(plan.no_longer_projects(before, after))
+    lost = {name: number for name, number in counts.items() if name not in leaves | spoken_of}
     if not lost:
         return []
     return [
