@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import date
 
 import pytest
@@ -42,6 +43,11 @@ def test_what_is_written_back_is_read_as_the_same() -> None:
     }
 
 
+def test_a_description_may_have_several_lines() -> None:
+    [node] = read_projects({"projects": {"a": {"description": "Stars\n\tand \u00e9toiles\n"}}})
+    assert node.description == "Stars\n\tand \u00e9toiles\n"
+
+
 def test_no_projects_are_a_tree_that_nothing_is_in() -> None:
     assert read_project_file(b"projects: {}", "file") == []
 
@@ -57,6 +63,8 @@ def test_a_project_with_nothing_said_of_it_is_one() -> None:
         (b"projects: [a]", "projects", "Write the tree"),
         (b"{projects: {a: }, project: {}}", "project", "no such field"),
         (b"projects: {a: {wheight: 2}}", "projects.a.wheight", "Did you mean 'weight'?"),
+        (b'projects: {a: {description: "x\\0y"}}', "projects.a.description", "'\\x00' is not allowed"),
+        (b'projects: {a: {description: "x\\ey"}}', "projects.a.description", "'\\x1b' is not allowed"),
         (b"projects: {a: {weight: 0}}", "projects.a.weight", "above 0"),
         (b"projects: {a: {quotas: {cpu: {gpus: 2}}}}", "projects.a.quotas.cpu.gpus", "Did you mean 'gpu'?"),
         (b"projects: {a: {quotas: {cpu: {gpu: -2}}}}", "projects.a.quotas.cpu.gpu.nominal", "from 0 up"),
@@ -82,3 +90,16 @@ def test_mistakes_of_form_and_of_shape_are_told_together() -> None:
         read_project_file(text, "file")
     fields = [field for field, _ in refused.value.errors]
     assert fields == ["projects.a.weight", "projects.c.quotas.cpu.gpu.nominal", "projects.b.parent"]
+
+
+def test_a_document_full_of_mistakes_is_judged_in_time() -> None:
+    """Each suggestion costs a look at every name."""
+    tree = {"root": None} | {f"project{number}": {"parent": f"{number}project"} for number in range(2000)}
+    began = time.perf_counter()
+    with pytest.raises(Invalid) as refused:
+        read_projects({"projects": tree})
+    spent = time.perf_counter() - began
+    assert len(refused.value.errors) == 2000
+    assert "Did you mean" in refused.value.errors[0][1]
+    assert sum("Did you mean" in sentence for _, sentence in refused.value.errors) <= 20
+    assert spent < 10, f"{spent:.1f} s"

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
-from atoll.core.errors import AtollError
+from atoll.core.errors import AtollError, Denied, Invalid
 from atoll.core.project import Limit, TreeNode
+from atoll.core.resources import Resources
+from atoll.core.site import Ability, Flavor, Site, SiteReport
 from atoll.core.spec import read_spec
+from atoll.core.states import Outcome
 from atoll.jobs.prepare import prepare_all
 from atoll.jobs.projects import Projects
-from atoll.store import projects
+from atoll.scheduler.model import Demand
+from atoll.store import jobs, projects, sites
 from atoll.store.people import Principal
 from tests.support.http import GIB, Served
+from tests.support.rows import end, run
 
 ROOT = TreeNode("institute", quotas={("cpu", "cpu"): Limit(4000)})
 ASTRO = TreeNode("astro", "institute", people=("anna",))
@@ -65,6 +74,45 @@ def test_without_a_tree_any_project_will_do() -> None:
     assert Projects().choose(None, "anna", date(2026, 1, 1)) is None
 
 
+def test_a_project_that_has_ended_is_not_meant_by_who_names_none() -> None:
+    over = TreeNode("over", "institute", people=("dora", "finn"), ends=date(1999, 12, 31))
+    tree = Projects([ROOT, OLD, LONE, over])
+    assert tree.choose(None, "dora", date(2026, 1, 1)) == "lone"
+    with pytest.raises(Denied, match="all your projects have ended: over"):
+        tree.choose(None, "finn", date(2026, 1, 1))
+
+
+class _Noticed(dict[Any, Any]):
+    """Tells when it is asked whether it has a key, before it answers."""
+
+    def __init__(self, seen: Callable[[], None]) -> None:
+        super().__init__()
+        self._seen = seen
+
+    def __contains__(self, key: object) -> bool:
+        found = super().__contains__(key)
+        self._seen()
+        return found
+
+
+def test_verdicts_stand_while_another_thread_judges_by_other_sites() -> None:
+    flavor = Flavor("cpu", Resources(8000, GIB), Resources(8000, GIB))
+    small = [Site("here", "fake", report=SiteReport((flavor,)))]
+    large = [Site("here", "fake", report=SiteReport((replace(flavor, name="free"),)))]
+    tree = Projects([ROOT, OPTICS])
+    demand = Demand.of(read_spec({"command": ["true"], "cpu": 3}), "anna", 0)
+
+    def meanwhile() -> None:
+        tree.check_size("optics", demand, large)  # not governed there
+
+    tree._verdicts = small, _Noticed(meanwhile)
+    with pytest.raises(Invalid, match="more than project optics can ever"):
+        tree.check_size("optics", demand, small)
+    tree.check_size("optics", demand, large)
+    with pytest.raises(Invalid):
+        tree.check_size("optics", demand, small)
+
+
 # ---- over HTTP
 
 
@@ -102,6 +150,68 @@ async def test_a_change_of_the_tree_is_heard_of(served: Served) -> None:
     assert (await submit(served, project="anything")).status_code == 201
 
 
+async def test_submissions_that_come_together_read_a_changed_tree_once(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await served.add_site()
+    await plant(served, ROOT, ASTRO)
+    loads: list[int] = []
+    load = projects.load
+
+    def counted(connection: Connection) -> list[TreeNode]:
+        loads.append(1)
+        return load(connection)
+
+    monkeypatch.setattr(projects, "load", counted)
+    answers = await asyncio.gather(*(submit(served) for _ in range(20)))
+    assert {answer.status_code for answer in answers} == {201}
+    assert len(loads) == 1
+
+
+async def test_who_was_let_in_by_another_replica_need_not_wait(served: Served) -> None:
+    await served.add_site()
+    await plant(served, ROOT, ASTRO)
+    assert (await submit(served, "bob")).json()["code"] == "not_a_member"
+    await served.do(lambda connection: projects.change_people(connection, "astro", ["bob"], (), 2))
+    assert (await submit(served, "bob")).status_code == 201, "no word of it came here"
+
+
+@pytest.mark.parametrize("bulk", [False, True])
+async def test_who_was_let_out_by_another_replica_submits_nothing_any_more(served: Served, bulk: bool) -> None:
+    await served.add_site()
+    await plant(served, ROOT, ASTRO)
+    assert (await submit(served)).status_code == 201
+    await served.do(lambda connection: projects.change_people(connection, "astro", (), ["anna"], 2))
+    if bulk:
+        async with served.client() as anna:
+            refused = await anna.post("/api/v1/jobs/bulk", json={"jobs": [{"command": ["true"]}]})
+    else:
+        refused = await submit(served)
+    assert refused.json()["code"] == "not_a_member", "no word of it came here"
+
+
+async def test_an_older_reading_does_not_replace_a_newer_tree(served: Served) -> None:
+    view = served.app.state.sites
+    await plant(served, ROOT, ASTRO)
+    await view.refresh()
+    older = Projects([ROOT], view.projects.revision - 1)
+    view._take((), older)
+    assert "astro" in view.projects.tree
+
+
+async def test_what_was_accepted_is_told_again_after_its_project_has_ended(served: Served) -> None:
+    await served.add_site()
+    await plant(served, ROOT, ASTRO)
+    async with served.client(**{"idempotency-key": "k"}) as anna:
+        first = await anna.post("/api/v1/jobs", json={"command": ["true"]})
+        await plant(served, ROOT, replace(ASTRO, ends=date(1999, 12, 31)))
+        again = await anna.post("/api/v1/jobs", json={"command": ["true"]})
+        other = await anna.post("/api/v1/jobs", json={"command": ["false"]})
+    assert (again.status_code, again.json(), again.headers["idempotent-replay"]) == (201, first.json(), "true")
+    assert (other.status_code, other.json()["code"]) == (409, "idempotency_key_reused")
+    assert (await submit(served)).json()["code"] == "project_ended"
+
+
 async def test_more_than_a_project_could_ever_have_is_refused_with_the_most_that_it_could(served: Served) -> None:
     await served.add_site(cpu=8)
     await plant(served, ROOT, ASTRO, OPTICS)
@@ -115,6 +225,67 @@ async def test_more_than_a_project_could_ever_have_is_refused_with_the_most_that
     assert (await submit(served, project="astro", cpu=5)).status_code == 201
     assert (await submit(served, project="astro", cpu=6)).status_code == 422
     assert (await submit(served, project="optics", memory=15 * GIB)).status_code == 201, "memory is not governed"
+
+
+async def change(served: Served, job: int, person: str = "anna", **changes: Any) -> Any:
+    async with served.client(person) as client:
+        return await client.patch(f"/api/v1/jobs/{job}", json=changes)
+
+
+async def test_a_waiting_job_goes_to_another_project_as_if_it_were_submitted_to_it(served: Served) -> None:
+    await served.add_site()
+    await plant(served, ROOT, ASTRO, OPTICS, LONE)
+    job = await served.submit(project="astro", cpu=2)
+    assert (await change(served, job, project="lone")).json()["code"] == "not_a_member"
+    refused = await change(served, job, "root", project="lone")
+    assert refused.json()["code"] == "not_a_member", "its owner must be in it, whoever changes it"
+    assert (await change(served, job, project="opticks")).json()["field"] == "project"
+    changed = (await change(served, job, project="optics")).json()
+    assert (changed["project"], changed["spec"]["project"]) == ("optics", "optics")
+    large = await served.submit(project="astro", cpu=3)
+    assert (await change(served, large, project="optics")).json()["code"] == "beyond_quota"
+    await served.do(lambda connection: run(connection, job))
+    assert (await change(served, job, project="astro")).json()["code"] == "started_already"
+
+
+async def test_tasks_that_run_stay_in_the_project_that_they_were_started_in(served: Served) -> None:
+    await served.add_site()
+    await plant(served, ROOT, ASTRO, OPTICS)
+    array = await served.submit(project="astro", array="0-3")
+
+    def begin(connection: Connection) -> None:
+        end(connection, run(connection, array, "0"), Outcome.FAILED, retries=1)
+        run(connection, array, "1")
+
+    await served.do(begin)
+    assert (await change(served, array, project="optics")).status_code == 200
+    tasks = await served.database.read(lambda connection: jobs.get_tasks(connection, array))
+    assert {task.task: task.project for task in tasks} == {0: "optics", 1: "astro"}
+
+
+async def test_the_project_of_a_job_is_judged_by_the_tree_as_it_is(served: Served) -> None:
+    await served.add_site()
+    await plant(served, ROOT, ASTRO, OPTICS)
+    job = await served.submit(project="astro")
+    await served.do(lambda connection: projects.change_people(connection, "optics", (), ["anna"], 2))
+    assert (await change(served, job, project="optics")).json()["code"] == "not_a_member"
+
+
+async def test_new_constraints_leave_no_flavor_on_which_the_project_could_never_have_so_much(served: Served) -> None:
+    await served.add_site(region="here")
+    await served.do(lambda connection: add_flavor(connection, "free"))
+    await plant(served, ROOT, OPTICS)
+    job = await served.submit(project="optics", cpu=3)
+    refused = await change(served, job, constraints=["region=here"])
+    assert (refused.json()["code"], refused.json()["field"]) == ("beyond_quota", "cpu")
+
+
+def add_flavor(connection: Connection, name: str) -> None:
+    """A site `there` that has it."""
+    size = Resources(8000, 16 * GIB)
+    sites.put(connection, "there", "fake", {}, {})
+    abilities = frozenset({Ability.FILES, Ability.OTHER_PERSONS})
+    sites.set_report(connection, "there", SiteReport((Flavor(name, size, size),), abilities), 1)
 
 
 async def test_what_sites_will_have_is_not_known_before_they_have_reported(served: Served) -> None:

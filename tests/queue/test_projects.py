@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from datetime import timedelta
 from typing import Any
 
 import httpx2
+import pytest
+from sqlalchemy import Connection
 
-from atoll.store import events
+from atoll.core.project import TreeNode
+from atoll.store import events, projects
 from tests.support.http import GIB, Served
 from tests.support.rows import add, new_job, place
 
@@ -54,7 +59,7 @@ async def test_an_applied_tree_is_told_as_it_is(served: Served) -> None:
     assert [item["name"] for item in told["items"]] == ["institute", "chemistry", "physics", "astro"]
     institute, chemistry, physics, astro = told["items"]
     assert quota(institute) == {
-        "flavor": "cpu", "resource": "cpu", "nominal": 2000, "borrowing": None, "lending": None, "quota": 6000,
+        "flavor": "cpu", "resource": "cpu", "nominal": 2000, "borrowing": None, "lending": None, "quota": 8000,
         "usage": 0, "available": 6000, "borrowed": 0, "lent": 0,
     }  # fmt: skip
     assert quota(chemistry, "memory")["nominal"] == 8 * GIB
@@ -164,6 +169,31 @@ async def test_a_project_with_jobs_does_not_go_but_the_whole_tree_may(served: Se
     assert (await put(served, {})).json()["applied"] is True
 
 
+async def test_jobs_from_before_the_tree_are_warned_of_and_can_be_given_a_project(served: Served) -> None:
+    first = await served.submit(project="whatever")
+    await served.submit()
+    await put(served, {})
+    for dry_run in (True, False):
+        plan = (await put(served, INSTITUTE, dry_run=dry_run)).json()
+        assert plan["applied"] is not dry_run
+        assert plan["warnings"][0] == (
+            "Jobs that have not ended and are in no project of this tree: 2, without a project (1), whatever (1). "
+            "Those that wait may wait for ever; give them one: atoll set JOB --project NAME."
+        )
+    async with served.client() as anna:
+        changed = await anna.patch(f"/api/v1/jobs/{first}", json={"project": "astro"})
+    assert (changed.status_code, changed.json()["project"]) == (200, "astro")
+    assert (await put(served, INSTITUTE, dry_run=True)).json()["warnings"][0].split(": ")[1].startswith("1,")
+
+
+async def test_a_tree_taken_away_and_given_again_strands_no_job_in_silence(served: Served) -> None:
+    await put(served, INSTITUTE)
+    await fill(served, 1)
+    await put(served, {})
+    without = {name: entry for name, entry in INSTITUTE.items() if name != "astro"}
+    assert "astro (1)" in (await put(served, without)).json()["warnings"][0]
+
+
 async def test_usage_says_who_borrows_and_who_lends(served: Served) -> None:
     await served.add_site()
     await put(served, INSTITUTE)
@@ -203,6 +233,54 @@ async def test_managers_and_administrators_change_who_is_in_a_project(served: Se
     async with served.client("anna") as anna:
         refused = await anna.post("/api/v1/jobs", json={"command": ["true"]})
     assert refused.json()["code"] == "not_a_member", "it must work at once"
+
+
+async def test_a_person_is_let_in_without_reading_the_tree_in_the_transaction(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(served, INSTITUTE)
+    writing: list[bool] = []
+    load = projects.load
+
+    def watched(connection: Connection) -> list[TreeNode]:
+        writing.append(threading.current_thread().name == "atoll-write")
+        return load(connection)
+
+    monkeypatch.setattr(projects, "load", watched)
+    async with served.client("bob") as bob:
+        assert (await bob.patch(f"{TREE}/astro", json={"add": ["carl"]})).json()["people"] == ["anna", "carl"]
+        await bob.get(TREE)
+        await bob.get(f"{TREE}/astro")
+        await bob.get("/api/v1/queue")
+        await bob.get("/api/v1/flavors")
+    assert writing == [False]
+
+
+async def test_what_is_kept_from_lending_is_part_of_what_people_are_told(served: Served) -> None:
+    await served.add_site()
+    own = {"parent": "all", "quotas": {"cpu": {"cpu": {"nominal": 4, "lending": 0}}}}
+    await put(served, {"all": {}, "astro": own, "optics": own})
+    await fill(served, 3)
+    whole = quota(await get(served, f"{TREE}/all"))
+    assert (whole["quota"], whole["usage"]) == (8000, 3000)
+    assert (whole["available"], whole["borrowed"]) == (0, 0), "nothing of it is there for others"
+    assert (await get(served, "/api/v1/flavors/cpu"))["quota"]["cpu"] == "8"
+
+
+async def test_who_goes_with_reservations_is_warned_of(served: Served) -> None:
+    await served.add_site()
+    await put(served, INSTITUTE)
+    wanted = {
+        "name": "course", "flavor": "cpu", "nodes": 1, "project": "astro",
+        "starts_at": (served.clock() + timedelta(hours=1)).isoformat(),
+        "ends_at": (served.clock() + timedelta(hours=2)).isoformat(),
+    }  # fmt: skip
+    async with served.client("root") as root:
+        number = (await root.post("/api/v1/reservations", json=wanted)).json()["id"]
+    without = {name: entry for name, entry in INSTITUTE.items() if name != "astro"}
+    [warning] = (await put(served, without, dry_run=True)).json()["warnings"]
+    assert warning.endswith(f"keep room for nobody: course ({number}, astro).")
+    assert (await put(served, INSTITUTE, dry_run=True)).json()["warnings"] == []
 
 
 async def test_who_is_in_a_project_is_told_to_its_people_and_managers_only(served: Served) -> None:

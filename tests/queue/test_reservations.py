@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from atoll.store import events
+from atoll.store import arrays, events, jobs
 from tests.support.http import GIB, Served
 from tests.support.rows import add, new_array, new_job, run
 
@@ -86,6 +86,43 @@ async def test_reservations_at_the_same_time_share_what_there_is(served: Served)
     assert (await reserve(served, 2.5, 5, nodes=0, cpu=1, site="here")).status_code == 201
 
 
+async def test_whole_nodes_and_amounts_are_not_kept_of_the_same_room(served: Served) -> None:
+    await served.add_site(cpu=8)
+    await served.add_site("there", cpu=8)
+    assert (await reserve(served, nodes=1)).status_code == 201
+    assert (await reserve(served, nodes=0, cpu=8)).status_code == 201
+    refused = (await reserve(served, nodes=0, cpu=1)).json()
+    assert refused["field"] == "cpu"
+    assert "17 CPU, with other reservations, is more than there is: 16 CPU" in refused["detail"]
+    assert (await reserve(served, nodes=1)).json()["field"] == "nodes"
+
+
+async def test_people_of_a_reservation_are_told_to_those_whom_it_concerns(served: Served) -> None:
+    await served.add_site()
+    tree = {"all": {}, "physics": {"parent": "all"}, "astro": {"parent": "physics", "people": ["bob"]}}
+    async with served.client("root") as root, served.client("anna") as anna, served.client("bob") as bob:
+        await root.put("/api/v1/projects", json={"projects": tree})
+        await reserve(served, 1, 2, people=["anna"])
+        await reserve(served, 2, 3, people=["carl"], project="physics")
+        told = [[kept["people"] for kept in (await each.get(RESERVATIONS)).json()["items"]] for each in (anna, bob)]
+    assert told == [[["anna"], None], [None, ["carl"]]]
+
+
+async def test_a_reservation_that_is_sent_again_is_made_once(served: Served) -> None:
+    await served.add_site()
+    wanted = {
+        "name": "course", "flavor": "cpu", "nodes": 1, "people": ["anna"], "starts_at": at(served, 1),
+        "ends_at": at(served, 2),
+    }  # fmt: skip
+    async with served.client("root", **{"idempotency-key": "k"}) as root:
+        first = await root.post(RESERVATIONS, json=wanted)
+        again = await root.post(RESERVATIONS, json=wanted)
+        other = await root.post(RESERVATIONS, json={**wanted, "name": "other"})
+        assert len((await root.get(RESERVATIONS)).json()["items"]) == 1
+    assert (again.status_code, again.json(), again.headers["idempotent-replay"]) == (201, first.json(), "true")
+    assert (other.status_code, other.json()["code"]) == (409, "idempotency_key_reused")
+
+
 async def test_flavors_say_what_there_is_and_what_quotas_give_out(served: Served) -> None:
     await served.add_site(cpu=4)
     await served.add_site("there", cpu=8)
@@ -98,6 +135,20 @@ async def test_flavors_say_what_there_is_and_what_quotas_give_out(served: Served
     assert (flavor["nodes"], flavor["total"]) == (2, {"cpu": "12", "memory": 32 * GIB, "gpu": "0"})
     assert flavor["quota"] == {"cpu": "3", "memory": None, "gpu": None}
     assert [site["site"] for site in flavor["sites"]] == ["here", "there"]
+
+
+async def test_tasks_of_a_running_array_that_is_held_do_not_count_as_waiting(served: Served) -> None:
+    def fill(connection: Any) -> None:
+        [array] = add(connection, new_array("0-9"))
+        run(connection, array, "0-2")
+        row = jobs.get(connection, array)
+        assert row is not None
+        arrays.set_hold(connection, row, True, 1)
+
+    await served.do(fill)
+    async with served.client("anna") as anna:
+        told = (await anna.get("/api/v1/queue")).json()
+    assert (told["held"], told["waiting"], told["running"]) == (7, 0, 3)
 
 
 async def test_the_queue_counts_jobs_and_tasks_by_class_and_project(served: Served) -> None:

@@ -306,7 +306,7 @@ def test_children_lend_no_more_than_others_borrow_and_than_they_have_idle(
         idle = sum(max(0, int(quotas.subtree[c, column] - max(quotas.local[c, column], quotas.usage[c, column])))
                    for c in children)  # fmt: skip
         rest = min(idle, max(0, wanted - model.limit(name).nominal))
-        assert max(0, rest - len(children)) <= given_away <= rest
+        assert given_away == rest
         for child in children:
             assert 0 <= lent[child, column] <= max(0, quotas.subtree[child, column] - quotas.usage[child, column])
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, event
 
 from atoll.core.project import Limit, TreeNode
 from atoll.core.resources import Resources
-from atoll.store import events, projects, reservations
+from atoll.store import events, jobs, projects, reservations
 from atoll.store.database import Database
 from atoll.store.reservations import Reservation
-from tests.support.rows import NOW, add, do, end, get, new_array, new_job, place, run
+from tests.support.rows import NOW, add, do, end, new_array, new_job, opened, place, run
 
 GPU = ("a100", "gpu")
 ROOT = TreeNode("institute", quotas={GPU: Limit(64_000)})
@@ -49,8 +50,8 @@ def test_each_change_raises_the_revision_and_is_told_in_the_same_transaction(dat
     assert do(database, lambda connection: projects.replace(connection, changed, NOW))
     assert database.read_now(projects.load) == changed
     assert database.read_now(projects.revision) == 2
-    [event] = database.read_now(lambda connection: events.after(connection, cursor))
-    assert (event.kind, event.data["projects"], event.data["revision"]) == ("tree", ["astro", "physics"], 2)
+    [said] = database.read_now(lambda connection: events.after(connection, cursor))
+    assert (said.kind, said.data["projects"], said.data["revision"]) == ("tree", ["astro", "physics"], 2)
     told = database.read_now(lambda connection: events.changed(connection, cursor, 10))
     assert (told.tree, told.sites, told.reservations, told.jobs) == (True, False, False, [])
 
@@ -95,19 +96,38 @@ def test_usage_is_what_attempts_hold_room_for_but_opportunistic_ones(database: D
         ("astro", "cpu"): Resources(2000 * 3 + 2 * 1000, 5 << 20, 3000),
         ("chem", "cpu"): Resources(1000, 1 << 20, 0),
     }
-    assert database.read_now(lambda connection: projects.unended(connection, {"astro", "chem", "x"})) == {
-        "astro": 4, "chem": 1,
-    }  # fmt: skip
+
+
+def test_what_has_not_ended_is_counted_by_project_with_arrays_as_one(database: Database) -> None:
+    def fill(connection: Connection) -> None:
+        _, _, array, ended = add(
+            connection, new_job(project="astro"), new_job(), new_array("0-3", project="astro"), new_job(project="old")
+        )
+        run(connection, array, "0-1")
+        end(connection, run(connection, ended))
+
+    do(database, fill)
+    assert database.read_now(projects.unended) == {"astro": 2, None: 1}
+
+
+def test_counting_what_has_not_ended_reads_nothing_else(tmp_path: Path) -> None:
+    statements: list[str] = []
+
+    def explained(connection: Connection) -> str:
+        event.listen(connection, "before_cursor_execute", lambda *args: statements.append(args[2]))
+        projects.unended(connection)
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statements[0]}", (2**40,))
+        return "\n".join(str(row) for row in plan)
+
+    with opened(f"sqlite:///{tmp_path / 'atoll.db'}") as database:
+        assert "jobs_unended" in database.read_now(explained)
 
 
 def test_a_task_has_its_arrays_project(database: Database) -> None:
     [array] = do(database, lambda connection: add(connection, new_array("0-3", project="astro")))
     do(database, lambda connection: place(connection, array, "1"))
-    assert get_project(database, array) == "astro"
-
-
-def get_project(database: Database, array: int) -> str:
-    return str(database.read_now(lambda connection: get(connection, array)).project)
+    [task] = database.read_now(lambda connection: jobs.get_tasks(connection, array))
+    assert (task.task, task.project) == (1, "astro")
 
 
 def test_reservations_are_kept_until_they_are_over_and_told_of(database: Database) -> None:

@@ -356,7 +356,7 @@ def reservations() -> Call[models.Page[models.Reservation]]:
 def add_reservation(fields: Mapping[str, Any]) -> Call[models.Reservation]:
     """Keep room."""
     body = {name: _rfc3339(value) if isinstance(value, datetime) else value for name, value in fields.items()}
-    return Call("POST", "/api/v1/reservations", _model(models.Reservation), body=body, repeat=Repeat.UNSENT)
+    return Call("POST", "/api/v1/reservations", _model(models.Reservation), body=body, headers=_key(None))
 
 
 def remove_reservation(number: int) -> Call[None]:

@@ -317,7 +317,8 @@ class Reservation(Answer):
     memory: int = 0
     gpu: Milli = 0
     project: str | None = None
-    people: tuple[str, ...] = ()
+    people: tuple[str, ...] | None = ()
+    """None: for them, and for those in the project, only."""
     starts_at: Moment
     ends_at: Moment
     created_by: str = ""

@@ -19,6 +19,24 @@ Column = tuple[str, str]
 """What a quota is of: (flavor, resource)."""
 Mistake = tuple[str, str]
 """A field and a sentence on it."""
+_MOST_HINTS = 20
+
+
+class Hints:
+    """`suggestion` for the many mistakes of one document: of the first few words only, and once for each.
+
+    Each word is held against all names; 20,000 wrong words and as many names would take hours.
+    """
+
+    def __init__(self, known: Iterable[str]) -> None:
+        self._known = list(known)
+        self._found: dict[str, str] = {}
+
+    def of(self, word: str) -> str:
+        """` Did you mean 'x'?`, or nothing."""
+        if word not in self._found:
+            self._found[word] = suggestion(word, self._known) if len(self._found) < _MOST_HINTS else ""
+        return self._found[word]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +79,16 @@ def mistakes_in(nodes: Sequence[TreeNode]) -> list[Mistake]:
     """Everything that is wrong with a tree by itself; no nodes are no tree, and nothing is wrong with that."""
     by_name = {node.name: node for node in nodes}
     inner = inner_names(nodes)
+    parents, resources = Hints(by_name), Hints(RESOURCES)
     found: list[Mistake] = []
     seen: set[str] = set()
     for node in nodes:
         if node.name in seen:
             found.append((_place(node, ""), f"The name {node.name!r} is given twice."))
         seen.add(node.name)
-        found += _mistakes_of(node, node.name in inner)
+        found += _mistakes_of(node, node.name in inner, resources)
         if node.parent is not None and node.parent not in by_name:
-            hint = suggestion(node.parent, list(by_name))
+            hint = parents.of(node.parent)
             found.append((_place(node, "parent"), f"There is no project {node.parent!r} in this tree.{hint}"))
     return found + _shape(nodes, by_name) + _sums(nodes)
 
@@ -95,7 +114,7 @@ def _place(node: TreeNode, what: str) -> str:
     return f"projects.{node.name}.{what}".rstrip(".")
 
 
-def _mistakes_of(node: TreeNode, inner: bool) -> list[Mistake]:
+def _mistakes_of(node: TreeNode, inner: bool, resources: Hints) -> list[Mistake]:
     """What is wrong with one node, whatever the others say."""
     found: list[Mistake] = []
     if not 0 < node.weight < float("inf"):
@@ -107,7 +126,7 @@ def _mistakes_of(node: TreeNode, inner: bool) -> list[Mistake]:
                 found.append((_place(node, what), sentence))
     for column, limit in node.quotas.items():
         if column[1] not in RESOURCES:
-            hint = suggestion(column[1], list(RESOURCES))
+            hint = resources.of(column[1])
             sentence = f"Quotas are given in cpu, memory and gpu, not in {column[1]!r}.{hint}"
             found.append((quota_place(node, column), sentence))
         for what in ("nominal", "borrowing", "lending"):

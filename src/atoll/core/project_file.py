@@ -4,13 +4,21 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from atoll.core.documents import read_yaml
 from atoll.core.errors import Invalid
 from atoll.core.project import RESOURCES, Limit, Mistake, TreeNode, mistakes_in, refuse
 from atoll.core.resources import MAX_AMOUNT, Bytes, Milli, format_milli
-from atoll.core.spec import Document, Name, Text, explain_validation
+from atoll.core.spec import Document, Name, Text, explain_validation, printable_lines
 
 MOST_PROJECTS = 20_000
 _UNITS = ("", "Ki", "Mi", "Gi", "Ti", "Pi")
@@ -79,7 +87,7 @@ class ProjectEntry(Document):
     people: Annotated[list[Text], Field(default_factory=list, max_length=10_000, description="Who may submit to it.")]
     managers: Annotated[list[Text], Field(default_factory=list, max_length=1000, description="Who may change people.")]
     clearance: Annotated[list[Text], Field(default_factory=list, max_length=100)]
-    description: Annotated[str, Field(max_length=1000)] = ""
+    description: Annotated[str, Field(max_length=1000), AfterValidator(printable_lines)] = ""
     ends: Annotated[date | None, Field(description="The last day on which jobs may be submitted to it.")] = None
 
     @model_validator(mode="before")

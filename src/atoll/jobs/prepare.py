@@ -1,5 +1,6 @@
 """From a specification to the row that it becomes: all that can be checked without a transaction."""
 
+import asyncio
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
@@ -39,59 +40,73 @@ class SitesView:
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         self._sites: tuple[Site, ...] = ()
-        self._read_at = float("-inf")
+        self._reading: asyncio.Task[None] | None = None
         self._verdicts: dict[Demand, tuple[str, str] | None] = {}
-        self._revision = 0
-        self._forgotten = 0
+        self.read_at = float("-inf")
+        """What changed before this moment (`time.monotonic`) is seen."""
         self.projects = Projects()
 
     def forget(self) -> None:
         """Read all again before the next submission: this replica has changed something."""
-        self._read_at = float("-inf")
-        self._forgotten += 1
+        self.read_at = float("-inf")
+        self._reading = None  # what is being read may be older than the change
 
-    async def refresh(self) -> None:
-        """Read the sites, and the project tree if it has changed, where that was long ago."""
-        if time.monotonic() - self._read_at < SITES_SECONDS:
-            return
-        began, revision, forgotten = time.monotonic(), self._revision, self._forgotten
+    async def refresh(self, since: float | None = None) -> None:
+        """Read the sites, and the project tree if it has changed, where that was before `since`, or long ago.
 
-        def read(connection: Connection) -> tuple[tuple[Site, ...], int, Projects | None]:
-            now = projects.revision(connection)
-            tree = Projects(projects.load(connection)) if now != revision else None
-            return tuple(sites.load(connection)), now, tree
+        All who wait for it wait for the same reading. Raises Unavailable.
+        """
+        wanted = time.monotonic() - SITES_SECONDS if since is None else since
+        while self.read_at < wanted:
+            if self._reading is None:
+                self._reading = asyncio.create_task(self._read(), name="sites")
+            await asyncio.shield(self._reading)
 
-        found, now, tree = await self._platform.database.read(read)
-        if tree is not None and now != self._revision:
-            self._revision, self.projects = now, tree
+    async def _read(self) -> None:
+        this, began = asyncio.current_task(), time.monotonic()
+
+        def read(connection: Connection) -> tuple[tuple[Site, ...], Projects | None]:
+            # compared here, and not when the reading was asked for: it may have waited for a thread
+            revision = projects.revision(connection)
+            tree = Projects(projects.load(connection), revision) if revision != self.projects.revision else None
+            return tuple(sites.load(connection)), tree
+
+        try:
+            found, tree = await self._platform.database.read(read)
+            self._take(found, tree)
+            if self._reading is this:
+                self.read_at = began
+        finally:
+            if self._reading is this:
+                self._reading = None
+
+    def _take(self, found: Sequence[Site], tree: Projects | None) -> None:
+        """Go by what was read, unless something newer was read meanwhile."""
+        if tree is not None and tree.revision > self.projects.revision:
+            self.projects = tree
         shown = tuple(dataclasses.replace(site, seen_at=None) for site in found)
         if shown != self._sites:
             self._sites = shown
             self._verdicts = {}
-            self.projects.forget_sizes()
-        if forgotten == self._forgotten:  # else what was read may be older than the change
-            self._read_at = began
 
     def check(self, demand: Demand, prefix: str = "") -> None:
         """Refuse (Invalid) what no site can ever run."""
+        # threads may do this at once: a table is never emptied, but another one taken
         verdicts = self._verdicts
-        if demand in verdicts:
-            verdict = verdicts[demand]
-        else:
+        if demand not in verdicts:
             if len(verdicts) >= _MOST_VERDICTS:
-                verdicts.clear()
-            verdict = verdicts[demand] = impossible(demand, self._sites)
+                self._verdicts = verdicts = {}
+            verdicts[demand] = impossible(demand, self._sites)
+        verdict = verdicts[demand]
         if verdict is not None:
             field, sentence = verdict
             raise Invalid("impossible", f"{prefix}{field}: {sentence}", field=prefix + field)
 
-    def project_of(self, spec: JobSpec, person: str, demand: Demand, prefix: str = "") -> str | None:
-        """The project that a job is submitted to. Raises Invalid, Denied."""
-        project = self.projects.choose(spec.project, person, self._platform.clock().date(), prefix)
+    def check_size(self, project: str | None, spec: JobSpec, demand: Demand, prefix: str = "") -> None:
+        """Refuse (Invalid) what a project could never have; `project` is one of the tree, or there is no tree."""
         # opportunistic jobs take what is idle, beyond all quotas
-        if self.projects.tree is not None and project is not None and spec.class_ is not JobClass.OPPORTUNISTIC:
+        if project is not None and spec.class_ is not JobClass.OPPORTUNISTIC:
             self.projects.check_size(project, demand, self._sites, prefix)
-        return project
 
     def warnings(self) -> list[str]:
         """What whoever submits should know."""
@@ -109,6 +124,8 @@ class Prepared:
     """(place in the same request, kind of end) of each dependency on a job submitted with it."""
     files: Sequence[tuple[str, str]] = ()
     """(field, SHA-256) of each file to take in."""
+    revision: int = 0
+    """Of the project tree that the job was held against."""
 
     @property
     def is_array(self) -> bool:
@@ -123,7 +140,9 @@ def prepare(
     memory = spec.memory if spec.memory is not None else platform.default_memory(spec.cpu)
     demand = Demand.of(spec, who.person, memory)
     view.check(demand, prefix)
-    project = view.project_of(spec, who.person, demand, prefix)
+    tree = view.projects
+    project = tree.choose(spec.project, who.person, platform.clock().date(), prefix)
+    view.check_size(project, spec, demand, prefix)
     columns: dict[str, Any] = {
         "owner": who.person, "project": project, "name": spec.title, "class_": spec.class_.value,
         "spec": spec.to_json(), "priority": spec.priority, "cpu": spec.cpu, "memory": memory, "gpu": spec.gpu,
@@ -141,7 +160,7 @@ def prepare(
         array = ArraySpec.parse(spec.array)
         count = len(array.tasks)
         columns |= {"waiting": str(array.tasks), "waiting_count": count, "task_count": count, "width": array.width}
-    prepared = Prepared(columns)
+    prepared = Prepared(columns, revision=tree.revision)
     if spec.files_in:
         prepared.files = [
             (f"{prefix}files_in.{number}.sha256", item.sha256) for number, item in enumerate(spec.files_in)

@@ -21,14 +21,17 @@ _MOST_NAMED = 10
 class Projects:
     """A project tree, to be asked for each job: answers are found in tables that are made once."""
 
-    def __init__(self, nodes: Sequence[TreeNode] = ()) -> None:
+    def __init__(self, nodes: Sequence[TreeNode] = (), revision: int = 0) -> None:
         self.tree = Tree(nodes) if nodes else None
         """None: nothing is governed."""
+        self.revision = revision
+        """Of the tree in the store; 0 where there never was one."""
         self._of_person: dict[str, list[str]] = {}
         for node in self.tree.nodes if self.tree else ():
             for person in node.people:
                 self._of_person.setdefault(person, []).append(node.name)
-        self._verdicts: dict[tuple[str, Demand], tuple[str, str] | None] = {}
+        self._verdicts: tuple[Sequence[Site], dict[tuple[str, Demand], tuple[str, str] | None]] = (), {}
+        """What was found for which sites."""
 
     def of(self, person: str) -> Sequence[str]:
         """The projects that a person may submit to."""
@@ -45,9 +48,7 @@ class Projects:
             return project
         own = self.of(person)
         if project is None:
-            if len(own) != 1:
-                raise self._which(person, field)
-            project = own[0]
+            project = self._only(person, today, field)
         number = tree.index.get(project)
         if number is None or not tree.leaves[number]:
             raise self._no_project(project, person, field)
@@ -59,12 +60,23 @@ class Projects:
             raise Denied("project_ended", f"{field}: project {project} ended on {ends.isoformat()}.", field=field)
         return project
 
-    def _which(self, person: str, field: str) -> Invalid | Denied:
+    def _only(self, person: str, today: date, field: str) -> str:
+        """The project that one who names none can only mean: of those that have not ended. Raises Invalid, Denied."""
         own = self.of(person)
         if not own:
             sentence = f"{field}: you are in no project yet; ask the manager of one, or an administrator, to add you."
-            return Denied("not_a_member", sentence, field=field)
-        return Invalid("no_project", f"{field}: you are in several projects; name one: {_listed(own)}.", field=field)
+            raise Denied("not_a_member", sentence, field=field)
+        open_ = [name for name in own if not self._has_ended(name, today)]
+        if len(open_) == 1:
+            return open_[0]
+        if not open_:
+            raise Denied("project_ended", f"{field}: all your projects have ended: {_listed(own)}.", field=field)
+        raise Invalid("no_project", f"{field}: you are in several projects; name one: {_listed(open_)}.", field=field)
+
+    def _has_ended(self, project: str, today: date) -> bool:
+        assert self.tree is not None
+        ends = self.tree.nodes[self.tree.index[project]].ends
+        return ends is not None and today > ends
 
     def _no_project(self, project: str, person: str, field: str) -> Invalid:
         assert self.tree is not None
@@ -79,23 +91,23 @@ class Projects:
 
     def check_size(self, project: str, demand: Demand, sites: Sequence[Site], prefix: str = "") -> None:
         """Refuse (Invalid) what the project could never have, on whatever flavor that the demand could use."""
+        # threads may do this at once: a table goes with its sites, and is never emptied, but another one taken
+        judged_for, verdicts = self._verdicts
+        if judged_for is not sites or len(verdicts) >= _MOST_VERDICTS:
+            verdicts = {}
+            self._verdicts = sites, verdicts
         key = (project, demand)
-        if key not in self._verdicts:
-            if len(self._verdicts) >= _MOST_VERDICTS:
-                self._verdicts.clear()
-            self._verdicts[key] = self._too_much(project, demand, sites)
-        verdict = self._verdicts[key]
+        if key not in verdicts:
+            verdicts[key] = self._too_much(project, demand, sites)
+        verdict = verdicts[key]
         if verdict is not None:
             field, sentence = verdict
             raise Invalid("beyond_quota", f"{prefix}{field}: {sentence}", field=prefix + field)
 
-    def forget_sizes(self) -> None:
-        """The sites have changed."""
-        self._verdicts.clear()
-
     def _too_much(self, project: str, demand: Demand, sites: Sequence[Site]) -> tuple[str, str] | None:
         """The field that asks too much of the flavor where the least is too much, and a sentence."""
-        if self.tree is None or not sites or any(site.report is None for site in sites):
+        # a project that the tree lacks is another matter
+        if self.tree is None or project not in self.tree or not sites or any(site.report is None for site in sites):
             return None
         nearest: tuple[float, str, str] | None = None
         for flavor in usable_flavors(demand, sites):

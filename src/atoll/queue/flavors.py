@@ -1,5 +1,6 @@
 """Flavors over all sites: what there is, what is used and given out of it. And reservations, held against that."""
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,10 +12,12 @@ from atoll.core.resources import Resources, format_milli
 from atoll.core.site import Site
 from atoll.core.spec import suggestion
 from atoll.faces.http.times import moment
-from atoll.queue import model
+from atoll.jobs.projects import Projects
+from atoll.queue import model, service, sums
 from atoll.scheduler.fit import amount
-from atoll.scheduler.quota import RESOURCES, Tree
-from atoll.store import figures, projects, reservations, sites
+from atoll.scheduler.quota import RESOURCES, Amounts, Tree
+from atoll.store import figures, idempotency, projects, reservations, sites
+from atoll.store.idempotency import Claim
 from atoll.store.people import Principal
 from atoll.store.reservations import Reservation
 
@@ -30,11 +33,11 @@ def _written(resource: str, value: int) -> int | str:
     return value if resource == "memory" else format_milli(value)
 
 
-def listed(connection: Connection) -> list[Document]:
+def listed(connection: Connection, known: Projects) -> list[Document]:
     """All flavors that sites have reported, or that quotas name, by name."""
     found = sites.load(connection)
-    nodes = projects.load(connection)
-    tree = Tree(nodes) if nodes else None
+    _, tree = service.load_tree(connection, known)
+    given = sums.nominal(tree)[0] if tree is not None else None
     used = figures.used(connection)
     names = {flavor.name for site in found if site.report for flavor in site.report.flavors}
     documents = []
@@ -46,7 +49,8 @@ def listed(connection: Connection) -> list[Document]:
         ours = (taken.resources for (_, flavor), taken in used.items() if flavor == name)
         documents.append({
             "name": name, "nodes": sum(flavor.nodes for _, flavor in here), "used": _amounts(sum(ours, Resources())),
-            "total": _amounts(sum((flavor.total for _, flavor in here), Resources())), "quota": _quota(tree, name),
+            "total": _amounts(sum((flavor.total for _, flavor in here), Resources())),
+            "quota": _quota(tree, given, name),
             "sites": [
                 {"site": site, "nodes": flavor.nodes, "total": _amounts(flavor.total)} for site, flavor in here
             ],
@@ -54,12 +58,13 @@ def listed(connection: Connection) -> list[Document]:
     return documents
 
 
-def _quota(tree: Tree | None, flavor: str) -> Document:
-    governed = dict(tree.governed.get(flavor, ())) if tree is not None else {}
+def _quota(tree: Tree | None, given: Amounts | None, flavor: str) -> Document:
+    """What is `given` out by the whole tree, by resource; null for what is not governed."""
+    if tree is None or given is None:
+        return dict.fromkeys(RESOURCES)
+    governed = dict(tree.governed.get(flavor, ()))
     return {
-        resource: _written(resource, int(tree.subtree[0, governed[resource]]))
-        if tree and resource in governed
-        else None
+        resource: _written(resource, int(given[governed[resource]])) if resource in governed else None
         for resource in RESOURCES
     }
 
@@ -67,8 +72,22 @@ def _quota(tree: Tree | None, flavor: str) -> Document:
 # ---- reservations
 
 
+def told(kept: Reservation, who: Principal, known: Projects) -> Document:
+    """A reservation, with its people only for administrators, themselves, and those in its project."""
+    insider = who.administrator or who.person in kept.people or _is_in(kept.project, who.person, known)
+    return document(kept) if insider else {**document(kept), "people": None}
+
+
+def _is_in(project: str | None, person: str, known: Projects) -> bool:
+    tree = known.tree
+    if tree is None or project is None or project not in tree:
+        return False
+    manages = person in tree.nodes[tree.index[project]].managers
+    return manages or any(project in tree.path(own) for own in known.of(person))
+
+
 def document(kept: Reservation) -> Document:
-    """A reservation."""
+    """A reservation, in full."""
     return {
         "id": kept.id, "name": kept.name, "purpose": kept.purpose, "flavor": kept.flavor, "site": kept.site,
         "nodes": kept.nodes, **_amounts(kept.resources), "project": kept.project, "people": list(kept.people),
@@ -91,6 +110,20 @@ def reserve(connection: Connection, wanted: model.ReservationRequest, who: Princ
     made = reservations.get(connection, number)
     assert made is not None
     return document(made)
+
+
+def reserve_once(
+    connection: Connection, wanted: model.ReservationRequest, who: Principal, now: int, key: str, digest: bytes
+) -> tuple[Document, bool]:
+    """As `reserve`, with an idempotency key; whether this was answered before. Raises Conflict, too."""
+    before = idempotency.find(connection, who.person, [key]).get(key)
+    if before is None:
+        made = reserve(connection, wanted, who, now)
+        idempotency.claim(connection, [Claim(who.person, key, digest, json.dumps(made))], now)
+        return made, False
+    if bytes(before.request) != digest:
+        raise idempotency.reused(key)
+    return json.loads(before.answer), True
 
 
 def release(connection: Connection, number: int, now: int) -> None:
@@ -140,16 +173,19 @@ def _check_peak(together: Sequence[Reservation], kept: Reservation, nodes: int, 
         if kept.nodes and asked > nodes:
             raise _wrong("nodes", f"{asked} nodes, with other reservations, are more than there are: {nodes}")
         for resource in RESOURCES:
-            asked, most = sum(getattr(each.resources, resource) for each in now), getattr(total, resource)
-            if getattr(kept.resources, resource) and asked > most:
-                most_said, asked_said = amount(resource, most), amount(resource, asked)
-                raise _wrong(resource, f"{asked_said}, with other reservations, is more than there is: {most_said}")
+            most = getattr(total, resource)
+            # a node that is kept whole keeps its share of all that the nodes have
+            whole = most * asked // nodes if nodes else 0
+            both = whole + sum(getattr(each.resources, resource) for each in now)
+            if (kept.nodes or getattr(kept.resources, resource)) and both > most:
+                field = "nodes" if kept.nodes else resource
+                words = f"{amount(resource, both)}, with other reservations, is more than there is: "
+                raise _wrong(field, words + amount(resource, most))
 
 
 def _check_project(connection: Connection, kept: Reservation) -> None:
-    nodes = projects.load(connection)
-    names = [node.name for node in nodes]
-    if kept.project is not None and nodes and kept.project not in names:
+    names = projects.names(connection)
+    if kept.project is not None and names and kept.project not in names:
         raise _wrong("project", f"there is no project {kept.project!r}.{suggestion(kept.project, names)}")
 
 

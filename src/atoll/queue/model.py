@@ -23,8 +23,8 @@ class Quota(BaseModel):
     nominal: Annotated[int, Field(description="What the project was given itself.")]
     borrowing: Annotated[int | None, Field(description="Most that it may use beyond its quota; null: no limit.")]
     lending: Annotated[int | None, Field(description="Most of its quota that others may use; null: no limit.")]
-    quota: Annotated[int, Field(description="What it has, with what those below it share.")]
-    usage: int
+    quota: Annotated[int, Field(description="What it was given, with all that those below it were.")]
+    usage: Annotated[int, Field(description="What it uses, with all that those below it do.")]
     available: Annotated[int, Field(description="What it may use more, now.")]
     borrowed: Annotated[int, Field(description="What it uses beyond its quota.")]
     lent: Annotated[int, Field(description="What of its quota those beside it use.")]
@@ -179,7 +179,7 @@ class Reservation(BaseModel):
     memory: int
     gpu: str
     project: str | None
-    people: list[str]
+    people: Annotated[list[str] | None, Field(description="null: for them, and for those in the project, only.")]
     starts_at: str
     ends_at: str
     created_by: str

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from atoll.core.project import Limit, Mistake, TreeNode, inner_names, quota_place
+from atoll.core.project import Hints, Limit, Mistake, TreeNode, inner_names, quota_place
 from atoll.core.project_file import write_amount, write_limit
-from atoll.core.spec import suggestion
 from atoll.scheduler.fit import amount
 from atoll.scheduler.quota import Quotas, Tree
 
@@ -85,12 +84,10 @@ def judge(nodes: Sequence[TreeNode], flavors: Collection[str]) -> tuple[list[Mis
     mistakes: list[Mistake] = []
     unknown = [(node, column) for node in nodes for column in node.quotas if column[0] not in flavors]
     if flavors:
+        known, hints = ", ".join(sorted(flavors)[:10]), Hints(sorted(flavors))
         for node, column in unknown:
-            known = ", ".join(sorted(flavors)[:10])
-            hint = suggestion(column[0], sorted(flavors))
-            mistakes.append(
-                (quota_place(node, column), f"No site has the flavor {column[0]!r}; there is {known}.{hint}")
-            )
+            sentence = f"No site has the flavor {column[0]!r}; there is {known}.{hints.of(column[0])}"
+            mistakes.append((quota_place(node, column), sentence))
     warnings = []
     if unknown and not flavors:
         names = ", ".join(sorted({column[0] for _, column in unknown})[:10])

@@ -1,5 +1,7 @@
 """HTTP: projects and their quotas, flavors, reservations, and how the queue stands."""
 
+import asyncio
+import hashlib
 import json
 from typing import Annotated, Any
 
@@ -9,11 +11,14 @@ from starlette.responses import JSONResponse, Response
 
 from atoll.core.clock import to_micros
 from atoll.core.errors import Invalid, NotFound
+from atoll.core.project import TreeNode
 from atoll.core.project_file import read_projects
 from atoll.faces.http.auth import Caller, Here, require_administrator
-from atoll.faces.http.body import json_body, read_json
+from atoll.faces.http.body import idempotency_key, json_body, read_json
 from atoll.faces.http.problems import problems
 from atoll.jobs.prepare import SitesView
+from atoll.jobs.projects import Projects
+from atoll.jobs.routes import Key
 from atoll.queue import flavors, model, service
 from atoll.store import reservations
 
@@ -23,16 +28,25 @@ FlavorName = ProjectName
 ReservationId = Annotated[int, Path(alias="id", ge=1, le=2**63 - 1)]
 
 
-def _body(name: str) -> dict[str, Any]:
+def _body(name: str, *parameters: dict[str, Any]) -> dict[str, Any]:
     """What the document says of a body that a route reads by itself."""
     schema = {"$ref": f"#/components/schemas/{name}"}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    extra: dict[str, Any] = {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    return extra | ({"parameters": list(parameters)} if parameters else {})
+
+
+async def _known(request: Request) -> Projects:
+    """The project tree as of a moment ago."""
+    view: SitesView = request.app.state.sites
+    await view.refresh()
+    return view.projects
 
 
 @router.get("/projects", response_model=model.Projects, responses=problems())
-async def list_projects(who: Caller, platform: Here) -> Response:
+async def list_projects(request: Request, who: Caller, platform: Here) -> Response:
     """The project tree with its quotas, what is used of them, and who has borrowed and lent."""
-    return JSONResponse(await platform.database.read(lambda connection: service.listed(connection, who)))
+    known = await _known(request)
+    return JSONResponse(await platform.database.read(lambda connection: service.listed(connection, who, known)))
 
 
 @router.get("/tree", response_model=model.Tree, responses=problems(403))
@@ -52,9 +66,7 @@ async def put_projects(
 ) -> Response:  # fmt: skip
     """Make this the whole project tree. For administrators."""
     require_administrator(who, "change the project tree")
-    document = _parsed(await json_body(request))
-    revision = _revision(document)
-    nodes = read_projects(document)
+    nodes, revision = await asyncio.to_thread(_read_tree, await json_body(request))
     now = to_micros(platform.clock())
 
     def work(connection: Connection) -> dict[str, Any]:
@@ -67,11 +79,14 @@ async def put_projects(
     return JSONResponse(plan)
 
 
-def _parsed(text: bytes) -> Any:
+def _read_tree(text: bytes) -> tuple[list[TreeNode], int | None]:
+    """The nodes of a request, and the revision that they shall replace. Takes its time. Raises Invalid."""
     try:
-        return json.loads(text)
+        document = json.loads(text)
     except (ValueError, RecursionError):
         raise Invalid("bad_json", "The body is not JSON that can be read.", field="body") from None
+    revision = _revision(document)
+    return read_projects(document), revision
 
 
 def _revision(document: Any) -> int | None:
@@ -90,9 +105,10 @@ def _tell(request: Request, platform: Here) -> None:
 
 
 @router.get("/projects/{name}", response_model=model.Project, responses=problems(404))
-async def get_project(name: ProjectName, who: Caller, platform: Here) -> Response:
+async def get_project(request: Request, name: ProjectName, who: Caller, platform: Here) -> Response:
     """One project."""
-    return JSONResponse(await platform.database.read(lambda connection: service.get(connection, name, who)))
+    known = await _known(request)
+    return JSONResponse(await platform.database.read(lambda connection: service.get(connection, name, who, known)))
 
 
 @router.patch(
@@ -104,50 +120,59 @@ async def change_project(request: Request, name: ProjectName, who: Caller, platf
     change = await read_json(request, model.PeopleChange)
     now = to_micros(platform.clock())
 
-    def work(connection: Connection) -> dict[str, Any]:
+    def work(connection: Connection) -> None:
         service.change_people(connection, name, who, change.add, change.remove, now)
-        return service.get(connection, name, who)
 
-    document = await platform.database.write(work)
+    await platform.database.write(work)
     _tell(request, platform)
-    return JSONResponse(document)
+    return await get_project(request, name, who, platform)
 
 
 @router.get("/flavors", response_model=model.FlavorList, responses=problems())
-async def list_flavors(_who: Caller, platform: Here) -> Response:
+async def list_flavors(request: Request, _who: Caller, platform: Here) -> Response:
     """The kinds of hardware over all sites: what there is, what is used, what quotas give out."""
-    return JSONResponse({"items": await platform.database.read(flavors.listed)})
+    known = await _known(request)
+    return JSONResponse({"items": await platform.database.read(lambda connection: flavors.listed(connection, known))})
 
 
 @router.get("/flavors/{name}", response_model=model.FlavorSummary, responses=problems(404))
-async def get_flavor(name: FlavorName, _who: Caller, platform: Here) -> Response:
+async def get_flavor(request: Request, name: FlavorName, _who: Caller, platform: Here) -> Response:
     """One kind of hardware."""
-    for found in await platform.database.read(flavors.listed):
+    known = await _known(request)
+    for found in await platform.database.read(lambda connection: flavors.listed(connection, known)):
         if found["name"] == name:
             return JSONResponse(found)
     raise NotFound("no_such_flavor", f"There is no flavor {name!r}; see: atoll flavor.", field="name")
 
 
 @router.get("/reservations", response_model=model.Reservations, responses=problems())
-async def list_reservations(_who: Caller, platform: Here) -> Response:
+async def list_reservations(request: Request, who: Caller, platform: Here) -> Response:
     """The reservations that are not over, by begin."""
-    now = to_micros(platform.clock())
+    known, now = await _known(request), to_micros(platform.clock())
     found = await platform.database.read(lambda connection: reservations.load(connection, now))
-    return JSONResponse({"items": [flavors.document(kept) for kept in found]})
+    return JSONResponse({"items": [flavors.told(kept, who, known) for kept in found]})
 
 
 @router.post(
-    "/reservations", status_code=201, response_model=model.Reservation, responses=problems(403, 413, 415),
-    openapi_extra=_body("ReservationRequest"),
+    "/reservations", status_code=201, response_model=model.Reservation, responses=problems(403, 409, 413, 415),
+    openapi_extra=_body("ReservationRequest", Key),
 )  # fmt: skip
 async def add_reservation(request: Request, who: Caller, platform: Here) -> Response:
     """Keep room for a project, for people, or for maintenance. For administrators."""
     require_administrator(who, "make reservations")
+    key = idempotency_key(request)
     wanted = await read_json(request, model.ReservationRequest)
+    digest = hashlib.sha256(b"reservation\n" + await json_body(request)).digest() if key is not None else b""
     now = to_micros(platform.clock())
-    document = await platform.database.write(lambda connection: flavors.reserve(connection, wanted, who, now))
+
+    def work(connection: Connection) -> tuple[dict[str, Any], bool]:
+        if key is None:
+            return flavors.reserve(connection, wanted, who, now), False
+        return flavors.reserve_once(connection, wanted, who, now, key, digest)
+
+    document, replayed = await platform.database.write(work)
     platform.changed()
-    return JSONResponse(document, 201)
+    return JSONResponse(document, 201, {"idempotent-replay": "true"} if replayed else None)
 
 
 @router.delete("/reservations/{id}", status_code=204, response_class=Response, responses=problems(403, 404))
@@ -161,6 +186,7 @@ async def remove_reservation(number: ReservationId, who: Caller, platform: Here)
 
 
 @router.get("/queue", response_model=model.Queue, responses=problems())
-async def get_queue(_who: Caller, platform: Here) -> Response:
+async def get_queue(request: Request, _who: Caller, platform: Here) -> Response:
     """How many jobs wait and run, by class and project, and who borrows from whom."""
-    return JSONResponse(await platform.database.read(service.queue))
+    known = await _known(request)
+    return JSONResponse(await platform.database.read(lambda connection: service.queue(connection, known)))

@@ -1,42 +1,54 @@
 """Use cases of projects and quotas: what the API says of the tree, how it is changed, and who may do that."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from sqlalchemy import Connection
 
 from atoll.core.errors import Conflict, Denied, NotFound
-from atoll.core.project import TreeNode, refuse
+from atoll.core.project import TreeNode, inner_names, refuse
 from atoll.core.project_file import write_projects
 from atoll.core.spec import suggestion
-from atoll.queue import plan
+from atoll.jobs.projects import Projects
+from atoll.queue import plan, sums
 from atoll.scheduler.quota import Quotas, Tree
-from atoll.store import figures, projects, sites
+from atoll.store import figures, projects, reservations, sites
 from atoll.store.people import Principal
+from atoll.store.reservations import Reservation
 
 Document = dict[str, Any]
+_MOST_NAMED = 10
 
 
-def load(connection: Connection) -> Quotas | None:
-    """The tree with what is used in it; None where there is none."""
+def load_tree(connection: Connection, known: Projects) -> tuple[int, Tree | None]:
+    """The revision, and the tree; None where there is none. It is only read where it is not the `known` one."""
+    revision = projects.revision(connection)
+    if revision == known.revision:
+        return revision, known.tree
     nodes = projects.load(connection)
-    return plan.usage_of(Tree(nodes), projects.usage(connection)) if nodes else None
+    return revision, Tree(nodes) if nodes else None
+
+
+def load(connection: Connection, known: Projects) -> tuple[int, Quotas | None]:
+    """The revision, and the tree with what is used in it; None where there is none."""
+    revision, tree = load_tree(connection, known)
+    return revision, plan.usage_of(tree, projects.usage(connection)) if tree is not None else None
 
 
 # ---- what is told
 
 
-def listed(connection: Connection, who: Principal) -> Document:
+def listed(connection: Connection, who: Principal, known: Projects) -> Document:
     """The whole tree, from the root down."""
-    quotas = load(connection)
+    revision, quotas = load(connection, known)
     items = _documents(quotas, range(len(quotas.tree)), who) if quotas is not None else []
-    return {"revision": projects.revision(connection), "items": items}
+    return {"revision": revision, "items": items}
 
 
-def get(connection: Connection, name: str, who: Principal) -> Document:
+def get(connection: Connection, name: str, who: Principal, known: Projects) -> Document:
     """One node. Raises NotFound."""
-    quotas = load(connection)
+    _, quotas = load(connection, known)
     return _documents(quotas, [_number(quotas, name)], who)[0] if quotas else _refuse_unknown(name, [])
 
 
@@ -52,16 +64,17 @@ def _refuse_unknown(name: str, known: list[str]) -> Any:
 
 def _documents(quotas: Quotas, numbers: Sequence[int] | range, who: Principal) -> list[Document]:
     room, borrowed, lent = quotas.available(), quotas.borrowed(), quotas.lent()
-    tree = quotas.tree
+    tree, given, used = quotas.tree, sums.nominal(quotas.tree), sums.usage(quotas)
     documents = []
     for number in numbers:
         node = tree.nodes[number]
         named = {tree.column[column] for column in node.quotas}
-        shown = named.union(np.flatnonzero(tree.subtree[number] | quotas.usage[number] | room[number]).tolist())
+        shown = named.union(np.flatnonzero(given[number] | used[number] | room[number]).tolist())
         documents.append(_document(node, bool(tree.leaves[number]), who) | {
             "quotas": [
-                _quota(quotas, number, column)
-                | {"available": int(room[number, column]), "borrowed": int(borrowed[number, column]),
+                _limits(tree, number, column)
+                | {"quota": int(given[number, column]), "usage": int(used[number, column]),
+                   "available": int(room[number, column]), "borrowed": int(borrowed[number, column]),
                    "lent": int(lent[number, column])}
                 for column in sorted(shown)
             ],
@@ -79,14 +92,12 @@ def _document(node: TreeNode, leaf: bool, who: Principal) -> Document:
     }  # fmt: skip
 
 
-def _quota(quotas: Quotas, number: int, column: int) -> Document:
-    tree = quotas.tree
+def _limits(tree: Tree, number: int, column: int) -> Document:
     flavor, resource = tree.columns[column]
     limit = tree.nodes[number].quotas.get((flavor, resource))
     return {
         "flavor": flavor, "resource": resource, "nominal": limit.nominal if limit else 0,
         "borrowing": limit.borrowing if limit else None, "lending": limit.lending if limit else None,
-        "quota": int(tree.subtree[number, column]), "usage": int(quotas.usage[number, column]),
     }  # fmt: skip
 
 
@@ -116,37 +127,73 @@ def put(
     mistakes, warnings = plan.judge(nodes, flavors)
     refuse(mistakes)
     before = projects.load(connection)
-    busy = _busy(connection, before, nodes)
+    counts = projects.unended(connection)
+    busy = _busy(counts, before, nodes)
     if busy and not dry_run:
         raise Conflict("project_in_use", busy, field="projects")
+    warnings = [*([busy] if busy else []), *_stranded(counts, before, nodes), *warnings]
+    warnings += _orphaned(reservations.load(connection, now), nodes)
     used = plan.usage_of(Tree(nodes), projects.usage(connection)) if nodes else None
     over = plan.over_quota(Tree(before) if before else None, used) if used is not None else []
     changed = not dry_run and projects.replace(connection, nodes, now)
     return {
         "revision": projects.revision(connection), "applied": changed, "changes": plan.differences(before, nodes),
-        "warnings": [*([busy] if busy else []), *warnings], "over": over,
+        "warnings": warnings, "over": over,
     }  # fmt: skip
 
 
-def _busy(connection: Connection, before: Sequence[TreeNode], after: Sequence[TreeNode]) -> str:
+def _busy(counts: Mapping[str | None, int], before: Sequence[TreeNode], after: Sequence[TreeNode]) -> str:
     """Why projects cannot go yet; empty where they can."""
-    counts = projects.unended(connection, plan.no_longer_projects(before, after))
-    if not counts:
+    said = _counted({name: counts[name] for name in plan.no_longer_projects(before, after) if name in counts})
+    if not said:
         return ""
-    said = ", ".join(f"{name} ({number})" for name, number in sorted(counts.items())[:10])
     return f"These have jobs that have not ended, and cannot go, or get projects below them, before: {said}."
+
+
+def _stranded(counts: Mapping[str | None, int], before: Sequence[TreeNode], after: Sequence[TreeNode]) -> list[str]:
+    """That jobs have no project of the new tree, nor had one of the old: they are from before there was a tree."""
+    if not after:
+        return []
+    leaves = {node.name for node in after} - inner_names(after)
+    spoken_of = set(plan.no_longer_projects(before, after))
+    lost = {name: number for name, number in counts.items() if name not in leaves | spoken_of}
+    if not lost:
+        return []
+    return [
+        f"Jobs that have not ended and are in no project of this tree: {sum(lost.values())}, {_counted(lost)}. Those "
+        "that wait may wait for ever; give them one: atoll set JOB --project NAME."
+    ]
+
+
+def _orphaned(kept: Sequence[Reservation], after: Sequence[TreeNode]) -> list[str]:
+    """That reservations are for projects that the new tree lacks."""
+    names = {node.name for node in after}
+    lost = [each for each in kept if names and each.project is not None and each.project not in names]
+    if not lost:
+        return []
+    said = ", ".join(f"{each.name} ({each.id}, {each.project})" for each in lost[:_MOST_NAMED])
+    more = ", ..." if len(lost) > _MOST_NAMED else ""
+    return [f"These reservations are for projects that this tree lacks, and keep room for nobody: {said}{more}."]
+
+
+def _counted(counts: Mapping[str | None, int]) -> str:
+    """Projects with their numbers of jobs, the most first."""
+    most = sorted(counts.items(), key=lambda item: (-item[1], item[0] or ""))
+    words = [f"{name or 'without a project'} ({number})" for name, number in most[:_MOST_NAMED]]
+    return ", ".join([*words, *(["..."] if len(most) > _MOST_NAMED else [])])
 
 
 def change_people(
     connection: Connection, name: str, who: Principal, add: Sequence[str], remove: Sequence[str], now: int
 ) -> None:
     """Let people into a project, or out. Raises NotFound, Denied, Conflict."""
-    nodes = {node.name: node for node in projects.load(connection)}
-    node = nodes.get(name) or _refuse_unknown(name, list(nodes))
-    if not who.administrator and who.person not in node.managers:
+    managers = projects.managers(connection, name)
+    if managers is None:
+        _refuse_unknown(name, projects.names(connection))
+    elif not who.administrator and who.person not in managers:
         sentence = f"Only managers of {name}, and administrators, may change who is in it."
         raise Denied("managers_only", sentence, field="project")
-    if any(other.parent == name for other in nodes.values()):
+    if projects.has_children(connection, name):
         sentence = f"{name} has projects below it, and no people of its own; name one of those."
         raise Conflict("not_a_leaf", sentence, field="project")
     projects.change_people(connection, name, add, remove, now)
@@ -155,10 +202,10 @@ def change_people(
 # ---- the queue
 
 
-def queue(connection: Connection) -> Document:
+def queue(connection: Connection, known: Projects) -> Document:
     """How many jobs are where, and who borrows from whom."""
     counts = figures.by_class_and_project(connection)
-    quotas = load(connection)
+    _, quotas = load(connection, known)
     return {
         **{what: sum(getattr(count, what) for count in counts) for what in ("held", "waiting", "running")},
         "items": [

@@ -245,10 +245,25 @@ class Quotas:
         for level in tree.levels[1:]:
             np.add.at(wanted, tree.parent_numbers[level], borrowed[level])
             np.add.at(unused, tree.parent_numbers[level], idle[level])
-        taken = np.clip(wanted - tree.nominal, 0, unused) / np.maximum(1, unused)  # of what all children do not use
-        for level in tree.levels[1:]:
-            lent[level] = np.floor(idle[level] * taken[tree.parent_numbers[level]])
+        taken = np.clip(wanted - tree.nominal, 0, unused)  # of what all children do not use
+        for parent, column in np.argwhere(taken > 0).tolist():
+            children = tree.children(parent)
+            lent[children, column] = _in_proportion(taken.item(parent, column), idle[children, column].tolist())
         return lent
+
+
+def _in_proportion(whole: int, shares: Sequence[int]) -> list[int]:
+    """Integers that add up to `whole`, in proportion to `shares`: by the largest remainders.
+
+    `whole` is no more than all shares, and none is given more than its own. Python's integers: products are beyond
+    64 bits.
+    """
+    total = sum(shares)
+    given = [whole * share // total for share in shares]
+    by_remainder = sorted(range(len(shares)), key=lambda place: -(whole * shares[place] % total))
+    for place in by_remainder[: whole - sum(given)]:
+        given[place] += 1
+    return given
 
 
 def _by_level(nodes: Sequence[TreeNode]) -> tuple[tuple[TreeNode, ...], tuple[slice, ...]]:

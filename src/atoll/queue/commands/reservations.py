@@ -34,7 +34,7 @@ def list_reservations(client: "Client", output: Output = Format.TABLE) -> None:
         Column("FLAVOR", lambda kept: kept.flavor),
         Column("SITE", lambda kept: kept.site or "any"),
         Column("ROOM", _room),
-        Column("FOR", lambda kept: kept.project or ", ".join(kept.people), fill=True),
+        Column("FOR", lambda kept: kept.project or ", ".join(kept.people or ()), fill=True),
         Column("BEGINS", lambda kept: times.local(kept.starts_at)),
         Column("ENDS", lambda kept: times.local(kept.ends_at)),
     ]
