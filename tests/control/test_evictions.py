@@ -420,8 +420,8 @@ async def test_what_began_and_ended_unseen_counts_as_after_a_restart(motion: Slo
     motion.clock.advance(60)
     await motion.step("observe", "finish")
     await motion.dispatch()
-    kept = motion.dispatcher._snapshot.shares.share(("", "ada"))
+    kept = motion.dispatcher._snapshot.shares.share(("ada", "ada"))
     await motion.crash()
     await motion.dispatch()
-    assert kept == pytest.approx(motion.dispatcher._snapshot.shares.share(("", "ada")), rel=0.1)
+    assert kept == pytest.approx(motion.dispatcher._snapshot.shares.share(("ada", "ada")), rel=0.1)
     assert kept > 0
