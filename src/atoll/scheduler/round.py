@@ -546,11 +546,13 @@ class Round:
         if claim is None:
             self._vain.add((self._right(row), int(self.snapshot.rows["demand"][row])))
             return 0
+        chosen = len(self.evictions.chosen)
         count = self._evict_for(row, claim, wanted)
         if count:
+            self._charge(row, claim.pool, count)
+        if known is not None or len(self.evictions.chosen) > chosen:  # else others leave enough for it as well
             pool = self.room.pools[claim.pool]
             self.promises[job_id] = Promise(pool.site, pool.flavor.name, count + (known.count if known else 0))
-            self._charge(row, claim.pool, count)
         return count
 
     def _best_claim(self, row: int, only: int | None) -> Claim | None:
