@@ -24,6 +24,8 @@ _SEARCHES = 300
 _TASKS = 256
 """For how many tasks of an array a cycle has others leave."""
 _OVERDUE = 100
+_FEW = 64
+"""So many jobs of one kind have others leave for them in one cycle."""
 _BEGINNING = 600
 """How many seconds what starts may take to begin, and with it what waits for its end."""
 _LOW = 2**32 - 1
@@ -314,7 +316,7 @@ class Round:
         return kinds
 
     def worth_a_look(self, rows: Rows) -> Rows:
-        """Of the rows of one class those that may start, and of others the first of each kind that others may help.
+        """Of the rows of one class those that may start, and of others the first few of each kind: others may help them.
 
         Rows of a kind are of one person in one project, and demand the same.
         """
@@ -323,13 +325,15 @@ class Round:
         opportunistic = bool(snapshot.rows["rank"][rows[0]] == OPPORTUNISTIC)
         self._full = ~self.room.fitting(demands.totals, demands.possible, self._rights(rows))
         rows = rows[self._below_width(rows)]
-        kinds, first, inverse = np.unique(self._kinds_of(rows), return_index=True, return_inverse=True)
+        kinds, inverse, counts = np.unique(self._kinds_of(rows), return_inverse=True, return_counts=True)
         fits = ~self._full[kinds & _LOW]
         if not opportunistic:
             fits &= self._quota_fits(kinds, None if self.quotas is None else self.quotas.available())
         worth = fits[inverse]
         if not opportunistic:
-            worth[first] = True
+            order = np.argsort(inverse, kind="stable")
+            places = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+            worth[order[places < _FEW]] = True
         self._kinds = _Kinds(rows[worth], inverse[worth])
         self.dead = bytearray(len(snapshot.rows))
         found: Rows = rows[worth]
