@@ -79,12 +79,14 @@ class Evictions:
         self.next_ready = ENDLESS
         """When, in microseconds, the next that is spared because it began of late may be evicted."""
         self._quotas = quotas
+        self._standing = _standing(snapshot)
+        """What those use who hold room and stay: by that it is judged who has borrowed."""
         self._now = now
         self._pools: dict[int, _Attempts] = {}
 
     def free_for(self, claim: Claim, free: Resources) -> list[Victim] | None:
         """The victims for which a claim could start where `free` is left now; None where they are not enough."""
-        trial = _Trial(self._quotas, claim, free)
+        trial = _Trial(self._quotas, self._standing, claim, free)
         try:
             kinds = self._choose(trial, claim)
             if not trial.enough():
@@ -97,7 +99,7 @@ class Evictions:
 
     def idle_for(self, claim: Claim, free: Resources) -> list[Victim] | None:
         """The same among opportunistic attempts only, for a job that has its quota for certain."""
-        trial = _Trial(None, claim, free)
+        trial = _Trial(None, None, claim, free)
         for begun in (False, True):
             self._take_idle(trial, claim.pool, begun)
         return trial.needed() if trial.enough() else None
@@ -107,6 +109,8 @@ class Evictions:
         for victim in victims:
             for attempts in self._pools.values():
                 attempts.forget(victim.row)
+            if self._standing is not None and victim.kind != _IDLE:
+                self._standing.add(victim.project, claim.flavor, victim.total, -1)
             told = self._now + self.snapshot.policy.notice * _SECOND if victim.kind == _TOLD and victim.begun else 0
             self.chosen.append(Eviction(self.snapshot.attempt(victim.row), claim.job_id, told))
 
@@ -157,9 +161,19 @@ class Evictions:
                 places = self._places(attempts, claim, borrowers, kind, begun)
                 for place in places[(attempts.totals[places] >= lack).all(axis=1)][:_SINGLES].tolist():
                     victim = attempts.victim(place, kind, here=True)
-                    if _is_enough(self._quotas, claim, free, victim):
+                    if self._is_enough(claim, free, victim):
                         return victim
         return None
+
+    def _is_enough(self, claim: Claim, free: Resources, victim: Victim) -> bool:
+        trial = _Trial(self._quotas, self._standing, claim, free)
+        try:
+            if not trial.helps(victim):
+                return False
+            trial.leave(victim)
+            return trial.enough()
+        finally:
+            trial.undo()
 
     # ---- who
 
@@ -199,11 +213,11 @@ class Evictions:
 
     def _borrowers(self, claim: Claim) -> frozenset[str]:
         """The projects that may have borrowed what is the claim's by nominal quota, see `_Trial.helps`."""
-        quotas = self._quotas
-        if quotas is None or claim.project not in quotas.tree:
+        quotas, standing = self._quotas, self._standing
+        if quotas is None or standing is None or claim.project not in quotas.tree:
             return frozenset()
         columns = [column for name, column in quotas.tree.governed.get(claim.flavor, ()) if getattr(claim.total, name)]
-        over: NDArray[np.bool_] = np.any(quotas.usage[:, columns] > quotas.subtree[:, columns], axis=1)
+        over: NDArray[np.bool_] = np.any(standing.usage[:, columns] > quotas.subtree[:, columns], axis=1)
         quotas.add(claim.project, claim.flavor, claim.total)
         within: NDArray[np.bool_] = np.all(quotas.usage[:, columns] <= quotas.subtree[:, columns], axis=1)
         quotas.add(claim.project, claim.flavor, claim.total, -1)
@@ -284,6 +298,18 @@ class _Attempts:
         )  # fmt: skip
 
 
+def _standing(snapshot: Snapshot) -> Quotas | None:
+    """What is used without those who leave, or were told to."""
+    if snapshot.quotas is None:
+        return None
+    quotas, holding = snapshot.quotas.copy(), snapshot.holding
+    leaves = holding["leaving"] | (holding["leaves_for"] >= 0)
+    for row in np.flatnonzero(leaves & (holding["rank"] != OPPORTUNISTIC) & (holding["nodes"] > 0)).tolist():
+        running = snapshot.running(snapshot.attempt(row))
+        quotas.add(running.project, running.flavor, running.request * running.nodes, -1)
+    return quotas
+
+
 def _costs(whole: Resources, totals: NDArray[np.int64], lost: NDArray[np.int64]) -> NDArray[np.int64]:
     """The work that is lost with each, in microseconds of the whole pool: by the largest share that it has of it."""
     sizes = np.array([getattr(whole, name) for name in RESOURCES], np.float64)
@@ -292,24 +318,14 @@ def _costs(whole: Resources, totals: NDArray[np.int64], lost: NDArray[np.int64])
     return costs
 
 
-def _is_enough(quotas: Quotas | None, claim: Claim, free: Resources, victim: Victim) -> bool:
-    trial = _Trial(quotas, claim, free)
-    try:
-        if not trial.helps(victim):
-            return False
-        trial.leave(victim)
-        return trial.enough()
-    finally:
-        trial.undo()
-
-
 class _Trial:
-    """What would be if some left. The quotas are changed meanwhile, until `undo`."""
+    """What would be if some left. The quotas, and what stays, are changed meanwhile, until `undo`."""
 
-    def __init__(self, quotas: Quotas | None, claim: Claim, free: Resources) -> None:
+    def __init__(self, quotas: Quotas | None, standing: Quotas | None, claim: Claim, free: Resources) -> None:
         self.left: list[Victim] = []
         """Who left."""
         self._quotas = quotas
+        self._standing = standing
         self._claim = claim
         self._free: list[int] = [getattr(free, name) for name in RESOURCES]
         self._wanted: list[int] = [getattr(claim.total, name) for name in RESOURCES]
@@ -329,6 +345,8 @@ class _Trial:
                 self._free[column] += sign * getattr(victim.total, name)
         if self._quotas is not None and victim.kind != _IDLE:
             self._quotas.add(victim.project, self._claim.flavor, victim.total, -sign)
+        if self._standing is not None and victim.kind != _IDLE:
+            self._standing.add(victim.project, self._claim.flavor, victim.total, -sign)
 
     def lack(self, column: int) -> int:
         """How much of a resource is lacking."""
@@ -369,7 +387,7 @@ class _Trial:
 
         Where no quota governs what is needed, in anything that both use.
         """
-        quotas, claim = self._quotas, self._claim
+        quotas, claim = self._standing, self._claim
         assert quotas is not None
         tree = quotas.tree
         governed = [

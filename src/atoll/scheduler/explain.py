@@ -63,7 +63,7 @@ class View:
         if (promise := self.promises.get(job_id)) is not None:
             return promise
         promise, holding = self.snapshot.promise(job_id), self.snapshot.holding
-        if promise is None or not np.any((holding["leaves_for"] == job_id) & (holding["place"] >= 0)):
+        if promise is None or not np.any((holding["leaves_for"] == job_id) & (holding["nodes"] > 0)):
             return None
         return promise
 

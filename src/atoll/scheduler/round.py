@@ -145,7 +145,7 @@ class Round:
     def _leaving_for(self) -> dict[int, Rows]:
         """The rows of attempts that leave, or will, by the job for which they do."""
         holding = self.snapshot.holding
-        rows = np.flatnonzero((holding["leaves_for"] >= 0) & (holding["place"] >= 0) & (holding["nodes"] > 0))
+        rows = np.flatnonzero((holding["leaves_for"] >= 0) & (holding["nodes"] > 0))
         found: dict[int, list[int]] = {}
         for row, job_id in zip(rows.tolist(), holding["leaves_for"][rows].tolist(), strict=True):
             found.setdefault(job_id, []).append(row)
@@ -316,7 +316,7 @@ class Round:
         return kinds
 
     def worth_a_look(self, rows: Rows) -> Rows:
-        """Of the rows of one class those that may start, and of others the first few of each kind: others may help them.
+        """Of the rows of one class those that may start, and the first few of each other kind: others may help them.
 
         Rows of a kind are of one person in one project, and demand the same.
         """

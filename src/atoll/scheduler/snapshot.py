@@ -280,7 +280,7 @@ class Snapshot:
             del self._used[place]
         self._running.release((row,))
         del self._attempts[row]
-        self._running.rows["place"][row] = _UNSET
+        self._running.rows[row] = np.zeros((), self._running.rows.dtype)  # no nodes: nothing is held
         self._count_holder(running.job_id, -1)
         self._count_use(running, -1)
         return running
@@ -505,7 +505,7 @@ class Snapshot:
 
     @property
     def holding(self) -> NDArray[Any]:
-        """The columns of what holds room; of unused rows `place` is -1. Valid until the next change."""
+        """The columns of what holds room; unused rows have no nodes. Valid until the next change."""
         return self._running.rows
 
     def holders_of(self, number: int) -> NDArray[np.intp]:
