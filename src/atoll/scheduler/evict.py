@@ -16,6 +16,7 @@ is not evicted.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from atoll.core.project import RESOURCES
 from atoll.core.resources import Resources
 from atoll.core.spec import JobClass
-from atoll.scheduler.model import OPPORTUNISTIC, RANKS, Eviction
+from atoll.scheduler.model import OPPORTUNISTIC, RANKS, Demand, Eviction
 from atoll.scheduler.quota import Quotas
 from atoll.scheduler.room import ENDLESS
 from atoll.scheduler.snapshot import Snapshot
@@ -43,6 +44,7 @@ class Claim:
     pool: int
     flavor: str
     total: Resources
+    demand: Demand
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,40 @@ class Victim:
     """Whether it runs; one that waits in a site's own queue loses nothing."""
 
 
+class Space(Protocol):
+    """Where a claim would start: what is free there, and what more if victims leave."""
+
+    def after(self, victim: Victim) -> Self:
+        """The same when one more has left."""
+
+    def enough(self) -> bool:
+        """Whether the claim has room."""
+
+    def helps(self, victim: Victim) -> bool:
+        """Whether a victim has something that is still lacking."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSpace:
+    """What is free in a pool, and what a claim wants of it."""
+
+    free: Resources
+    wanted: Resources
+
+    def after(self, victim: Victim) -> "PoolSpace":
+        """The same when one more has left."""
+        return PoolSpace(self.free + victim.total, self.wanted) if victim.here else self
+
+    def enough(self) -> bool:
+        """Whether the claim has room."""
+        return self.wanted.fits(self.free)
+
+    def helps(self, victim: Victim) -> bool:
+        """Whether a victim has something that is still lacking."""
+        lacking = [name for name in RESOURCES if getattr(self.wanted, name) > getattr(self.free, name)]
+        return victim.here and any(getattr(victim.total, name) for name in lacking)
+
+
 class Evictions:
     """Chooses victims in one cycle; each attempt at most once."""
 
@@ -78,15 +114,19 @@ class Evictions:
 
     def free_for(self, claim: Claim, free: Resources) -> list[Victim] | None:
         """The victims for which a claim could start where `free` is left now; None where they are not enough."""
-        candidates = self._candidates(claim)
+        candidates = self.candidates(claim)
         most = free
         for victim in candidates:
             if victim.here:
                 most += victim.total
         if not candidates or not claim.total.fits(most):
             return None
-        chosen = self._enough(claim, free, candidates)
-        return None if chosen is None else self._needed(claim, free, chosen)
+        return self.choose(claim, PoolSpace(free, claim.total), candidates)
+
+    def choose(self, claim: Claim, space: Space, candidates: list[Victim]) -> list[Victim] | None:
+        """Of candidates, the first to go first, those that are enough and needed; None where all are not enough."""
+        chosen = self._enough(claim, space, candidates)
+        return None if chosen is None else self._needed(claim, space, chosen)
 
     def evict(self, claim: Claim, victims: list[Victim]) -> None:
         """Write down that they are to leave."""
@@ -100,7 +140,7 @@ class Evictions:
 
     # ---- who may be evicted
 
-    def _candidates(self, claim: Claim) -> list[Victim]:
+    def candidates(self, claim: Claim) -> list[Victim]:
         """All who may be evicted for a claim where it would start, the first to go first."""
         borrowers = self._borrowers(claim)
         key = (claim.pool, claim.rank, claim.project, claim.priority, borrowers)
@@ -180,9 +220,9 @@ class Evictions:
 
     # ---- how many of them
 
-    def _enough(self, claim: Claim, free: Resources, candidates: list[Victim]) -> list[Victim] | None:
+    def _enough(self, claim: Claim, space: Space, candidates: list[Victim]) -> list[Victim] | None:
         """The first of the candidates that are enough; a single one where one is, of the kinds that would go anyway."""
-        trial = _Trial(self._quotas, claim, free)
+        trial = _Trial(self._quotas, claim, space)
         chosen: list[Victim] = []
         try:
             for victim in candidates:
@@ -198,20 +238,20 @@ class Evictions:
         kind = max((victim.kind for victim in chosen), default=0)
         if len(chosen) > 1:
             for victim in candidates:
-                if victim.kind <= kind and self._is_enough(claim, free, [victim]):
+                if victim.kind <= kind and self._is_enough(claim, space, [victim]):
                     return [victim]
         return chosen
 
-    def _needed(self, claim: Claim, free: Resources, chosen: list[Victim]) -> list[Victim]:
+    def _needed(self, claim: Claim, space: Space, chosen: list[Victim]) -> list[Victim]:
         """What is left of the victims when those are spared, the dearest first, without whom it is enough too."""
         for victim in sorted(chosen, key=lambda each: (each.kind, each.lost), reverse=True):
             rest = [other for other in chosen if other is not victim]
-            if self._is_enough(claim, free, rest):
+            if self._is_enough(claim, space, rest):
                 chosen = rest
         return chosen
 
-    def _is_enough(self, claim: Claim, free: Resources, victims: list[Victim]) -> bool:
-        trial = _Trial(self._quotas, claim, free)
+    def _is_enough(self, claim: Claim, space: Space, victims: list[Victim]) -> bool:
+        trial = _Trial(self._quotas, claim, space)
         try:
             for victim in victims:
                 if not trial.helps(victim):
@@ -225,15 +265,14 @@ class Evictions:
 class _Trial:
     """What would be if some left. The quotas are changed meanwhile, until `undo`."""
 
-    def __init__(self, quotas: Quotas | None, claim: Claim, free: Resources) -> None:
+    def __init__(self, quotas: Quotas | None, claim: Claim, space: Space) -> None:
         self._quotas = quotas
         self._claim = claim
-        self._free = free
+        self._space = space
         self._left: list[Victim] = []
 
     def leave(self, victim: Victim) -> None:
-        if victim.here:
-            self._free += victim.total
+        self._space = self._space.after(victim)
         self._left.append(victim)
         self._count(victim, -1)
 
@@ -248,15 +287,14 @@ class _Trial:
 
     def enough(self) -> bool:
         claim = self._claim
-        if not claim.total.fits(self._free):
+        if not self._space.enough():
             return False
         return self._quotas is None or self._quotas.fits(claim.project, claim.flavor, claim.total)
 
     def helps(self, victim: Victim) -> bool:
         """Whether a victim has what is still lacking, and a borrower still borrows."""
         claim, quotas = self._claim, self._quotas
-        lacking = [name for name in RESOURCES if getattr(claim.total, name) > getattr(self._free, name)]
-        room = victim.here and any(getattr(victim.total, name) for name in lacking)
+        room = self._space.helps(victim)
         quota = victim.kind != 0 and quotas is not None and not quotas.fits(claim.project, claim.flavor, claim.total)
         if not room and not quota:
             return False

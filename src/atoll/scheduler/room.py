@@ -10,7 +10,8 @@ from atoll.core.project import RESOURCES
 from atoll.core.resources import Resources
 from atoll.scheduler.fit import Pool, Used, is_open
 from atoll.scheduler.line import Line, Right
-from atoll.scheduler.model import CLASSES, SiteState
+from atoll.scheduler.model import CLASSES, Demand, SiteState
+from atoll.scheduler.noderoom import NodeRoom
 
 ENDLESS = 2**62
 """The end, in microseconds, of what has none."""
@@ -66,8 +67,9 @@ class Room:
         states: Mapping[str, SiteState],
         used: Mapping[tuple[str, str], Used],
         releases: Callable[[int], Releases],
+        nodes: NodeRoom | None = None,
     ) -> None:
-        """`releases` tells of a pool, by its number, when its attempts end."""
+        """`releases` tells of a pool, by its number, when its attempts end; `nodes` are those that Atoll chooses."""
         self.pools = pools
         self.states = states
         self.open = [is_open(states[pool.site]) for pool in pools]
@@ -85,6 +87,11 @@ class Room:
             - used.get((pool.site, pool.flavor.name), unused).resources
             for pool in pools
         ]
+        self.nodes = nodes
+        """The room by node, where Atoll chooses the nodes of any pool."""
+        if nodes is not None:
+            for number in nodes.owned.stretches:
+                self.free[number] = nodes.owned.free(number)
         taken = dict.fromkeys(states, 0)
         self.backlog = {name: [state.backlog(rank) for rank in range(len(CLASSES))] for name, state in states.items()}
         """How many more attempts of each rank may wait in each site's own queue."""
@@ -111,15 +118,27 @@ class Room:
 
     # ---- starting now
 
+    def nodes_of(self, number: int) -> NodeRoom | None:
+        """The room by node of a pool whose nodes Atoll chooses; None where an engine does."""
+        return self.nodes if self.nodes is not None and number in self.nodes.owned.stretches else None
+
     def fitting(
-        self, totals: NDArray[np.void], possible: NDArray[np.bool_], rights: Sequence[Right]
+        self,
+        totals: NDArray[np.void],
+        requests: NDArray[np.void],
+        possible: NDArray[np.bool_],
+        rights: Sequence[Right],
     ) -> NDArray[np.bool_]:
-        """Which of many demands are taken somewhere now; both arrays have a row for each, see `Demands`.
+        """Which of many demands are taken somewhere now; all arrays have a row for each, see `Demands`.
 
         `rights` are the greatest of the jobs that have them. What is kept for later is not looked at.
         """
         fits = np.zeros(len(totals), np.bool_)
+        owned = np.zeros(len(self.pools), np.bool_)
         for number, free in self._with_room():
+            if self.nodes_of(number) is not None:
+                owned[number] = True
+                continue
             if any(self.count_queued(number, 1, right) for right in rights):
                 fits |= possible[:, number]
                 continue
@@ -129,6 +148,8 @@ class Room:
                 & (totals["memory"] <= free.memory)
                 & (totals["gpu"] <= free.gpu)
             )
+        if self.nodes is not None:
+            fits |= self.nodes.fitting(requests, possible & owned)
         return fits
 
     def _with_room(self) -> Iterator[tuple[int, Resources]]:
@@ -169,6 +190,22 @@ class Room:
         self._kept[number] = self._kept.get(number, Resources()) + amount
         self._closed.add(number)
 
+    def with_room(self, number: int, demand: Demand) -> int:
+        """How many nodes of a pool, where Atoll chooses them, have room for a demand; 0 elsewhere."""
+        nodes = self.nodes_of(number)
+        return 0 if nodes is None else nodes.with_room(number, demand.request)
+
+    def has_room(self, number: int, demand: Demand) -> bool:
+        """Whether a demand fits into a pool now, whatever is held for later."""
+        nodes = self.nodes_of(number)
+        if nodes is not None and nodes.with_room(number, demand.request) < demand.nodes:
+            return False
+        return demand.total.fits(self.usable(number))
+
+    def is_held(self, number: int) -> bool:
+        """Whether anything of a pool is held for later."""
+        return bool(self.holds.get(number)) or (self.nodes is not None and self.nodes.is_held(number))
+
     # ---- starting later
 
     def free_at(self, number: int, moment: int) -> Resources:
@@ -184,8 +221,12 @@ class Room:
             self._timelines[number] = len(started), timeline
         return timeline
 
-    def earliest(self, number: int, total: Resources, now: int, duration: int) -> int | None:
-        """When `total` will be free in a pool for `duration` (microseconds); None: as it is now, never."""
+    def earliest(self, number: int, demand: Demand, now: int, duration: int) -> int | None:
+        """When a pool will have room for `duration` (microseconds); None: as it is now, never."""
+        if (nodes := self.nodes_of(number)) is not None:
+            found = nodes.earliest(number, demand, now)
+            return None if found is None else found[0]
+        total = demand.total
         holds = self.holds.get(number, [])
         ends = self._timeline(number).ends
         moments = {now, *(hold.end for hold in holds)}
@@ -214,18 +255,24 @@ class Room:
             return False
         return all(total.fits(hold.left) for hold in holds if begin < hold.start < end)
 
-    def unhold(self, number: int, job_id: int) -> Hold:
-        """Keep room for a job no longer; what was kept. Raises StopIteration for one that holds none."""
+    def unhold(self, number: int, job_id: int) -> None:
+        """Keep room for a job no longer. Raises StopIteration for one that holds none."""
+        if (nodes := self.nodes_of(number)) is not None:
+            nodes.unhold(job_id)
+            return
         holds = self.holds[number]
         found = next(hold for hold in holds if hold.job_id == job_id)
         holds.remove(found)
         for other in holds:
             if found.start <= other.start < found.end:
                 other.left += found.total
-        return found
 
-    def hold(self, number: int, job_id: int, total: Resources, start: int, end: int) -> None:
+    def hold(self, number: int, job_id: int, demand: Demand, start: int, end: int) -> None:
         """Keep room for a job from `start` to `end`."""
+        if (nodes := self.nodes_of(number)) is not None:
+            nodes.hold(job_id, number, demand, start)
+            return
+        total = demand.total
         holds = self.holds.setdefault(number, [])
         left = self.free_at(number, start) - total
         for other in holds:

@@ -10,7 +10,10 @@ from atoll.core.ranges import Ranges
 from atoll.core.resources import Resources
 from atoll.scheduler.evict import Claim, Evictions, Victim
 from atoll.scheduler.line import Right
-from atoll.scheduler.model import OPPORTUNISTIC, Demand, Eviction, Place, Promise, Reservation
+from atoll.scheduler.model import OPPORTUNISTIC, Demand, Eviction, NodeSpot, Place, Promise, Reservation
+from atoll.scheduler.nodes import Mask
+from atoll.scheduler.noderoom import NodeRoom, Plan
+from atoll.scheduler.nodevictims import victims_on_nodes
 from atoll.scheduler.quota import Quotas
 from atoll.scheduler.room import ENDLESS
 from atoll.scheduler.snapshot import Snapshot
@@ -48,6 +51,8 @@ class Round:
         self._reserved: dict[int, tuple[int, int]] = {}  # (pool, start) by job
         self._covered: set[int] = set()
         self._places: dict[tuple[int, str, str], Ranges | None] = {}
+        self._spots: dict[tuple[int, str, str], list[tuple[NodeSpot, ...]]] = {}
+        self._masks: dict[tuple[int, ...], Mask] = {}
         self._full = np.zeros(len(snapshot.demands.totals), np.bool_)
         self._kinds = _Kinds(np.zeros(0, np.intp), np.zeros(0, np.intp))
         self.dead = bytearray()
@@ -108,7 +113,7 @@ class Round:
         kept = [self._keep(job_id) for job_id in self.snapshot.promised()]
         for job_id, row, promise, number in filter(None, kept):
             self._release(job_id, row, promise, number)
-            count = self._start(row, promise.count, self._preference(row))[0] if self._is_due(row) else 0
+            count = self._start(row, promise.count, self._choices(row))[0] if self._is_due(row) else 0
             if count < promise.count and job_id in self._leaving and self.left_of(row):
                 self._promise(job_id, row, number, promise.count - count)
         for job_id, rows in self._leaving.items():
@@ -137,7 +142,15 @@ class Round:
             if holding["rank"][other] != OPPORTUNISTIC:
                 self._count_quota(self.snapshot.owner_of(int(other))[0], number, total, -sign)
         wanted = demand.total * count
-        self.room.promise(number, _lacking(wanted, coming) * sign)
+        if (nodes := self.room.nodes_of(number)) is None:
+            self.room.promise(number, _lacking(wanted, coming) * sign)
+        elif sign < 0:
+            nodes.release(job_id)
+        else:
+            plan = Plan(nodes, number, self._end(row))
+            plan.leave(self._leaving.get(job_id, np.zeros(0, np.intp)).tolist())
+            plan.place_many(demand, count)
+            nodes.keep(job_id, plan)
         self._count_quota(self.snapshot.bucket(row)[1], number, wanted, sign)
 
     def _release(self, job_id: int, row: int, promise: Promise, number: int) -> None:
@@ -176,17 +189,17 @@ class Round:
             if row is None or number is None or not self.room.open[number] or self.snapshot.promise(known.job_id):
                 continue
             if known.start <= self.now and self._is_due(row) and self.wanted(row):
-                self._start(row, 1, (number,))
+                self._start(row, 1, ((number,),))
             if row not in self.started:
                 self._hold(row, number, known.start)
 
     def _hold(self, row: int, number: int, start: int) -> None:
         """Hold room from `start` on, or from when there is enough."""
         job_id, demand, duration = int(self.snapshot.rows["job"][row]), self._demand(row), self._duration(row)
-        begin = self.room.earliest(number, demand.total, max(start, self.now), duration)
+        begin = self.room.earliest(number, demand, max(start, self.now), duration)
         if begin is None:
             return
-        self.room.hold(number, job_id, demand.total, begin, min(ENDLESS, begin + duration))
+        self.room.hold(number, job_id, demand, begin, min(ENDLESS, begin + duration))
         if self._held_quotas is not None:
             flavor = self.room.pools[number].flavor.name
             self._held_quotas.add(self.snapshot.bucket(row)[1], flavor, demand.total)
@@ -223,7 +236,7 @@ class Round:
         snapshot = self.snapshot
         demands = snapshot.demands
         opportunistic = bool(snapshot.rows["rank"][rows[0]] == OPPORTUNISTIC)
-        self._full = ~self.room.fitting(demands.totals, demands.possible, self._rights(rows))
+        self._full = ~self.room.fitting(demands.totals, demands.requests, demands.possible, self._rights(rows))
         kinds = snapshot.rows["bucket"][rows].astype(np.int64) << 32 | snapshot.rows["demand"][rows]
         kinds, first, inverse = np.unique(kinds, return_index=True, return_inverse=True)
         fits = ~self._full[kinds & _LOW]
@@ -290,13 +303,14 @@ class Round:
 
     def _serve(self, row: int, chunk: int, wanted: int) -> int:
         """Start tasks, else have others leave for them, else let them into a site's own queue; how many started."""
-        number, choices, count = int(self.snapshot.rows["demand"][row]), self._preference(row), 0
-        full = bool(self._full[number])
+        number, choices, count = int(self.snapshot.rows["demand"][row]), self._choices(row), 0
+        full = is_full = bool(self._full[number])
         if not full:
-            count = self._start(row, chunk, choices)[0]
+            count, is_full = self._start(row, chunk, choices)
         if count == chunk or self.make_others_leave(row, wanted - count) or full:
             return count
-        more, self._full[number] = self._start(row, chunk - count, choices, queued=True)
+        more, no_queue = self._start(row, chunk - count, choices, queued=True)
+        self._full[number] = is_full and no_queue
         return count + more
 
     def _pass_over_limit(self, row: int) -> None:
@@ -306,17 +320,24 @@ class Round:
         if len(others) > 1:
             np.frombuffer(self.dead, np.bool_)[others] = True
 
-    def _start(self, row: int, wanted: int, choices: Sequence[int], *, queued: bool = False) -> tuple[int, bool]:
+    def _start(
+        self, row: int, wanted: int, choices: Sequence[Sequence[int]], *, queued: bool = False
+    ) -> tuple[int, bool]:
         """Give a row as much room as it wants and there is, in these pools, or places in their queues (`queued`).
 
-        How many tasks start, and whether there was no more room for its kind.
+        `choices` are as in `Demands.choices`. How many tasks start, and whether there was no more room for its kind.
         """
         right, end, total = self._right(row), self._end(row), self._demand(row).total
         count, full = 0, True
-        for number in choices:
-            left = wanted - count
+        for choice in choices:
+            left, number = wanted - count, choice[0]
             if not left:
                 return count, False
+            if (nodes := self.room.nodes_of(number)) is not None:
+                if not queued:
+                    taken, no_room = self._start_on_nodes(nodes, row, left, choice)
+                    count, full = count + taken, full and no_room
+                continue
             if queued:
                 most = self.room.count_queued(number, left, right)
             else:
@@ -331,6 +352,34 @@ class Round:
                 self._note(row, number, taken, end)
                 count += taken
         return count, full
+
+    def _start_on_nodes(self, nodes: NodeRoom, row: int, wanted: int, choice: Sequence[int]) -> tuple[int, bool]:
+        """Give a row the best nodes of pools that it likes alike, one task after the other.
+
+        How many tasks start, and whether there was no more room for its kind.
+        """
+        demand, end = self._demand(row), self._end(row)
+        total = demand.total
+        for count in range(wanted):
+            pools, all_allowed = self._open_pools(row, demand, choice, end)
+            spots = None if pools is None else nodes.find(demand, pools, end)
+            if spots is None:
+                return count, all_allowed
+            number = int(nodes.nodes.pool[spots[0].node])
+            nodes.take(spots, demand.request, end)
+            self.room.take(number, total, 1, end)
+            self._note(row, number, 1, end, nodes.owned.named(spots))
+        return wanted, False
+
+    def _open_pools(self, row: int, demand: Demand, choice: Sequence[int], end: int) -> tuple[Mask | None, bool]:
+        """A mask of those of the pools where one task has quota, None for none; whether only room closes the others."""
+        room = self.room
+        usable = [number for number in choice if room.count(number, demand.total, 1, end)]
+        allowed = [number for number in usable if self._allowed(row, number, 1, end)]
+        if (mask := self._masks.get(key := tuple(allowed))) is None:
+            mask = self._masks[key] = np.zeros(len(room.pools), np.bool_)
+            mask[allowed] = True
+        return mask if allowed else None, len(allowed) == len(usable)
 
     def _allowed(self, row: int, number: int, most: int, end: int) -> int:
         """For how many tasks, at most `most`, there is quota in a pool until `end`."""
@@ -350,7 +399,7 @@ class Round:
                 most = 0 if node is None else min(most, quotas.available_at(node, column) // wanted)
         return max(0, most)
 
-    def _note(self, row: int, number: int, count: int, end: int) -> None:
+    def _note(self, row: int, number: int, count: int, end: int, spots: tuple[NodeSpot, ...] = ()) -> None:
         """Write down that tasks of a row start, and count what they use."""
         snapshot, pool = self.snapshot, self.room.pools[number]
         job, demand = snapshot.rows[row], self._demand(row)
@@ -367,6 +416,8 @@ class Round:
         tasks, before = snapshot.tasks(row), self.started.get(row, 0)
         self.started[row] = before + count
         place = (job_id, pool.site, pool.flavor.name)
+        if spots:
+            self._spots.setdefault(place, []).append(spots)
         if tasks is None:
             self._places[place] = None
         else:
@@ -386,6 +437,9 @@ class Round:
 
     def _demand(self, row: int) -> Demand:
         return self.snapshot.demands[int(self.snapshot.rows["demand"][row])]
+
+    def _choices(self, row: int) -> Sequence[Sequence[int]]:
+        return self.snapshot.demands.choices(int(self.snapshot.rows["demand"][row]))
 
     def _preference(self, row: int) -> Sequence[int]:
         return self.snapshot.demands.preference(int(self.snapshot.rows["demand"][row]))
@@ -411,7 +465,7 @@ class Round:
         found = [
             (max(victim.kind for victim in victims), len(victims), sum(victim.lost for victim in victims), order, claim)
             for order, claim in enumerate(self._claims(row))
-            if (victims := self.evictions.free_for(claim, self.room.usable(claim.pool)))
+            if (victims := self._victims(claim, row))
         ]
         if not found:
             self._vain.add((self.snapshot.bucket(row)[1], int(self.snapshot.rows["demand"][row])))
@@ -422,9 +476,16 @@ class Round:
         self.promises[job_id] = Promise(pool.site, pool.flavor.name, count)
         return True
 
+    def _victims(self, claim: Claim, row: int) -> list[Victim] | None:
+        """Who would have to leave for one task of a row; None where that does not help."""
+        if (nodes := self.room.nodes_of(claim.pool)) is not None:
+            return victims_on_nodes(self.evictions, claim, Plan(nodes, claim.pool, self._end(row)))
+        return self.evictions.free_for(claim, self.room.usable(claim.pool))
+
     def _claims(self, row: int) -> Iterator[Claim]:
         """What a row could claim in each pool that it prefers, where no reservation is in the way."""
-        total, end, right = self._demand(row).total, self._end(row), self._right(row)
+        demand, end, right = self._demand(row), self._end(row), self._right(row)
+        total = demand.total
         job_id = int(self.snapshot.rows["job"][row])
         for number in self._preference(row):
             pool = self.room.pools[number]
@@ -434,10 +495,12 @@ class Round:
                 and self.room.slots[pool.site] > 0
                 and all(total.fits(hold.left) for hold in holds)
             ):
-                yield Claim(job_id, right.rank, right.project, right.priority, number, pool.flavor.name, total)
+                yield Claim(job_id, right.rank, right.project, right.priority, number, pool.flavor.name, total, demand)
 
     def _evict_for(self, claim: Claim, wanted: int) -> int:
         """Have others leave for as many tasks as that helps; how many."""
+        if (nodes := self.room.nodes_of(claim.pool)) is not None:
+            return self._evict_on_nodes(nodes, claim, wanted)
         free, count = self.room.usable(claim.pool), 0
         coming = Resources()
         while count < wanted:
@@ -456,6 +519,27 @@ class Round:
         self.room.promise(claim.pool, _lacking(claim.total * count, coming))
         if claim.pool in self.room.recalling:
             self.room.make_way(claim.pool, Right(claim.rank, claim.project, claim.priority))
+        return count
+
+    def _evict_on_nodes(self, nodes: NodeRoom, claim: Claim, wanted: int) -> int:
+        """The same where Atoll chooses the nodes: a task after the first may find room on what is freed already."""
+        row = self.snapshot.row_of(claim.job_id)
+        assert row is not None
+        plan, count, end = Plan(nodes, claim.pool, self._end(row)), 0, self._end(row)
+        while count < wanted:
+            if not (count and self._allowed(row, claim.pool, 1, end) and plan.place(claim.demand, elsewhere=False)):
+                victims = victims_on_nodes(self.evictions, claim, plan)
+                if victims is None:
+                    break
+                self.evictions.evict(claim, victims)
+                for victim in victims:
+                    self._count_leaving(victim, claim)
+                plan.leave([victim.row for victim in victims])
+                if not plan.place(claim.demand):
+                    break
+            count += 1
+            self._count_quota(claim.project, claim.pool, claim.total)
+        nodes.keep(claim.job_id, plan)
         return count
 
     def _count_leaving(self, victim: Victim, claim: Claim) -> None:
@@ -482,12 +566,12 @@ class Round:
         pools = self._reservable(row)
         if not pools or (before is None and self._is_covered(pools)):
             return
-        total, duration = self._demand(row).total, self._duration(row)
+        demand, duration = self._demand(row), self._duration(row)
         starts = [
             (start, order, number)
             for order, number in enumerate(pools)
             if self._allowed(row, number, 1, ENDLESS)
-            and (start := self.room.earliest(number, total, self.now, duration)) is not None
+            and (start := self.room.earliest(number, demand, self.now, duration)) is not None
         ]
         if before is not None and (not starts or before[1] <= min(starts)[0]):
             self._hold(row, *before)
@@ -530,7 +614,10 @@ class Round:
 
     def placements(self) -> tuple[Place, ...]:
         """What starts, and where, in the order in which it was decided."""
-        return tuple(Place(job_id, tasks, site, flavor) for (job_id, site, flavor), tasks in self._places.items())
+        return tuple(
+            Place(place[0], tasks, place[1], place[2], tuple(self._spots.get(place, ())))
+            for place, tasks in self._places.items()
+        )
 
     def reservations(self) -> tuple[Reservation, ...]:
         """All that is reserved now for what has not started, the first first."""

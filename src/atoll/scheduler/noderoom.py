@@ -1,0 +1,228 @@
+"""What is free on each node that Atoll places on, counted down while a cycle places jobs, and what is kept of it."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atoll.core.resources import Resources
+from atoll.scheduler.freeing import Leaving, first_enough
+from atoll.scheduler.model import Demand
+from atoll.scheduler.nodes import Column, Mask, Nodes, Spot
+from atoll.scheduler.owned import OwnedNodes
+from atoll.scheduler.witnesses import Witnesses
+
+Rows = NDArray[np.intp]
+_NEVER = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class NodeHold:
+    """Nodes that a job will have from `start` on; whoever would stay longer does not get them."""
+
+    start: int
+    nodes: Rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What of a node is kept from everybody."""
+
+    node: int
+    cpu: int
+    memory: int
+    gpus: Column
+
+
+class NodeRoom:
+    """Room by node for one cycle. A pool here is its number in the snapshot; times are microseconds."""
+
+    def __init__(self, owned: OwnedNodes, ends: Callable[[Rows], Column]) -> None:
+        """`ends` tells of rows of the snapshot's `holding` when each has left."""
+        self.owned = owned
+        self.packer = owned.packer.copy()
+        self.nodes = self.packer.nodes
+        self.holds: dict[int, NodeHold] = {}
+        """By job."""
+        self._ends = ends
+        self._witnesses: Witnesses | None = None
+        self._kept: dict[int, list[_Kept]] = {}
+        self._started: list[tuple[int, Spot, Resources]] = []
+        self._counts: dict[Resources, tuple[int, NDArray[np.intp]]] = {}
+
+    # ---- starting now
+
+    def fitting(self, requests: NDArray[Any], possible: Mask) -> Mask:
+        """Which of many demands find room on one node at least, see `Witnesses.fitting`."""
+        if self._witnesses is None:
+            self.owned.witnesses.fitting(requests, possible)
+            self._witnesses = self.owned.witnesses.copy(self.nodes)
+        return self._witnesses.fitting(requests, possible)
+
+    def with_room(self, number: int, request: Resources) -> int:
+        """How many nodes of a pool have room for a request."""
+        version, counts = self._counts.get(request, (-1, None))
+        if counts is None or version != self.nodes.version:
+            pools = self.nodes.pool[self.nodes.holds(request, slice(None))]
+            counts = np.bincount(pools, minlength=len(self.owned.pools))
+            self._counts[request] = self.nodes.version, counts
+        return int(counts[number])
+
+    def find(self, demand: Demand, pools: Mask, end: int) -> tuple[Spot, ...] | None:
+        """Where one attempt had best go in pools of a mask, if it may stay until `end`; None where it fits nowhere.
+
+        An attempt on several nodes is in one pool, the first that has them.
+        """
+        among = self.open_until(end)
+        if demand.nodes == 1:
+            spot = self.packer.best(demand.request, pools, among)
+            return None if spot is None else (spot,)
+        for number in np.flatnonzero(pools).tolist():
+            alone = np.zeros_like(pools)
+            alone[number] = True
+            spots = self.packer.best_many(demand.request, alone, demand.nodes, among)
+            if spots is not None:
+                return spots
+        return None
+
+    def open_until(self, end: int) -> Mask | None:
+        """The nodes on which one may stay until `end`; None for all."""
+        held = [hold.nodes for hold in self.holds.values() if hold.start < end]
+        if not held:
+            return None
+        among = np.ones(len(self.nodes), np.bool_)
+        among[np.concatenate(held)] = False
+        return among
+
+    def take(self, spots: Iterable[Spot], request: Resources, end: int) -> None:
+        """Count an attempt down from its nodes, until `end`. Raises ValueError where it does not fit there."""
+        for spot in spots:
+            self.nodes.take(spot, request)
+            self._started.append((end, spot, request))
+
+    # ---- keeping room that others leave
+
+    def keep(self, job_id: int, plan: "Plan") -> None:
+        """Leave a job what it needs of nodes of which others go."""
+        nodes, kept = self.nodes, self._kept.setdefault(job_id, [])
+        for node in plan.touched:
+            cpu = max(0, int(nodes.cpu[node] - plan.nodes.cpu[node]))
+            memory = max(0, int(nodes.memory[node] - plan.nodes.memory[node]))
+            gpus = np.maximum(0, nodes.gpu[node] - plan.nodes.gpu[node])
+            kept.append(_Kept(node, cpu, memory, gpus))
+            nodes.set_free(node, int(nodes.cpu[node]) - cpu, int(nodes.memory[node]) - memory, nodes.gpu[node] - gpus)
+
+    def release(self, job_id: int) -> None:
+        """Keep nothing for a job any more."""
+        nodes = self.nodes
+        for kept in self._kept.pop(job_id, ()):
+            cpu, memory = int(nodes.cpu[kept.node]) + kept.cpu, int(nodes.memory[kept.node]) + kept.memory
+            nodes.set_free(kept.node, cpu, memory, nodes.gpu[kept.node] + kept.gpus)
+
+    # ---- starting later
+
+    def earliest(self, number: int, demand: Demand, start: int) -> tuple[int, Rows] | None:
+        """When the first nodes of a pool have room, not before `start`, and which; None for never.
+
+        What others hold for later, and where others leave for somebody, does not count.
+        """
+        times = self._times(number, demand.request, start)
+        order = np.lexsort((np.arange(len(times)), times))[: demand.nodes]
+        if len(order) < demand.nodes or times[order[-1]] >= _NEVER:
+            return None
+        return int(times[order[-1]]), order + self.owned.stretches[number].start
+
+    def _times(self, number: int, request: Resources, start: int) -> Column:
+        """When each node of a pool has room for a request."""
+        stretch = self.owned.stretches[number]
+        times = np.where(self.nodes.holds(request, stretch), start, _NEVER)
+        leaving = self._leaving(number)
+        last = first_enough(self.nodes, request, leaving)
+        at = leaving.node[last] - stretch.start
+        times[at] = np.minimum(times[at], np.maximum(start, leaving.order[last]))
+        spoken_for = [node for kept in self._kept.values() for node in (each.node for each in kept)]
+        for hold in self.holds.values():
+            spoken_for += hold.nodes.tolist()
+        outside = [node - stretch.start for node in spoken_for if stretch.start <= node < stretch.stop]
+        times[outside] = _NEVER
+        times[self.nodes.cpu[stretch] < 0] = _NEVER
+        return times
+
+    def _leaving(self, number: int) -> Leaving:
+        """All that is in a pool, what has started in this cycle too, in the order in which it goes."""
+        stretch = self.owned.stretches[number]
+        claims = self.owned.claims(stretch)
+        there = Leaving.of(claims, self._ends(claims["row"].astype(np.intp)), self.nodes.gpu.shape[1])
+        started = [
+            (end, spot, request)
+            for end, spot, request in self._started
+            if stretch.start <= spot.node < stretch.stop and end < _NEVER
+        ]
+        return there.with_more(started)
+
+    def hold(self, job_id: int, number: int, demand: Demand, start: int) -> None:
+        """Keep nodes for a job that it can have at `start`, see `earliest`."""
+        found = self.earliest(number, demand, start)
+        if found is not None:
+            self.holds[job_id] = NodeHold(start, found[1])
+
+    def unhold(self, job_id: int) -> None:
+        """Keep no nodes for a job any more."""
+        self.holds.pop(job_id, None)
+
+    def is_held(self, number: int) -> bool:
+        """Whether nodes of a pool are held for a job."""
+        return any((self.nodes.pool[hold.nodes] == number).any() for hold in self.holds.values())
+
+
+class Plan:
+    """What would be free in a pool if some left and others came: a copy of the nodes to try that on."""
+
+    def __init__(self, room: NodeRoom, number: int, end: int) -> None:
+        """`end` is until when those would stay who come."""
+        self.nodes: Nodes = room.nodes.copy()
+        self.touched: dict[int, None] = {}
+        """The nodes on which anything changed, in that order."""
+        self._claims = room.owned.claims(room.owned.stretches[number])
+        self.stretch = room.owned.stretches[number]
+        self.among = room.open_until(end)
+        """The nodes that those who come may use; None for all."""
+
+    def leave(self, rows: Sequence[int]) -> None:
+        """Let the attempts of these rows of `holding` go."""
+        nodes = self.nodes
+        for claim in self._claims[np.isin(self._claims["row"], rows)]:
+            node = int(claim["node"])
+            if nodes.cpu[node] < 0:
+                continue  # it is closed, and stays so until it was counted anew
+            gpus = nodes.gpu[node] + claim["gpus"][: nodes.gpu.shape[1]]
+            nodes.set_free(node, int(nodes.cpu[node] + claim["cpu"]), int(nodes.memory[node] + claim["memory"]), gpus)
+            self.touched[node] = None
+
+    def place(self, demand: Demand, *, elsewhere: bool = True) -> bool:
+        """Let one come, rather where something changed than elsewhere; whether there was room."""
+        touched = np.array([*self.touched], np.intp)
+        others = np.arange(self.stretch.start, self.stretch.stop) if elsewhere else np.zeros(0, np.intp)
+        candidates = np.concatenate([touched, others[~np.isin(others, touched)]])
+        if self.among is not None:
+            candidates = candidates[self.among[candidates]]
+        found = candidates[self.nodes.holds(demand.request, candidates)][: demand.nodes].tolist()
+        if len(found) < demand.nodes:
+            return False
+        for node in found:
+            self.nodes.take(self.nodes.spot(node, demand.request), demand.request)
+            self.touched[node] = None
+        return True
+
+    def place_many(self, demand: Demand, count: int) -> None:
+        """Let so many come, or as many as there is room for."""
+        for _ in range(count):
+            if not self.place(demand):
+                return
+
+    def claims_of(self, rows: Sequence[int]) -> NDArray[Any]:
+        """What the attempts of these rows of `holding` hold here, see `OwnedNodes.claims`."""
+        found: NDArray[Any] = self._claims[np.isin(self._claims["row"], rows)]
+        return found
