@@ -13,7 +13,7 @@ from atoll.core.resources import Resources
 from atoll.scheduler.fit import Pool
 from atoll.scheduler.fragmentation import Fragmentation, Typical, damped
 from atoll.scheduler.model import NodeSpot, Running, SiteState
-from atoll.scheduler.nodes import MOST_DEVICES, NodeInfo, Nodes, Spot
+from atoll.scheduler.nodes import MOST_DEVICES, WHOLE, NodeInfo, Nodes, Spot
 from atoll.scheduler.packing import Packer
 from atoll.scheduler.table import Columns, Table
 from atoll.scheduler.witnesses import Witnesses
@@ -29,13 +29,13 @@ class OwnedNodes:
     """Room by node, and which attempts hold it. The numbers of pools are those of the snapshot."""
 
     def __init__(self, pools: Sequence[Pool], states: Mapping[str, SiteState]) -> None:
-        """All nodes are empty. Raises ValueError for a node with too many GPUs, see `Nodes`."""
+        """All nodes are empty. Of a node with more than `MOST_DEVICES` GPUs the others are not used."""
         members: dict[int, list[NodeInfo]] = {}
         numbers = {(pool.site, pool.flavor.name): number for number, pool in enumerate(pools)}
         for name, state in states.items():
             for node in state.site.report.nodes if state.site.report else ():
                 if (number := numbers.get((name, node.flavor))) is not None:
-                    members.setdefault(number, []).append(NodeInfo(node.name, number, node.resources))
+                    members.setdefault(number, []).append(NodeInfo(node.name, number, _usable(node.resources)))
         self.nodes = Nodes([info for number in sorted(members) for info in members[number]])
         self.pools = np.zeros(len(pools), np.bool_)
         """Which pools are of such nodes."""
@@ -116,7 +116,7 @@ class OwnedNodes:
         capacity, devices = nodes.infos[number].capacity, nodes.gpu.shape[1]
         cpu, memory = capacity.cpu - int(here["cpu"].sum()), capacity.memory - int(here["memory"].sum())
         gpus = np.zeros(devices, np.int64)
-        gpus[: capacity.gpu // 1000] = 1000
+        gpus[: capacity.gpu // WHOLE] = WHOLE
         gpus -= here["gpus"][:, :devices].sum(axis=0, dtype=np.int64)
         if here["odd"].any() or cpu < 0 or memory < 0 or (gpus < 0).any():
             nodes.close(number)
@@ -171,6 +171,10 @@ class OwnedNodes:
         for name in ("cpu", "memory", "gpu", "whole", "largest", "together"):
             assert (getattr(self.nodes, name) == getattr(counted[0], name)).all(), f"{name} of a node is miscounted"
         assert self._closed == counted[1], "a node is closed, or is not, for no reason"
+
+
+def _usable(amount: Resources) -> Resources:
+    return Resources(amount.cpu, amount.memory, min(amount.gpu, MOST_DEVICES * WHOLE))
 
 
 def free_of(nodes: Nodes, stretch: slice) -> Resources:

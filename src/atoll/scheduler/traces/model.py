@@ -46,6 +46,8 @@ class TraceJob:
     person: str = ""
     flavors: tuple[str, ...] = ()
     """The kinds of hardware that will do; none: any."""
+    ordered: bool = True
+    """Whether the first of them is liked best."""
     grace: int | None = None
     """Seconds between being asked to stop and being killed; None where the trace does not say."""
     checkpoint: int | None = None
