@@ -31,6 +31,7 @@ from atoll.scheduler.snapshot import Snapshot
 
 _BATCH = RANKS[JobClass.BATCH]
 _SECOND = 1_000_000
+_Key = tuple[int, int, str, int, frozenset[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,24 @@ class Victim:
     """Whether it is in the pool where the job would start; if not, only its quota helps."""
     begun: bool
     """Whether it runs; one that waits in a site's own queue loses nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evictable:
+    """Attempts of one pool that may be evicted, as columns: rows of `holding`, `Victim.kind`, work lost in time."""
+
+    rows: NDArray[np.intp]
+    kinds: NDArray[np.int8]
+    lost: NDArray[np.int64]
+    """Microseconds."""
+    begun: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def only(self, which: NDArray[np.bool_]) -> "Evictable":
+        """Those of them that a mask names."""
+        return Evictable(self.rows[which], self.kinds[which], self.lost[which], self.begun[which])
 
 
 class Space(Protocol):
@@ -110,7 +129,8 @@ class Evictions:
         self._quotas = quotas
         self._now = now
         self._gone: set[int] = set()
-        self._known: dict[tuple[int, int, str, int, frozenset[str]], list[Victim]] = {}
+        self._known: dict[_Key, list[Victim]] = {}
+        self._columns: dict[_Key, Evictable] = {}
 
     def free_for(self, claim: Claim, free: Resources) -> list[Victim] | None:
         """The victims for which a claim could start where `free` is left now; None where they are not enough."""
@@ -140,10 +160,14 @@ class Evictions:
 
     # ---- who may be evicted
 
+    def lacks_quota(self, claim: Claim) -> bool:
+        """Whether a claim would start only if others used less of the quotas."""
+        return self._quotas is not None and not self._quotas.fits(claim.project, claim.flavor, claim.total)
+
     def candidates(self, claim: Claim) -> list[Victim]:
         """All who may be evicted for a claim where it would start, the first to go first."""
         borrowers = self._borrowers(claim)
-        key = (claim.pool, claim.rank, claim.project, claim.priority, borrowers)
+        key = self._key(claim, borrowers)
         if key not in self._known:
             self._known[key] = self._find(claim, borrowers)
         return [victim for victim in self._known[key] if victim.row not in self._gone]
@@ -153,10 +177,28 @@ class Evictions:
         for number, pool in enumerate(self.snapshot.pools):
             if number == claim.pool or (borrowers and pool.flavor.name == claim.flavor):
                 found += self._find_in(number, claim, borrowers)
-        found.sort(key=lambda victim: (victim.begun, victim.kind, not victim.here, victim.lost, -victim.row))
+        found.sort(key=first_to_go)
         return found
 
     def _find_in(self, pool: int, claim: Claim, borrowers: frozenset[str]) -> list[Victim]:
+        return self.victims(claim, pool, self._evictable(pool, claim, borrowers))
+
+    def evictable(self, claim: Claim) -> Evictable:
+        """All who might be evicted for a claim in the pool where it would start, in any order; see `still_there`."""
+        borrowers = self._borrowers(claim)
+        key = self._key(claim, borrowers)
+        if key not in self._columns:
+            self._columns[key] = self._evictable(claim.pool, claim, borrowers)
+        return self._columns[key]
+
+    def still_there(self, evictable: Evictable) -> Evictable:
+        """Those who are not to leave already."""
+        return evictable.only(~np.isin(evictable.rows, list(self._gone))) if self._gone else evictable
+
+    def _key(self, claim: Claim, borrowers: frozenset[str]) -> _Key:
+        return claim.pool, claim.rank, claim.project, claim.priority, borrowers
+
+    def _evictable(self, pool: int, claim: Claim, borrowers: frozenset[str]) -> Evictable:
         snapshot, policy = self.snapshot, self.snapshot.policy
         here = snapshot.holders_of(pool)
         rows = snapshot.holding[here]
@@ -170,14 +212,19 @@ class Evictions:
         if (soon := young & ~waits & ~rows["leaving"] & (kinds >= 0)).any():
             self.next_ready = min(self.next_ready, int((begun + least)[soon].min()))
         lost = np.where(waits, 0, self._now - np.maximum(begun, rows["saved"]))
+        chosen = np.flatnonzero(~rows["leaving"] & (waits | ~spared) & (kinds >= 0))
+        return Evictable(here[chosen], kinds[chosen], lost[chosen], ~waits[chosen])
+
+    def victims(self, claim: Claim, pool: int, evictable: Evictable) -> list[Victim]:
+        """The same one by one, of a pool."""
+        rows, here = self.snapshot.holding[evictable.rows], pool == claim.pool
+        sizes = zip(*(rows[name].tolist() for name in (*RESOURCES, "nodes")), strict=True)
+        columns = (evictable.rows, evictable.kinds, evictable.lost, evictable.begun)
         found = []
-        for place in np.flatnonzero(~rows["leaving"] & (waits | ~spared) & (kinds >= 0)).tolist():
-            row = int(here[place])
-            cpu, memory, gpu, nodes = (int(rows[name][place]) for name in (*RESOURCES, "nodes"))
-            total = Resources(cpu, memory, gpu) * nodes
-            cost, project = self._cost(pool, total, int(lost[place])), snapshot.owner_of(row)[0]
-            victim = Victim(int(kinds[place]), cost, row, project, total, pool == claim.pool, not waits[place])
-            found.append(victim)
+        for row, kind, lost, begun, (*amounts, nodes) in zip(*(each.tolist() for each in columns), sizes, strict=True):
+            total = Resources(*amounts) * nodes
+            cost, project = self._cost(pool, total, lost), self.snapshot.owner_of(row)[0]
+            found.append(Victim(kind, cost, row, project, total, here, begun))
         return found
 
     def _cost(self, pool: int, total: Resources, lost: int) -> int:
@@ -260,6 +307,11 @@ class Evictions:
             return trial.enough()
         finally:
             trial.undo()
+
+
+def first_to_go(victim: Victim) -> tuple[bool, int, bool, int, int]:
+    """By what victims are sorted: who has not begun, then the kind, then the work lost, then the younger."""
+    return victim.begun, victim.kind, not victim.here, victim.lost, -victim.row
 
 
 class _Trial:

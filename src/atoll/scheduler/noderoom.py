@@ -16,6 +16,7 @@ from atoll.scheduler.witnesses import Witnesses
 
 Rows = NDArray[np.intp]
 _NEVER = 2**62
+_FEW = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class NodeRoom:
         self._witnesses: Witnesses | None = None
         self._kept: dict[int, list[_Kept]] = {}
         self._started: list[tuple[int, Spot, Resources]] = []
+        self._claims: dict[int, NDArray[Any]] = {}
         self._counts: dict[Resources, tuple[int, NDArray[np.intp]]] = {}
 
     # ---- starting now
@@ -57,8 +59,10 @@ class NodeRoom:
     def fitting(self, requests: NDArray[Any], possible: Mask) -> Mask:
         """Which of many demands find room on one node at least, see `Witnesses.fitting`."""
         if self._witnesses is None:
-            self.owned.witnesses.fitting(requests, possible)
+            found = self.owned.witnesses.fitting(requests, possible)
             self._witnesses = self.owned.witnesses.copy(self.nodes)
+            if self.nodes.version == self.owned.nodes.version:
+                return found
         return self._witnesses.fitting(requests, possible)
 
     def with_room(self, number: int, request: Resources) -> int:
@@ -101,6 +105,12 @@ class NodeRoom:
         for spot in spots:
             self.nodes.take(spot, request)
             self._started.append((end, spot, request))
+
+    def claims(self, number: int) -> NDArray[Any]:
+        """What attempts hold of the nodes of a pool, without those that start in this cycle."""
+        if number not in self._claims:
+            self._claims[number] = self.owned.claims(self.owned.stretches[number])
+        return self._claims[number]
 
     # ---- keeping room that others leave
 
@@ -153,7 +163,7 @@ class NodeRoom:
     def _leaving(self, number: int) -> Leaving:
         """All that is in a pool, what has started in this cycle too, in the order in which it goes."""
         stretch = self.owned.stretches[number]
-        claims = self.owned.claims(stretch)
+        claims = self.claims(number)
         there = Leaving.of(claims, self._ends(claims["row"].astype(np.intp)), self.nodes.gpu.shape[1])
         started = [
             (end, spot, request)
@@ -185,21 +195,18 @@ class Plan:
         self.nodes: Nodes = room.nodes.copy()
         self.touched: dict[int, None] = {}
         """The nodes on which anything changed, in that order."""
-        self._claims = room.owned.claims(room.owned.stretches[number])
+        self._claims = room.claims(number)
         self.stretch = room.owned.stretches[number]
         self.among = room.open_until(end)
         """The nodes that those who come may use; None for all."""
 
-    def leave(self, rows: Sequence[int]) -> None:
+    def leave(self, rows: Sequence[int] | Rows) -> None:
         """Let the attempts of these rows of `holding` go."""
-        nodes = self.nodes
-        for claim in self._claims[np.isin(self._claims["row"], rows)]:
-            node = int(claim["node"])
-            if nodes.cpu[node] < 0:
-                continue  # it is closed, and stays so until it was counted anew
-            gpus = nodes.gpu[node] + claim["gpus"][: nodes.gpu.shape[1]]
-            nodes.set_free(node, int(nodes.cpu[node] + claim["cpu"]), int(nodes.memory[node] + claim["memory"]), gpus)
-            self.touched[node] = None
+        nodes, claims = self.nodes, self.claims_of(rows)
+        claims = claims[nodes.cpu[claims["node"]] >= 0]  # what is closed stays so until it was counted anew
+        at = claims["node"].astype(np.intp)
+        nodes.give_many(at, claims["cpu"], claims["memory"], claims["gpus"][:, : nodes.gpu.shape[1]])
+        self.touched.update(dict.fromkeys(at.tolist()))
 
     def place(self, demand: Demand, *, elsewhere: bool = True) -> bool:
         """Let one come, rather where something changed than elsewhere; whether there was room."""
@@ -216,13 +223,25 @@ class Plan:
             self.touched[node] = None
         return True
 
+    def may_use(self, nodes: Rows) -> Mask:
+        """Which of these nodes are neither closed nor held for others."""
+        found: Mask = self.nodes.cpu[nodes] >= 0
+        return found if self.among is None else found & self.among[nodes]
+
     def place_many(self, demand: Demand, count: int) -> None:
         """Let so many come, or as many as there is room for."""
         for _ in range(count):
             if not self.place(demand):
                 return
 
-    def claims_of(self, rows: Sequence[int]) -> NDArray[Any]:
+    def claims_of(self, rows: Sequence[int] | Rows) -> NDArray[Any]:
         """What the attempts of these rows of `holding` hold here, see `OwnedNodes.claims`."""
-        found: NDArray[Any] = self._claims[np.isin(self._claims["row"], rows)]
-        return found
+        if len(rows) < _FEW:
+            return np.asarray(self._claims[np.isin(self._claims["row"], rows)])
+        wanted = np.zeros(1 + max(int(self._claims["row"].max(initial=0)), int(np.max(rows))), np.bool_)
+        wanted[rows] = True
+        return np.asarray(self._claims[wanted[self._claims["row"]]])
+
+    def claims_on(self, nodes: Sequence[int]) -> NDArray[Any]:
+        """What attempts hold of these nodes."""
+        return np.asarray(self._claims[np.isin(self._claims["node"], nodes)])

@@ -122,6 +122,19 @@ class Nodes:
         self.cpu[node], self.memory[node], self.gpu[node] = cpu, memory, gpus
         self._recount(node)
 
+    def give_many(self, which: NDArray[np.intp], cpu: Column, memory: Column, gpus: Column) -> None:
+        """Count much as free at once, an entry for each amount; a node may come several times."""
+        np.add.at(self.cpu, which, cpu)
+        np.add.at(self.memory, which, memory)
+        np.add.at(self.gpu, which, gpus)
+        changed = np.unique(which)
+        left = self.gpu[changed]
+        self.whole[changed] = (left == WHOLE).sum(axis=1)
+        self.largest[changed] = left.max(axis=1, initial=0)
+        self.together[changed] = left.sum(axis=1)
+        self.version += 1
+        self.versions[changed] = self.version
+
     def close(self, node: int) -> None:
         """Let a node take nothing, whatever is asked for."""
         self.set_free(node, -1, 0, np.zeros(self.gpu.shape[1], np.int64))

@@ -7,12 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll.core.resources import Resources
-from atoll.scheduler.evict import Claim, Evictions, Victim
+from atoll.scheduler.evict import Claim, Evictable, Evictions, Victim
 from atoll.scheduler.freeing import Leaving, first_enough
 from atoll.scheduler.nodes import WHOLE, Column, Nodes, devices_of
-from atoll.scheduler.noderoom import Plan
+from atoll.scheduler.noderoom import NodeRoom, Plan
 
-_TRIED = 8
+Harm = tuple[int, int, int]
+"""The gravest kind of the victims, their number, the work that is lost: the smaller is the better."""
+_TRIED = 6
 """On how many nodes, the most promising, the victims are chosen exactly."""
 _MOST_LOST = 2**40
 """More work than that counts as much, so that sums stay within 64 bits."""
@@ -45,8 +47,9 @@ class NodeSpace:
         """Of these nodes as they are in a plan."""
         nodes, places = plan.nodes, {node: place for place, node in enumerate(chosen)}
         pieces: dict[int, list[_Piece]] = {}
-        for claim in plan.claims_of([victim.row for victim in victims]):
-            if (place := places.get(int(claim["node"]))) is not None:
+        rows = {victim.row for victim in victims}
+        for claim in plan.claims_on(chosen):
+            if int(claim["row"]) in rows and (place := places.get(int(claim["node"]))) is not None:
                 gpus = claim["gpus"][: nodes.gpu.shape[1]].astype(np.int64)
                 piece = _Piece(place, int(claim["cpu"]), int(claim["memory"]), gpus)
                 pieces.setdefault(int(claim["row"]), []).append(piece)
@@ -92,55 +95,114 @@ class NodeSpace:
         return np.asarray(self.gpus.max(axis=1, initial=0) < share)
 
 
-def victims_on_nodes(evictions: Evictions, claim: Claim, plan: Plan) -> list[Victim] | None:
-    """The victims for which a claim could start on its number of nodes as they are in `plan`; None for none.
+class NodeVictims:
+    """Chooses victims on nodes in one cycle."""
 
-    The nodes are those where the harm is least: first by the kind of the victims, then by their number, then by the
-    work that is lost. A claim on several nodes takes the best of them.
-    """
-    candidates = evictions.candidates(claim)
-    if not candidates:
-        return None
-    ranked = _promising(claim, plan, candidates)
-    count = claim.demand.nodes
-    if len(ranked) < count:
-        return None
-    groups = [ranked[:count]] if count > 1 else [[node] for node in ranked[:_TRIED]]
-    found = []
-    for nodes in groups:
+    def __init__(self, evictions: Evictions, room: NodeRoom) -> None:
+        self._evictions = evictions
+        self._room = room
+        self._most: dict[int, Nodes] = {}
+
+    def best(self, claims: Sequence[Claim], end: int) -> tuple[Harm, Claim] | None:
+        """The claim of several, of one job that stays until `end`, that does least harm, and that; None for none."""
+        tries = []
+        for order, claim in enumerate(claims):
+            for seems, nodes in self._tries(claim, Plan(self._room, claim.pool, end)):
+                tries.append((seems, order, nodes))
+        found = []
+        for seems, order, nodes in sorted(tries, key=lambda each: each[:2])[:_TRIED]:
+            if found and found[0][0][:2] <= (seems[0], 1):
+                break  # no node can do less harm than one attempt of the mildest kind
+            plan = Plan(self._room, claims[order].pool, end)
+            if (victims := self._on(nodes, claims[order], plan)) is not None:
+                found.append((harm(victims), order))
+        if not found:
+            return None
+        least, order = min(found)
+        return least, claims[order]
+
+    def find(self, claim: Claim, plan: Plan) -> list[Victim] | None:
+        """The victims for which a claim could start on its number of nodes as they are in `plan`; None for none.
+
+        The nodes are those where the harm is least: first by the kind of the victims, then by their number, then by
+        the work that is lost. A claim on several nodes takes the best of them.
+        """
+        found = []
+        for seems, nodes in self._tries(claim, plan):
+            if found and found[0][0][:2] <= (seems[0], 1):
+                break
+            if (victims := self._on(nodes, claim, plan)) is not None:
+                found.append((harm(victims), victims))
+        return min(found, key=lambda each: each[0])[1] if found else None
+
+    def _tries(self, claim: Claim, plan: Plan) -> list[tuple[Harm, list[int]]]:
+        """The sets of nodes that are looked at exactly, each with the harm as it seems, the least first."""
+        everyone = self._evictions.evictable(claim)
+        if not len(everyone) or not self._could_be_enough(claim, everyone):
+            return []
+        evictable = self._evictions.still_there(everyone)
+        if not len(evictable):
+            return []
+        ranked, count = _promising(claim, plan, evictable), claim.demand.nodes
+        if count == 1:
+            return [(seems, [node]) for seems, node in ranked[:_TRIED]]
+        if len(ranked) < count:
+            return []
+        harms, nodes = zip(*ranked[:count], strict=True)
+        return [((harms[-1][0], sum(each[1] for each in harms), sum(each[2] for each in harms)), list(nodes))]
+
+    def _could_be_enough(self, claim: Claim, evictable: Evictable) -> bool:
+        """Whether enough nodes would have room if all went, of whom none had to leave yet: it only becomes less."""
+        known = self._most.get(id(evictable))  # the cycle's choice of evictions keeps it
+        if known is None:
+            plan = Plan(self._room, claim.pool, 0)
+            plan.leave(evictable.rows)
+            known = self._most[id(evictable)] = plan.nodes
+        stretch = self._room.owned.stretches[claim.pool]
+        return int(known.holds(claim.demand.request, stretch).sum()) >= claim.demand.nodes
+
+    def _on(self, nodes: Sequence[int], claim: Claim, plan: Plan) -> list[Victim] | None:
+        """The victims on these nodes that are enough for a claim."""
+        evictions = self._evictions
+        evictable = evictions.still_there(evictions.evictable(claim))
+        near = np.isin(evictable.rows, plan.claims_on(nodes)["row"])
+        candidates = evictions.victims(claim, claim.pool, evictable.only(near))
         space = NodeSpace.of(plan, nodes, claim.demand.request, candidates)
-        # those of the nodes first; of others only the quota helps
-        near = sorted(candidates, key=lambda victim: (victim.begun, victim.kind, victim.row not in space.pieces))
-        victims = evictions.choose(claim, space, near)
-        if victims is not None:
-            found.append((_harm(victims), victims))
-    return min(found, key=lambda each: each[0])[1] if found else None
+        if evictions.lacks_quota(claim):
+            # of those elsewhere only the quota helps
+            candidates += [victim for victim in evictions.candidates(claim) if victim.row not in space.pieces]
+        candidates.sort(key=lambda victim: (victim.begun, victim.kind, victim.row not in space.pieces, victim.lost))
+        return evictions.choose(claim, space, candidates)
 
 
-def _harm(victims: Sequence[Victim]) -> tuple[int, int, int]:
+def harm(victims: Sequence[Victim]) -> Harm:
+    """What it means if these leave."""
     kinds = [victim.kind for victim in victims]
     return max(kinds, default=0), len(victims), sum(victim.lost for victim in victims)
 
 
-def _promising(claim: Claim, plan: Plan, candidates: Sequence[Victim]) -> list[int]:
-    """The nodes that have room if candidates leave one after the other, those with the least harm by then first."""
-    nodes: Nodes = plan.nodes
-    claims = plan.claims_of([victim.row for victim in candidates])
-    places = {victim.row: place for place, victim in enumerate(candidates)}
-    order = np.array([places[row] for row in claims["row"].tolist()], np.int64)
-    leaving = Leaving.of(claims, order, nodes.gpu.shape[1])
-    last = first_enough(nodes, claim.demand.request, leaving)
-    kinds = np.array([victim.kind for victim in candidates], np.int64)[leaving.order]
-    lost = np.minimum(np.array([victim.lost for victim in candidates], np.int64)[leaving.order], _MOST_LOST)
-    number = leaving.along(np.ones(len(leaving), np.int64))
+def _promising(claim: Claim, plan: Plan, evictable: Evictable) -> list[tuple[Harm, int]]:
+    """The nodes that have room if attempts leave one after the other, with the harm by then; the least first.
+
+    Some of them may leave in vain, so that the harm may prove less.
+    """
+    nodes, request = plan.nodes, claim.demand.request
+    claims = plan.claims_of(evictable.rows)
+    by = np.lexsort((evictable.lost, evictable.kinds, evictable.begun))
+    places = np.zeros(int(evictable.rows.max()) + 1, np.int64)
+    places[evictable.rows[by]] = np.arange(len(by))
+    leaving = Leaving.of(claims, places[claims["row"]], nodes.gpu.shape[1])
+    last = first_enough(nodes, request, leaving)
+    last = last[plan.may_use(leaving.node[last])]
+    kinds, lost = evictable.kinds[by][leaving.order], np.minimum(evictable.lost[by][leaving.order], _MOST_LOST)
+    numbers, losses = leaving.along(np.ones(len(leaving), np.int64)), leaving.along(lost)
     # within a node the kinds rise, but for those that have not begun, who go first
-    harm = np.lexsort((leaving.node[last], leaving.along(lost)[last], number[last], kinds[last]))
-    found = leaving.node[last][harm]
-    free = np.flatnonzero(nodes.holds(claim.demand.request, slice(None)))
-    stretch = plan.stretch
-    free = free[(free >= stretch.start) & (free < stretch.stop)]
-    ranked = np.concatenate([free, found[~np.isin(found, free)]])
-    if plan.among is not None:
-        ranked = ranked[plan.among[ranked]]
-    chosen: list[int] = ranked[nodes.cpu[ranked] >= 0].tolist()
-    return chosen
+    last = last[np.lexsort((leaving.node[last], losses[last], numbers[last], kinds[last]))]
+    free = np.flatnonzero(nodes.holds(request, plan.stretch)) + plan.stretch.start
+    free = free[plan.may_use(free)]
+    found: list[tuple[Harm, int]] = [((0, 0, 0), node) for node in free.tolist()]
+    last = last[~np.isin(leaving.node[last], free)][: _TRIED + claim.demand.nodes]
+    columns = (kinds[last], numbers[last], losses[last], leaving.node[last])
+    for kind, number, loss, node in zip(*(column.tolist() for column in columns), strict=True):
+        found.append(((kind, number, loss), node))
+    return found

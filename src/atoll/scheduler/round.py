@@ -13,8 +13,9 @@ from atoll.scheduler.line import Right
 from atoll.scheduler.model import OPPORTUNISTIC, Demand, Eviction, NodeSpot, Place, Promise, Reservation
 from atoll.scheduler.nodes import Mask
 from atoll.scheduler.noderoom import NodeRoom, Plan
-from atoll.scheduler.nodevictims import victims_on_nodes
+from atoll.scheduler.nodevictims import NodeVictims, harm
 from atoll.scheduler.quota import Quotas
+from atoll.scheduler.relief import relieved
 from atoll.scheduler.room import ENDLESS
 from atoll.scheduler.snapshot import Snapshot
 
@@ -24,6 +25,8 @@ _CHUNKS = 64
 """An array that is not alone starts at most so many of its tasks' share at once, then others have their turn."""
 _SEARCHES = 300
 """For how many jobs a cycle looks in vain for others to evict."""
+_LOOKS = 1000
+"""How many kinds of blocked jobs a cycle looks at to have others leave for them."""
 _TASKS = 256
 """For how many tasks of an array a cycle has others leave."""
 _OVERDUE = 100
@@ -40,6 +43,7 @@ class Round:
         self.quotas = None if snapshot.quotas is None else snapshot.quotas.copy()
         self.shares = snapshot.shares.fork()
         self.evictions = Evictions(snapshot, self.quotas, now)
+        self._node_victims = None if self.room.nodes is None else NodeVictims(self.evictions, self.room.nodes)
         self.holders = snapshot.limits()
         """How many tasks hold room, by the number of their limit."""
         self.started: dict[int, int] = {}
@@ -240,16 +244,36 @@ class Round:
         kinds = snapshot.rows["bucket"][rows].astype(np.int64) << 32 | snapshot.rows["demand"][rows]
         kinds, first, inverse = np.unique(kinds, return_index=True, return_inverse=True)
         fits = ~self._full[kinds & _LOW]
-        if not opportunistic:
-            fits &= self._quota_fits(kinds)
-        worth = fits[inverse]
-        if not opportunistic:
-            worth[first] = True
+        if opportunistic:
+            worth = fits[inverse]
+        else:
+            quota = self._quota_fits(kinds)
+            worth = (fits & quota)[inverse]
+            worth[self._may_be_helped(rows, first, kinds, quota)] = True
         worth &= self._below_width(rows)
         self._kinds = _Kinds(rows[worth], inverse[worth])
         self.dead = bytearray(len(snapshot.rows))
         found: Rows = rows[worth]
         return found
+
+    def _may_be_helped(self, rows: Rows, first: Rows, kinds: NDArray[np.int64], quota: NDArray[np.bool_]) -> Rows:
+        """Of the first of each kind those that others may make room for, or that may have a reservation.
+
+        `quota` says which kinds have quota. The rows are told as their places in `rows`.
+        """
+        waiting, numbers = self.snapshot.rows, kinds & _LOW
+        rank, priority = int(waiting["rank"][rows[0]]), int(waiting["priority"][rows].max())
+        helped = relieved(self.snapshot, self.room, self.quotas, rank, priority, numbers)
+        most = self.snapshot.policy.reservations
+        if most is None:
+            ours = np.array([can and not self._queues(n) for n, can in enumerate(self.room.open)], np.bool_)
+            possible = self.snapshot.demands.possible[numbers] & ours
+            reservable = quota & possible.any(axis=1) & ~possible[:, sorted(self._covered)].any(axis=1)
+        else:
+            reservable = quota & (len(self._reserved) < most)
+        reserved = [row for job_id in self._reserved if (row := self.snapshot.row_of(job_id)) is not None]
+        places = np.flatnonzero(np.isin(rows, reserved)) if reserved else np.zeros(0, np.intp)
+        return np.concatenate([np.sort(first[helped])[:_LOOKS], first[reservable], places])
 
     def _rights(self, rows: Rows) -> list[Right]:
         """The greatest right in each project, of rows of one class."""
@@ -462,11 +486,17 @@ class Round:
             return True
         if not self._may_evict(row):
             return False
+        claims = list(self._claims(row))
         found = [
-            (max(victim.kind for victim in victims), len(victims), sum(victim.lost for victim in victims), order, claim)
-            for order, claim in enumerate(self._claims(row))
-            if (victims := self._victims(claim, row))
+            (harm(victims), order, claim)
+            for order, claim in enumerate(claims)
+            if self.room.nodes_of(claim.pool) is None
+            and (victims := self.evictions.free_for(claim, self.room.usable(claim.pool)))
         ]
+        if self._node_victims is not None:
+            on_nodes = [claim for claim in claims if self.room.nodes_of(claim.pool) is not None]
+            if (best := self._node_victims.best(on_nodes, self._end(row))) is not None:
+                found.append((best[0], claims.index(best[1]), best[1]))
         if not found:
             self._vain.add((self.snapshot.bucket(row)[1], int(self.snapshot.rows["demand"][row])))
             return False
@@ -475,12 +505,6 @@ class Round:
         pool = self.room.pools[claim.pool]
         self.promises[job_id] = Promise(pool.site, pool.flavor.name, count)
         return True
-
-    def _victims(self, claim: Claim, row: int) -> list[Victim] | None:
-        """Who would have to leave for one task of a row; None where that does not help."""
-        if (nodes := self.room.nodes_of(claim.pool)) is not None:
-            return victims_on_nodes(self.evictions, claim, Plan(nodes, claim.pool, self._end(row)))
-        return self.evictions.free_for(claim, self.room.usable(claim.pool))
 
     def _claims(self, row: int) -> Iterator[Claim]:
         """What a row could claim in each pool that it prefers, where no reservation is in the way."""
@@ -525,10 +549,11 @@ class Round:
         """The same where Atoll chooses the nodes: a task after the first may find room on what is freed already."""
         row = self.snapshot.row_of(claim.job_id)
         assert row is not None
+        assert self._node_victims is not None
         plan, count, end = Plan(nodes, claim.pool, self._end(row)), 0, self._end(row)
         while count < wanted:
             if not (count and self._allowed(row, claim.pool, 1, end) and plan.place(claim.demand, elsewhere=False)):
-                victims = victims_on_nodes(self.evictions, claim, plan)
+                victims = self._node_victims.find(claim, plan)
                 if victims is None:
                     break
                 self.evictions.evict(claim, victims)

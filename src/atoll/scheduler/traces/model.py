@@ -46,14 +46,14 @@ class TraceJob:
     person: str = ""
     flavors: tuple[str, ...] = ()
     """The kinds of hardware that will do; none: any."""
-    ordered: bool = True
-    """Whether the first of them is liked best."""
     grace: int | None = None
     """Seconds between being asked to stop and being killed; None where the trace does not say."""
     checkpoint: int | None = None
     """Seconds between checkpoints; None for a job that begins again from the start."""
     spreads: bool = False
     """Whether its CPUs may lie on several nodes, as those of MPI programs: the trace counts processors only."""
+    ordered: bool = True
+    """Whether the first of its flavors is liked best."""
 
 
 @dataclass(frozen=True, slots=True)
