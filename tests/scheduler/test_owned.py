@@ -113,6 +113,11 @@ def test_sites_with_nodes_and_sites_without_go_side_by_side() -> None:
     ]  # fmt: skip
 
 
+def test_what_has_waited_too_long_and_starts_first_holds_up_nobody_behind_it() -> None:
+    snapshot = snapshot_of(owned("own", node("a")), *(job(number, cpu=0.01) for number in range(300)))
+    assert len(cycle(snapshot, 10 * 86400 * SECOND).placements) == 64  # of 1 GiB each
+
+
 # ---- nodes that change
 
 

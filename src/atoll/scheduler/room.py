@@ -122,6 +122,14 @@ class Room:
         """The room by node of a pool whose nodes Atoll chooses; None where an engine does."""
         return self.nodes if self.nodes is not None and number in self.nodes.owned.stretches else None
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether anything but the room on nodes limits what goes to pools whose nodes Atoll chooses."""
+        if self.nodes is None:
+            return True
+        sites = {self.pools[number].site for number in self.nodes.owned.stretches}
+        return any(self.nodes.owned.unplaced.values()) or any(self.slots[name] < ENDLESS // 2 for name in sites)
+
     def fitting(
         self,
         totals: NDArray[np.void],

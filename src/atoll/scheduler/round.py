@@ -57,6 +57,7 @@ class Round:
         self._places: dict[tuple[int, str, str], Ranges | None] = {}
         self._spots: dict[tuple[int, str, str], list[tuple[NodeSpot, ...]]] = {}
         self._masks: dict[tuple[int, ...], Mask] = {}
+        self._is_simple = self.quotas is None and not self.room.is_limited
         self._full = np.zeros(len(snapshot.demands.totals), np.bool_)
         self._kinds = _Kinds(np.zeros(0, np.intp), np.zeros(0, np.intp))
         self.dead = bytearray()
@@ -314,7 +315,8 @@ class Round:
         """Start a row, or see to it that it can; how many tasks started, and whether more of it may at once."""
         wanted = self.wanted(row)
         if not wanted:
-            self._pass_over_limit(row)
+            if self.left_of(row):  # else it has started already, for a promise or because it is overdue
+                self._pass_over_limit(row)
             return 0, False
         reserved = self._unreserve(row)  # what is kept for it is not kept from it
         chunk = wanted if alone else max(1, wanted // _CHUNKS)
@@ -397,10 +399,16 @@ class Round:
 
     def _open_pools(self, row: int, demand: Demand, choice: Sequence[int], end: int) -> tuple[Mask | None, bool]:
         """A mask of those of the pools where one task has quota, None for none; whether only room closes the others."""
-        room = self.room
+        room, key = self.room, tuple(choice)
+        if self._is_simple and (mask := self._masks.get(key)) is not None:
+            return mask if mask.any() else None, True
         usable = [number for number in choice if room.count(number, demand.total, 1, end)]
         allowed = [number for number in usable if self._allowed(row, number, 1, end)]
-        if (mask := self._masks.get(key := tuple(allowed))) is None:
+        if self._is_simple:  # then nothing but the nodes themselves decides
+            allowed = [number for number in choice if room.open[number]]
+        else:
+            key = tuple(allowed)
+        if (mask := self._masks.get(key)) is None:
             mask = self._masks[key] = np.zeros(len(room.pools), np.bool_)
             mask[allowed] = True
         return mask if allowed else None, len(allowed) == len(usable)
