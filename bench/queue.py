@@ -22,6 +22,7 @@ from atoll.scheduler.model import (
     JobWaits,
     NodeSpot,
     Placement,
+    Reserved,
     RoomFreed,
     RoomTaken,
     Running,
@@ -108,7 +109,8 @@ def _long_queue(nodes: int, jobs: int) -> tuple[float, float, list[float]]:
     for place in decisions.placements:
         job = known[place.job_id]
         snapshot.apply([JobGone(job.job_id), RoomTaken(_begun(job, place.flavor, place.spots[0]))])
-    cycle(snapshot, NOW + _SECOND)
+    snapshot.apply([Reserved(decisions.reservations)])
+    snapshot.apply([Reserved(cycle(snapshot, NOW + _SECOND).reservations)])
     held = sorted(snapshot.contents()[1])
     changes: list[list[Change]] = [
         [JobWaits(_job(jobs + 1, chance, jobs))], [RoomFreed(chance.choice(held), NOW)],
@@ -118,8 +120,9 @@ def _long_queue(nodes: int, jobs: int) -> tuple[float, float, list[float]]:
     for number, change in enumerate(changes, start=2):
         begun = time.process_time()
         snapshot.apply(change)
-        cycle(snapshot, NOW + number * _SECOND)
+        found = cycle(snapshot, NOW + number * _SECOND)
         figures.append(1000 * (time.process_time() - begun))
+        snapshot.apply([Reserved(found.reservations)])
     return len(decisions.placements), seconds, figures
 
 

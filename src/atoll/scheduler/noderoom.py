@@ -52,6 +52,8 @@ class NodeRoom:
         self._kept: dict[int, list[_Kept]] = {}
         self._started: list[tuple[int, Spot, Resources]] = []
         self._claims: dict[int, NDArray[Any]] = {}
+        self._held: dict[int, Leaving] = {}
+        self._known_times: dict[tuple[int, Resources], tuple[int, Column]] = {}
         self._counts: dict[Resources, tuple[int, NDArray[np.intp]]] = {}
 
     # ---- starting now
@@ -147,11 +149,15 @@ class NodeRoom:
     def _times(self, number: int, request: Resources, start: int) -> Column:
         """When each node of a pool has room for a request."""
         stretch = self.owned.stretches[number]
-        times = np.where(self.nodes.holds(request, stretch), start, _NEVER)
-        leaving = self._leaving(number)
-        last = first_enough(self.nodes, request, leaving)
-        at = leaving.node[last] - stretch.start
-        times[at] = np.minimum(times[at], np.maximum(start, leaving.order[last]))
+        version, times = self._known_times.get((number, request), (-1, None))
+        if times is None or version != self.nodes.version:
+            times = np.where(self.nodes.holds(request, stretch), 0, _NEVER)
+            leaving = self._leaving(number)
+            last = first_enough(self.nodes, request, leaving)
+            at = leaving.node[last] - stretch.start
+            times[at] = np.minimum(times[at], leaving.order[last])
+            self._known_times[number, request] = self.nodes.version, times
+        times = np.maximum(times, start)
         spoken_for = [node for kept in self._kept.values() for node in (each.node for each in kept)]
         for hold in self.holds.values():
             spoken_for += hold.nodes.tolist()
@@ -163,8 +169,11 @@ class NodeRoom:
     def _leaving(self, number: int) -> Leaving:
         """All that is in a pool, what has started in this cycle too, in the order in which it goes."""
         stretch = self.owned.stretches[number]
-        claims = self.claims(number)
-        there = Leaving.of(claims, self._ends(claims["row"].astype(np.intp)), self.nodes.gpu.shape[1])
+        if number not in self._held:
+            claims = self.claims(number)
+            ends = self._ends(claims["row"].astype(np.intp))
+            self._held[number] = Leaving.of(claims, ends, self.nodes.gpu.shape[1])
+        there = self._held[number]
         started = [
             (end, spot, request)
             for end, spot, request in self._started

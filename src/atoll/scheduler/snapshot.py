@@ -483,17 +483,20 @@ class Snapshot:
 
     def room(self, now: int) -> Room:
         """What is free at `now` (microseconds), to be counted down."""
-        owned = NodeRoom(self.owned, lambda rows: self.ends(self._running.rows[rows], now)) if self.owned else None
+        owned = NodeRoom(self.owned, lambda rows: self.ends(rows, now)) if self.owned else None
         return Room(self.pools, self.sites, self._used, partial(self._releases, now), owned)
 
     def _releases(self, now: int, number: int) -> Releases:
         """When what the attempts in a pool hold becomes free: at their walltime, or where they are evicted for it."""
-        here = self._running.rows[self.holders_of(number)]
+        rows = self.holders_of(number)
+        here = self._running.rows[rows]
         amounts = np.stack([here[name] * here["nodes"] for name in RESOURCES], axis=1)
-        return Releases.of(self.ends(here, now), amounts.astype(np.int64))
+        return Releases.of(self.ends(rows, now), amounts.astype(np.int64))
 
-    def ends(self, here: NDArray[Any], now: int) -> NDArray[np.int64]:
-        """When each of these attempts, rows of `holding`, has left at the latest, in microseconds."""
+    def ends(self, rows: NDArray[np.intp], now: int) -> NDArray[np.int64]:
+        """When each of the attempts in these rows of `holding` has left at the latest, in microseconds."""
+        columns = ("leaving", "rank", "walltime", "started", "grace")
+        here = {name: self._running.rows[name][rows] for name in columns}  # quicker than whole rows
         leaves = here["leaving"] | (here["rank"] == OPPORTUNISTIC)
         usual = np.array([ENDLESS if limit is None else limit for limit in self.policy.walltimes], np.int64)
         walltime = np.where(here["walltime"] == _UNSET, usual[here["rank"]], here["walltime"])
