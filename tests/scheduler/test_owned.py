@@ -22,7 +22,6 @@ from atoll.scheduler.model import (
     NodeSpot,
     Placement,
     RoomFreed,
-    RoomTaken,
     Running,
     SiteChanged,
     Waiting,
@@ -39,8 +38,13 @@ def runs(name: str, at: str, cpu: float = 1, gpus: tuple[tuple[int, int], ...] =
     """A batch job that has run for a while on a node of site `own`."""
     request = Resources(round(cpu * 1000), GIB, sum(milli for _, milli in gpus))
     spots = (NodeSpot(at, gpus),)
-    rest = {"placed": NOW - 3600 * SECOND, "started": NOW - 3600 * SECOND, "rank": 2, "flavor": "cpu"} | rest
-    return Running(name, 900, "own", request=request, spots=spots, **rest)
+    about: dict[str, Any] = {
+        "placed": NOW - 3600 * SECOND,
+        "started": NOW - 3600 * SECOND,
+        "rank": 2,
+        "flavor": "cpu",
+    } | rest
+    return Running(name, 900, "own", request=request, spots=spots, **about)
 
 
 def nodes_of(decisions: Decisions) -> dict[int, list[list[str]]]:
@@ -315,7 +319,7 @@ def test_no_node_and_no_device_is_given_more_than_it_has(there: Any, history: An
 @given(SITES, HISTORIES)
 @settings(max_examples=60, deadline=None)
 def test_nodes_kept_by_changes_equal_nodes_from_scratch_and_the_same_is_decided(there: Any, history: Any) -> None:
-    kept = snapshot_of(there)
+    kept, now = snapshot_of(there), NOW
     for number, step in enumerate(history):
         now = NOW + number * 50 * SECOND
         apply_step(kept, step, now)

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from atoll.core.resources import Resources
 from atoll.scheduler.evict import Claim, Evictable, Evictions, Victim
 from atoll.scheduler.freeing import Leaving, first_enough
-from atoll.scheduler.nodes import WHOLE, Column, Nodes, devices_of
 from atoll.scheduler.noderoom import NodeRoom, Plan
+from atoll.scheduler.nodes import WHOLE, Column, Nodes, devices_of
 
 Harm = tuple[int, int, int]
 """The gravest kind of the victims, their number, the work that is lost: the smaller is the better."""
@@ -109,7 +109,7 @@ class NodeVictims:
         for order, claim in enumerate(claims):
             for seems, nodes in self._tries(claim, Plan(self._room, claim.pool, end)):
                 tries.append((seems, order, nodes))
-        found = []
+        found: list[tuple[Harm, int]] = []
         for seems, order, nodes in sorted(tries, key=lambda each: each[:2])[:_TRIED]:
             if found and found[0][0][:2] <= (seems[0], 1):
                 break  # no node can do less harm than one attempt of the mildest kind
@@ -127,7 +127,7 @@ class NodeVictims:
         The nodes are those where the harm is least: first by the kind of the victims, then by their number, then by
         the work that is lost. A claim on several nodes takes the best of them.
         """
-        found = []
+        found: list[tuple[Harm, list[Victim]]] = []
         for seems, nodes in self._tries(claim, plan):
             if found and found[0][0][:2] <= (seems[0], 1):
                 break

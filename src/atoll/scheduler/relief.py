@@ -53,7 +53,7 @@ def _might_leave(snapshot: Snapshot, quotas: Quotas | None, rank: int, priority:
     goes = (rows["rank"] > rank) | ((rows["rank"] == rank) & (rows["priority"] < priority))
     goes |= rows["rank"] == OPPORTUNISTIC
     if quotas is not None:
-        over = (quotas.usage > quotas.subtree).any(axis=1)
+        over = np.asarray((quotas.usage > quotas.subtree).any(axis=1))
         index = quotas.tree.index
         borrows = [project in index and bool(over[index[project]]) for project, _ in snapshot.owners]
         goes |= np.array([*borrows, False], np.bool_)[rows["owner"]]

@@ -11,8 +11,8 @@ from atoll.core.resources import Resources
 from atoll.scheduler.evict import Claim, Evictions, Victim
 from atoll.scheduler.line import Right
 from atoll.scheduler.model import OPPORTUNISTIC, Demand, Eviction, NodeSpot, Place, Promise, Reservation
-from atoll.scheduler.nodes import Mask
 from atoll.scheduler.noderoom import NodeRoom, Plan
+from atoll.scheduler.nodes import Mask
 from atoll.scheduler.nodevictims import NodeVictims, harm
 from atoll.scheduler.quota import Quotas
 from atoll.scheduler.relief import relieved
@@ -138,11 +138,11 @@ class Round:
     def _promise(self, job_id: int, row: int, number: int, count: int, sign: int = 1) -> None:
         """Keep room and quota of `count` tasks for a row, apart from what is still coming; sign -1: no more."""
         demand = self._demand(row)
-        coming = Resources()
+        coming, is_owned = Resources(), self.room.nodes_of(number) is not None
         holding = self.snapshot.holding
         for other in self._leaving.get(job_id, ()):
             total = Resources(*(int(holding[name][other]) for name in RESOURCES)) * int(holding["nodes"][other])
-            if other in self._holders_of(number):
+            if not is_owned and other in self._holders_of(number):
                 coming += total
             if holding["rank"][other] != OPPORTUNISTIC:
                 self._count_quota(self.snapshot.owner_of(int(other))[0], number, total, -sign)
