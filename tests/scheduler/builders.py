@@ -6,7 +6,7 @@ from typing import Any
 
 from atoll.core.ranges import Ranges
 from atoll.core.resources import Resources
-from atoll.core.site import Ability, Flavor, Health, Site, SiteReport
+from atoll.core.site import Ability, Flavor, Health, Node, Site, SiteReport
 from atoll.core.site_file import Identity
 from atoll.core.spec import JobClass
 from atoll.scheduler.model import (
@@ -52,6 +52,21 @@ def site(
     return SiteState(made, drained=drained)
 
 
+def owned(name: str = "own", *nodes: Node, **rest: Any) -> SiteState:
+    """A site whose nodes Atoll chooses."""
+    flavors = []
+    for kind in dict.fromkeys(node.flavor for node in nodes):
+        sizes = [node.resources for node in nodes if node.flavor == kind]
+        columns = [[getattr(size, resource) for size in sizes] for resource in ("cpu", "memory", "gpu")]
+        flavors.append(Flavor(kind, Resources(*map(sum, columns)), Resources(*map(max, columns)), len(sizes)))
+    return site(name, *flavors, nodes=nodes, **rest)
+
+
+def node(name: str, cpu: int = 8, memory: int = 64, gpu: int = 0, kind: str = "cpu") -> Node:
+    """A node of `cpu` CPUs, `memory` GiB and `gpu` GPUs."""
+    return Node(name, kind, Resources(cpu * 1000, memory * GIB, gpu * 1000))
+
+
 def silent(name: str = "new") -> SiteState:
     """A site that nobody has heard of yet."""
     return SiteState(Site(name, "fake"))
@@ -90,14 +105,14 @@ def carried_out(snapshot: Snapshot, decisions: Decisions, now: int = 0) -> list[
     for place in decisions.placements:
         waiting = left.get(place.job_id) or snapshot.waiting(place.job_id)
         started: list[int | None] = [None] if place.tasks is None else list(place.tasks)
-        for task in started:
+        for number, task in enumerate(started):
             attempt = f"~{next(_numbers):09}-{place.job_id}[{task}]"  # behind all that were placed before
             holder = place.job_id if waiting.group is None else waiting.group
             running = Running(
                 attempt, holder, place.site, place.flavor, waiting.request, waiting.nodes, waiting.rank,
                 waits=not now, priority=waiting.priority, project=waiting.project, person=waiting.placement.person,
                 placed=now, started=now, walltime=waiting.placement.walltime, expected=waiting.expected,
-                grace=waiting.placement.grace,
+                grace=waiting.placement.grace, spots=place.spots[number] if place.spots else (),
             )  # fmt: skip
             changes.append(RoomTaken(running))
         rest = waiting.tasks.without(place.tasks) if waiting.tasks and place.tasks else Ranges()

@@ -246,7 +246,7 @@ def test_an_attempt_that_waits_for_a_node_is_pulled_back_and_placed_again() -> N
             return replace(decisions, recalls=tuple(recalled))
         return decisions
 
-    simulation = simulated(jobs, cluster(4, 4), replace(ATOLL, decide=decide))
+    simulation = simulated(jobs, cluster(4, 4), replace(ATOLL, decide=decide, owned=False))
     assert len(recalled) == 1
     assert times(simulation)["wide"] == (60, 70)
     assert simulation.meter.held == Resources()

@@ -24,6 +24,7 @@ Rows = NDArray[np.intp]
 def cycle(snapshot: Snapshot, now: int, *, head: int = HEAD) -> Decisions:
     """What shall happen at `now` (microseconds). Of the snapshot only caches change, and what was told."""
     # 1. Order the queue, and leave out what waits for a time.
+    snapshot.learn_if_due()
     queue = snapshot.queue()
     due, wakeups = _due(snapshot, queue, now)
     # 2. Keep what was promised, and what is reserved.

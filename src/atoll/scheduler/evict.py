@@ -14,8 +14,9 @@ hierarchical preemption. So two projects cannot evict each other in a loop: who 
 is not evicted.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from atoll.core.project import RESOURCES
 from atoll.core.resources import Resources
 from atoll.core.spec import JobClass
-from atoll.scheduler.model import OPPORTUNISTIC, RANKS, Eviction
+from atoll.scheduler.model import OPPORTUNISTIC, RANKS, Demand, Eviction
 from atoll.scheduler.quota import Quotas
 from atoll.scheduler.room import ENDLESS
 from atoll.scheduler.snapshot import Snapshot
@@ -36,6 +37,7 @@ _IDLE, _BORROWED, _OWN, _TOLD = range(4)
 """As what an attempt is evicted: opportunistic; a borrower's batch; of the same project; a borrower's, told first."""
 
 Places = NDArray[np.intp]
+_Key = tuple[int, int, str, int, frozenset[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Claim:
     pool: int
     flavor: str
     total: Resources
+    demand: Demand
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,73 @@ class Victim:
     """Microseconds until it is gone at the latest."""
 
 
+@dataclass(frozen=True, slots=True)
+class Evictable:
+    """Attempts of one pool that may be evicted, as columns."""
+
+    places: Places
+    """Among all that may be evicted there."""
+    rows: NDArray[np.intp]
+    """Of the snapshot's `holding`."""
+    kinds: NDArray[np.int8]
+    lost: NDArray[np.int64]
+    """As in `Victim`."""
+    begun: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def only(self, which: NDArray[np.bool_]) -> "Evictable":
+        """Those of them that a mask names."""
+        return Evictable(
+            self.places[which], self.rows[which], self.kinds[which], self.lost[which], self.begun[which]
+        )  # fmt: skip
+
+
+class Space(Protocol):
+    """Where a claim would start: what is free there, and what more if victims leave."""
+
+    def change(self, victim: Victim, sign: int) -> None:
+        """Count one as gone, or with sign -1 as there again."""
+
+    def enough(self) -> bool:
+        """Whether the claim has room."""
+
+    def useful(self, victim: Victim) -> list[str]:
+        """The resources that are lacking and that a victim has of them, where they are."""
+
+
+class PoolSpace:
+    """What is free in a pool, and what a claim wants of it."""
+
+    def __init__(self, free: Resources, wanted: Resources) -> None:
+        self._free: list[int] = [getattr(free, name) for name in RESOURCES]
+        self._wanted: list[int] = [getattr(wanted, name) for name in RESOURCES]
+
+    def change(self, victim: Victim, sign: int) -> None:
+        """Count one as gone, or with sign -1 as there again."""
+        if victim.here:
+            for column, name in enumerate(RESOURCES):
+                self._free[column] += sign * getattr(victim.total, name)
+
+    def lack(self, column: int) -> int:
+        """How much of a resource is lacking."""
+        return self._wanted[column] - self._free[column]
+
+    def lacking(self) -> list[int]:
+        """The columns of RESOURCES of which there is not enough room."""
+        return [column for column in range(len(RESOURCES)) if self._wanted[column] and self.lack(column) > 0]
+
+    def enough(self) -> bool:
+        """Whether the claim has room."""
+        return not self.lacking()
+
+    def useful(self, victim: Victim) -> list[str]:
+        """The resources that are lacking and that a victim has here."""
+        lacking = [RESOURCES[column] for column in self.lacking()] if victim.here else []
+        return [name for name in lacking if getattr(victim.total, name)]
+
+
 class Evictions:
     """Chooses victims in one cycle; each attempt at most once."""
 
@@ -83,25 +153,51 @@ class Evictions:
         """What those use who hold room and stay: by that it is judged who has borrowed."""
         self._now = now
         self._pools: dict[int, _Attempts] = {}
+        self._evictable: dict[_Key, Evictable] = {}
 
     def free_for(self, claim: Claim, free: Resources) -> list[Victim] | None:
         """The victims for which a claim could start where `free` is left now; None where they are not enough."""
-        trial = _Trial(self._quotas, self._standing, claim, free)
+        space = PoolSpace(free, claim.total)
+        trial = _Trial(self._quotas, self._standing, claim, space)
         try:
-            kinds = self._choose(trial, claim)
+            kinds = self._choose(trial, space, claim)
             if not trial.enough():
                 return None
-            if len(trial.left) > 1 and (single := self._single(claim, free, kinds)) is not None:
-                return [single]
-            return trial.needed()
+            lack = np.array([getattr(claim.total, name) - getattr(free, name) for name in RESOURCES], np.int64)
+            return trial.best(self._singles(claim, lack, kinds))
+        finally:
+            trial.undo()
+
+    def free_near(self, claim: Claim, space: Space, near: Sequence[Victim]) -> list[Victim] | None:
+        """The same where only those who are `near` give room, the first to go first; of others only the quota helps."""
+        trial = _Trial(self._quotas, self._standing, claim, space)
+        try:
+            for victim in self._near_and_far(claim, near):
+                if trial.enough():
+                    break
+                if trial.helps(victim):
+                    trial.leave(victim)
+            if not trial.enough():
+                return None
+            most = max((victim.kind for victim in trial.left), default=_IDLE)
+            return trial.best(victim for victim in near if victim.kind <= most)
         finally:
             trial.undo()
 
     def idle_for(self, claim: Claim, free: Resources) -> list[Victim] | None:
-        """The same among opportunistic attempts only, for a job that has its quota for certain."""
-        trial = _Trial(None, None, claim, free)
+        """As `free_for` among opportunistic attempts only, for a job that has its quota for certain."""
+        space = PoolSpace(free, claim.total)
+        trial = _Trial(None, None, claim, space)
         for begun in (False, True):
-            self._take_idle(trial, claim.pool, begun)
+            self._take_idle(trial, space, claim.pool, begun)
+        return trial.needed() if trial.enough() else None
+
+    def idle_near(self, claim: Claim, space: Space, near: Sequence[Victim]) -> list[Victim] | None:
+        """As `free_near`, likewise."""
+        trial = _Trial(None, None, claim, space)
+        for victim in near:
+            if victim.kind == _IDLE and not trial.enough() and trial.helps(victim):
+                trial.leave(victim)
         return trial.needed() if trial.enough() else None
 
     def evict(self, claim: Claim, victims: Sequence[Victim]) -> None:
@@ -116,7 +212,11 @@ class Evictions:
 
     # ---- how many
 
-    def _choose(self, trial: "_Trial", claim: Claim) -> int:
+    def lacks_quota(self, claim: Claim) -> bool:
+        """Whether a claim could start only if others used less of the quotas."""
+        return self._quotas is not None and not self._quotas.fits(claim.project, claim.flavor, claim.total)
+
+    def _choose(self, trial: "_Trial", space: PoolSpace, claim: Claim) -> int:
         """Have as many leave as are needed, those that lose least first; up to which kind that went."""
         pools = self._pools_of(claim)
         borrowers = self._borrowers(claim)
@@ -126,7 +226,7 @@ class Evictions:
                 if trial.enough():
                     return kind
                 if kind == _IDLE:
-                    self._take_idle(trial, claim.pool, begun)
+                    self._take_idle(trial, space, claim.pool, begun)
                     continue
                 for victim in self._victims(pools, claim, borrowers, kind, begun=begun):
                     if trial.enough():
@@ -135,9 +235,9 @@ class Evictions:
                         trial.leave(victim)
         return kind
 
-    def _take_idle(self, trial: "_Trial", pool: int, begun: bool) -> None:
+    def _take_idle(self, trial: "_Trial", space: PoolSpace, pool: int, begun: bool) -> None:
         """Have opportunistic attempts leave until there is room, as far as they help."""
-        lacking = trial.lacking()
+        lacking = space.lacking()
         if not lacking:
             return
         attempts = self._attempts(pool)
@@ -146,34 +246,30 @@ class Evictions:
         helps = (amounts > 0).any(axis=1)
         places, amounts = places[helps], amounts[helps]
         sums = np.cumsum(amounts, axis=0)
-        wanted = np.array([trial.lack(column) for column in lacking], np.int64)
+        wanted = np.array([space.lack(column) for column in lacking], np.int64)
         last = max(int(np.searchsorted(sums[:, column], amount)) for column, amount in enumerate(wanted.tolist()))
         for place in places[: last + 1].tolist():
             trial.leave(attempts.victim(place, _IDLE, here=True))
 
-    def _single(self, claim: Claim, free: Resources, most: int) -> Victim | None:
-        """The cheapest that is enough alone, of the kinds up to `most`."""
-        lack = np.array([getattr(claim.total, name) - getattr(free, name) for name in RESOURCES], np.int64)
-        borrowers = self._borrowers(claim)
+    def _singles(self, claim: Claim, lack: NDArray[np.int64], most: int) -> Iterator[Victim]:
+        """Those who have as much as lacks alone, of the kinds up to `most`, the first to go first."""
+        attempts, borrowers = self._attempts(claim.pool), self._borrowers(claim)
         for begun in (False, True):
             for kind in range(most + 1):
-                attempts = self._attempts(claim.pool)
                 places = self._places(attempts, claim, borrowers, kind, begun)
                 for place in places[(attempts.totals[places] >= lack).all(axis=1)][:_SINGLES].tolist():
-                    victim = attempts.victim(place, kind, here=True)
-                    if self._is_enough(claim, free, victim):
-                        return victim
-        return None
+                    yield attempts.victim(place, kind, here=True)
 
-    def _is_enough(self, claim: Claim, free: Resources, victim: Victim) -> bool:
-        trial = _Trial(self._quotas, self._standing, claim, free)
-        try:
-            if not trial.helps(victim):
-                return False
-            trial.leave(victim)
-            return trial.enough()
-        finally:
-            trial.undo()
+    def _near_and_far(self, claim: Claim, near: Sequence[Victim]) -> Iterator[Victim]:
+        """Those who are near, and after them others of the same kind, where quota lacks."""
+        rows = {victim.row for victim in near}
+        lacks, borrowers = self.lacks_quota(claim), self._borrowers(claim)
+        for begun in (False, True):
+            for kind in (_IDLE, _BORROWED, _OWN, _TOLD):
+                yield from (victim for victim in near if victim.begun == begun and victim.kind == kind)
+                if lacks and kind != _IDLE:
+                    others = self._victims(self._pools_of(claim), claim, borrowers, kind, begun=begun)
+                    yield from (victim for victim in others if victim.row not in rows)
 
     # ---- who
 
@@ -198,18 +294,52 @@ class Evictions:
             for place in self._places(attempts, claim, borrowers, kind, begun).tolist():
                 yield attempts.victim(place, kind, here=pool == claim.pool)
 
-    def _places(self, attempts: "_Attempts", claim: Claim, borrowers: frozenset[str], kind: int, begun: bool) -> Places:
-        """The attempts of a kind that may go, the cheapest first."""
+    def _places(
+        self,
+        attempts: "_Attempts",
+        claim: Claim,
+        borrowers: frozenset[str],
+        kind: int,
+        begun: bool,
+        *,
+        alive: bool = True,
+    ) -> Places:
+        """The attempts of a kind that may go, the cheapest first; without `alive` those too who were chosen."""
         if kind == _IDLE:
-            return attempts.idle(begun)
+            return attempts.idle(begun, alive=alive)
         if kind == _OWN:
             mine = attempts.of_project(claim.project)
             ranks, priorities = attempts.ranks[mine], attempts.priorities[mine]
             below = (ranks > claim.rank) | ((ranks == claim.rank) & (priorities < claim.priority))
-            return attempts.in_order(mine[below], begun)
+            return attempts.in_order(mine[below], begun, alive=alive)
         found = [attempts.of_project(project) for project in sorted(borrowers)]
         others = np.concatenate(found) if found else np.zeros(0, np.intp)
-        return attempts.in_order(others[(attempts.ranks[others] >= _BATCH) == (kind == _BORROWED)], begun)
+        return attempts.in_order(others[(attempts.ranks[others] >= _BATCH) == (kind == _BORROWED)], begun, alive=alive)
+
+    def evictable(self, claim: Claim) -> Evictable:
+        """All who might be evicted for a claim in the pool where it would start; see `still_there`."""
+        borrowers = self._borrowers(claim)
+        key = (claim.pool, claim.rank, claim.project, claim.priority, borrowers)
+        if key not in self._evictable:
+            attempts = self._attempts(claim.pool)
+            found = [
+                (kind, self._places(attempts, claim, borrowers, kind, begun, alive=False))
+                for kind in (_IDLE, _BORROWED, _OWN, _TOLD)
+                for begun in (False, True)
+            ]
+            self._evictable[key] = attempts.evictable(found)
+        return self._evictable[key]
+
+    def still_there(self, claim: Claim, evictable: Evictable) -> Evictable:
+        """Those who were not chosen yet."""
+        return evictable.only(self._attempts(claim.pool).are_left(evictable.places))
+
+    def victims(self, claim: Claim, evictable: Evictable) -> list[Victim]:
+        """The same one by one, the first to go first."""
+        attempts = self._attempts(claim.pool)
+        each = zip(evictable.places.tolist(), evictable.kinds.tolist(), strict=True)
+        found = [attempts.victim(place, kind, here=True) for place, kind in each]
+        return sorted(found, key=lambda victim: (victim.begun, victim.kind, victim.lost, -victim.row))
 
     def _borrowers(self, claim: Claim) -> frozenset[str]:
         """The projects that may have borrowed what is the claim's by nominal quota, see `_Trial.helps`."""
@@ -270,9 +400,14 @@ class _Attempts:
         if (place := self._place_of.get(row)) is not None:
             self._alive[place] = False
 
-    def idle(self, begun: bool) -> Places:
+    def are_left(self, places: Places) -> NDArray[np.bool_]:
+        """Which of some attempts were not chosen yet."""
+        return self._alive[places]
+
+    def idle(self, begun: bool, *, alive: bool = True) -> Places:
         """The opportunistic ones."""
-        return np.flatnonzero((self.ranks == OPPORTUNISTIC) & self._alive & (self.begun == begun))
+        found = np.flatnonzero(self.ranks == OPPORTUNISTIC)
+        return self.in_order(found, begun, alive=alive)
 
     def of_project(self, project: str) -> Places:
         """Those of a project with a claim of their own, the cheapest first."""
@@ -284,9 +419,16 @@ class _Attempts:
         found: Places = places[self.ranks[places] != OPPORTUNISTIC]
         return found
 
-    def in_order(self, places: Places, begun: bool) -> Places:
-        """Of some attempts those that are left, the cheapest first."""
-        return np.sort(places[self._alive[places] & (self.begun[places] == begun)])
+    def in_order(self, places: Places, begun: bool, *, alive: bool = True) -> Places:
+        """Of some attempts those that are left (without `alive` the others too), the cheapest first."""
+        which = self.begun[places] == begun
+        return np.sort(places[which & self._alive[places]] if alive else places[which])
+
+    def evictable(self, found: Sequence[tuple[int, Places]]) -> Evictable:
+        """The attempts at some places, each with their kind."""
+        places = np.concatenate([places for _, places in found])
+        kinds = np.repeat(np.array([kind for kind, _ in found], np.int8), [len(places) for _, places in found])
+        return Evictable(places, self.rows[places], kinds, self.cost[places], self.begun[places])
 
     def victim(self, place: int, kind: int, *, here: bool) -> Victim:
         """One of them."""
@@ -321,14 +463,13 @@ def _costs(whole: Resources, totals: NDArray[np.int64], lost: NDArray[np.int64])
 class _Trial:
     """What would be if some left. The quotas, and what stays, are changed meanwhile, until `undo`."""
 
-    def __init__(self, quotas: Quotas | None, standing: Quotas | None, claim: Claim, free: Resources) -> None:
+    def __init__(self, quotas: Quotas | None, standing: Quotas | None, claim: Claim, space: Space) -> None:
         self.left: list[Victim] = []
         """Who left."""
         self._quotas = quotas
         self._standing = standing
         self._claim = claim
-        self._free: list[int] = [getattr(free, name) for name in RESOURCES]
-        self._wanted: list[int] = [getattr(claim.total, name) for name in RESOURCES]
+        self._space = space
 
     def leave(self, victim: Victim) -> None:
         self._change(victim, 1)
@@ -340,21 +481,11 @@ class _Trial:
         self.left = []
 
     def _change(self, victim: Victim, sign: int) -> None:
-        if victim.here:
-            for column, name in enumerate(RESOURCES):
-                self._free[column] += sign * getattr(victim.total, name)
+        self._space.change(victim, sign)
         if self._quotas is not None and victim.kind != _IDLE:
             self._quotas.add(victim.project, self._claim.flavor, victim.total, -sign)
         if self._standing is not None and victim.kind != _IDLE:
             self._standing.add(victim.project, self._claim.flavor, victim.total, -sign)
-
-    def lack(self, column: int) -> int:
-        """How much of a resource is lacking."""
-        return self._wanted[column] - self._free[column]
-
-    def lacking(self) -> list[int]:
-        """The columns of RESOURCES of which there is not enough room."""
-        return [column for column in range(len(RESOURCES)) if self._wanted[column] and self.lack(column) > 0]
 
     def _lacks_quota(self) -> list[str]:
         """The resources of which there is not enough quota."""
@@ -371,13 +502,12 @@ class _Trial:
 
     def enough(self) -> bool:
         """Whether the claim can start."""
-        return not self.lacking() and not self._lacks_quota()
+        return self._space.enough() and not self._lacks_quota()
 
     def helps(self, victim: Victim) -> bool:
         """Whether a victim has what is still lacking, and, of another project, has borrowed it."""
-        room = [RESOURCES[column] for column in self.lacking()] if victim.here else []
         quota = self._lacks_quota() if victim.kind != _IDLE else []
-        needed = [name for name in {*room, *quota} if getattr(victim.total, name)]
+        needed = [*self._space.useful(victim), *(name for name in quota if getattr(victim.total, name))]
         if not needed:
             return False
         return victim.kind in (_IDLE, _OWN) or self._has_borrowed(victim, needed)
@@ -404,6 +534,26 @@ class _Trial:
             if not any(quotas.usage.item(number, column) > quotas.subtree.item(number, column) for column in columns):
                 return False
         return True
+
+    def best(self, singles: Iterable[Victim]) -> list[Victim]:
+        """Who has to leave of those who left; the first of some others of whom one alone is enough, for several."""
+        several = self.left
+        if len(several) > 1:
+            self.undo()
+            for single in singles:
+                if self._is_enough(single):
+                    return [single]
+            for victim in several:
+                self.leave(victim)
+        return self.needed()
+
+    def _is_enough(self, victim: Victim) -> bool:
+        if not self.helps(victim):
+            return False
+        self.leave(victim)
+        found = self.enough()
+        self.undo()
+        return found
 
     def needed(self) -> list[Victim]:
         """Who has to leave when those are spared, the dearest first, without whom it is enough too."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from atoll.core.clock import from_micros
 from atoll.core.project import RESOURCES
 from atoll.core.reasons import Reason, ReasonCode
+from atoll.core.resources import Resources
 from atoll.core.site import Health, Site
 from atoll.scheduler.fit import Obstacle, amount, bare, clauses, is_open, obstacle
 from atoll.scheduler.line import Right
@@ -140,8 +141,8 @@ def lacking(view: View, row: int, *, exact: bool = False) -> Reason:
     if any(view.room.count_queued(choice, 1, right) for choice in openings):
         return Reason.of(ReasonCode.NONE)
     taking = [choice for choice in openings if view.room.slots[view.room.pools[choice].site] > 0]
-    if any(demand.total.fits(view.room.usable(choice)) for choice in taking):
-        if not any(view.room.holds.get(choice) for choice in taking):
+    if any(view.room.has_room(choice, demand) for choice in taking):
+        if not any(view.room.is_held(choice) for choice in taking):
             return Reason.of(ReasonCode.NONE)
         return Reason.of(ReasonCode.PRIORITY, "Waits for its turn: what is free is kept for jobs before it.")
     nearest = (taking or openings)[0]
@@ -189,16 +190,30 @@ def _shortage(demand: Demand, room: Room, number: int, exact: bool) -> str:
         return f"Waits for its turn at site {pool.site}, which has as many attempts as it is given at once."
     several = sum(other.site == pool.site for other in room.pools) > 1
     where = f"site {pool.site}" + (f", flavor {pool.flavor.name}," if several else "")
-    total = demand.total
+    total, is_owned = demand.total, room.nodes_of(number) is not None
     if not exact:
-        amounts = [amount(name, size) for name in RESOURCES if (size := getattr(total, name))]
-        listed = " and ".join([", ".join(amounts[:-1]), amounts[-1]] if len(amounts) > 1 else amounts)
-        return f"Waits for {listed}{_on(demand)}; {where} has less than that free."
+        if is_owned:
+            return f"Waits for {_nodes_with(demand)}; {where} has less than that free."
+        return f"Waits for {_listed(total)}{_on(demand)}; {where} has less than that free."
     free = room.free[number]
+    if total.fits(free):
+        if not is_owned:
+            return "Waits for its turn: what is free is kept for jobs before it."
+        found = room.with_room(number, demand)
+        return f"Waits for {_nodes_with(demand)}; {where} has {found} such nodes, the rest is in smaller pieces."
     short = next(name for name in RESOURCES if getattr(total, name) > getattr(free, name))
     left, whole = max(0, getattr(free, short)), getattr(pool.flavor.total, short)
     wanted = f"{amount(short, getattr(total, short))}{_on(demand)}"
     return f"Waits for {wanted}; {where} has {amount(short, left)} free of {bare(short, whole)}."
+
+
+def _listed(amounts: Resources) -> str:
+    parts = [amount(name, size) for name in RESOURCES if (size := getattr(amounts, name))]
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def _nodes_with(demand: Demand) -> str:
+    return f"{'one node' if demand.nodes == 1 else f'{demand.nodes} nodes'} with {_listed(demand.request)} free"
 
 
 def _on(demand: Demand) -> str:

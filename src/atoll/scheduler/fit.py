@@ -248,11 +248,15 @@ def preference(demand: Demand, pools: Sequence[Pool], possible: Iterable[bool]) 
 
     def key(number: int) -> tuple[int, bool, bool, str, int]:
         pool = pools[number]
-        wish = demand.flavors.index(pool.flavor.name) if demand.flavors else 0
         wasteful = demand.request.gpu == 0 and pool.flavor.node.gpu > 0
-        return wish, pool.remote, wasteful, pool.site, pool.rank
+        return wish(demand, pool), pool.remote, wasteful, pool.site, pool.rank
 
     return tuple(sorted((number for number, can in enumerate(possible) if can), key=key))
+
+
+def wish(demand: Demand, pool: Pool) -> int:
+    """How well a demand likes a pool's flavor, by its own order of flavors; 0 is best."""
+    return demand.flavors.index(pool.flavor.name) if demand.ordered and demand.flavors else 0
 
 
 def is_open(state: SiteState) -> bool:

@@ -105,6 +105,14 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeSpot:
+    """What an attempt holds of a node that Atoll chose: its name, and milli-GPU of which of its devices."""
+
+    node: str
+    gpus: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Demand:
     """All that decides where a job fits: `request` on each of `nodes`, flavors (none: any), placement."""
 
@@ -112,6 +120,8 @@ class Demand:
     nodes: int = 1
     flavors: tuple[str, ...] = ()
     placement: Placement = Placement()
+    ordered: bool = True
+    """Whether the first of the flavors is liked best; if not, all of them are as good."""
 
     @property
     def total(self) -> Resources:
@@ -183,11 +193,13 @@ class Waiting:
     """How many seconds it is expected to run, from runs before it; 0: nobody knows, its walltime counts."""
     promise: Promise | None = None
     """Room that others leave for it."""
+    ordered: bool = True
+    """Whether the first of its flavors is liked best."""
 
     @property
     def demand(self) -> Demand:
         """What decides where it fits."""
-        return Demand(self.request, self.nodes, self.flavors, self.placement)
+        return Demand(self.request, self.nodes, self.flavors, self.placement, self.ordered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +239,8 @@ class Running:
     """The waiting job that it was asked to leave for."""
     notice: int = 0
     """Microseconds: when it will be asked to leave for that job, of which it was told; 0: it was told nothing."""
+    spots: tuple[NodeSpot, ...] = ()
+    """What it holds of each of its nodes, where Atoll chose them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,6 +359,8 @@ class Place:
     tasks: Ranges | None
     site: str
     flavor: str
+    spots: tuple[tuple[NodeSpot, ...], ...] = ()
+    """For each task (one for a single job) in their order its nodes, where Atoll chooses them; else empty."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ class Nodes:
         """Count a request at a spot as taken. Raises ValueError, and counts nothing, where it does not fit there."""
         node, free = spot.node, self.gpu[spot.node]
         if (
-            not self._made_for(spot, request)
+            not self.made_for(spot, request)
             or self.cpu[node] < request.cpu
             or self.memory[node] < request.memory
             or any(free[device] < milli for device, milli in spot.gpus)
@@ -109,7 +109,7 @@ class Nodes:
         node, free = spot.node, self.gpu[spot.node]
         capacity = self.infos[node].capacity
         if (
-            not self._made_for(spot, request)
+            not self.made_for(spot, request)
             or self.cpu[node] + request.cpu > capacity.cpu
             or self.memory[node] + request.memory > capacity.memory
             or any(free[device] + milli > WHOLE for device, milli in spot.gpus)
@@ -117,7 +117,29 @@ class Nodes:
             raise ValueError(f"{request} was not taken on {self.infos[node].name}")
         self._count(spot, request, 1)
 
-    def _made_for(self, spot: Spot, request: Resources) -> bool:
+    def set_free(self, node: int, cpu: int, memory: int, gpus: Column) -> None:
+        """Say what is free on a node, as somebody else counted it; `gpus` is milli-GPU of each of its devices."""
+        self.cpu[node], self.memory[node], self.gpu[node] = cpu, memory, gpus
+        self._recount(node)
+
+    def give_many(self, which: NDArray[np.intp], cpu: Column, memory: Column, gpus: Column) -> None:
+        """Count much as free at once, an entry for each amount; a node may come several times."""
+        np.add.at(self.cpu, which, cpu)
+        np.add.at(self.memory, which, memory)
+        np.add.at(self.gpu, which, gpus)
+        changed = np.unique(which)
+        left = self.gpu[changed]
+        self.whole[changed] = (left == WHOLE).sum(axis=1)
+        self.largest[changed] = left.max(axis=1, initial=0)
+        self.together[changed] = left.sum(axis=1)
+        self.version += 1
+        self.versions[changed] = self.version
+
+    def close(self, node: int) -> None:
+        """Let a node take nothing, whatever is asked for."""
+        self.set_free(node, -1, 0, np.zeros(self.gpu.shape[1], np.int64))
+
+    def made_for(self, spot: Spot, request: Resources) -> bool:
         """Whether the devices of a spot are distinct ones that its node has, and as many as are asked for."""
         devices = [device for device, _ in spot.gpus]
         whole, share = devices_of(request)
@@ -132,11 +154,14 @@ class Nodes:
         node = spot.node
         self.cpu[node] += sign * request.cpu
         self.memory[node] += sign * request.memory
-        if spot.gpus:
-            free = self.gpu[node]
-            for device, milli in spot.gpus:
-                free[device] += sign * milli
-            left = free.tolist()
+        for device, milli in spot.gpus:
+            self.gpu[node, device] += sign * milli
+        self._recount(node, gpus=bool(spot.gpus))
+
+    def _recount(self, node: int, *, gpus: bool = True) -> None:
+        """Bring up to date what is made from a node's columns: its GPUs, if these changed, and its version."""
+        if gpus and self.gpu.shape[1]:
+            left = self.gpu[node].tolist()
             self.whole[node] = left.count(WHOLE)
             self.largest[node] = max(left)
             self.together[node] = sum(left)

@@ -64,32 +64,37 @@ class Packer:
         made._original, made._copied_at = self, self.nodes.version
         return made
 
-    def best(self, request: Resources, pools: Mask) -> Spot | None:
+    def best(self, request: Resources, pools: Mask, among: Mask | None = None) -> Spot | None:
         """Where a request loses least, in pools of a mask over their numbers; None where it fits nowhere.
 
-        Of equal nodes it is the one with the fewest free GPUs, then the fewest free CPUs, then the first.
+        Of equal nodes it is the one with the fewest free GPUs, then the fewest free CPUs, then the first. `among` is
+        a mask over the nodes, where not all may be taken.
         """
         if not len(self.nodes):
             return None
         found = self._scored(request)
-        scores = self._allowed(found.scores, pools)
+        scores = self._allowed(found.scores, pools, among)
         node = int(scores.argmin())
         return None if scores[node] == _NEVER else self._spot(found, request, node)
 
-    def best_many(self, request: Resources, pools: Mask, count: int) -> tuple[Spot, ...] | None:
+    def best_many(
+        self, request: Resources, pools: Mask, count: int, among: Mask | None = None
+    ) -> tuple[Spot, ...] | None:
         """The same for each of `count` distinct nodes, the best first; None where there are not as many.
 
         To have them in one pool, ask for one pool after the other.
         """
         found = self._scored(request)
-        scores = self._allowed(found.scores, pools)
+        scores = self._allowed(found.scores, pools, among)
         chosen = scores.argsort(kind="stable")[:count]
         if len(chosen) < count or (scores[chosen] == _NEVER).any():
             return None
         return tuple(self._spot(found, request, node) for node in chosen.tolist())
 
-    def _allowed(self, scores: Column, pools: Mask) -> Column:
-        """The scores, without those of nodes in other pools."""
+    def _allowed(self, scores: Column, pools: Mask, among: Mask | None) -> Column:
+        """The scores, without those of nodes in other pools and of others than `among`."""
+        if among is not None:
+            scores = np.where(among, scores, _NEVER)
         if pools.all():
             return scores
         key = pools.tobytes()

@@ -10,7 +10,8 @@ from atoll.core.project import RESOURCES
 from atoll.core.resources import Resources
 from atoll.scheduler.fit import Pool, Used, is_open
 from atoll.scheduler.line import Line, Right
-from atoll.scheduler.model import CLASSES, SiteState
+from atoll.scheduler.model import CLASSES, Demand, SiteState
+from atoll.scheduler.noderoom import NodeRoom
 
 ENDLESS = 2**62
 """The end, in microseconds, of what has none."""
@@ -100,8 +101,9 @@ class Room:
         states: Mapping[str, SiteState],
         used: Mapping[tuple[str, str], Used],
         releases: Callable[[int], Releases],
+        nodes: NodeRoom | None = None,
     ) -> None:
-        """`releases` tells of a pool, by its number, when its attempts end."""
+        """`releases` tells of a pool, by its number, when its attempts end; `nodes` are those that Atoll chooses."""
         self.pools = pools
         self.states = states
         self.open = [is_open(states[pool.site]) for pool in pools]
@@ -119,6 +121,11 @@ class Room:
             - used.get((pool.site, pool.flavor.name), unused).resources
             for pool in pools
         ]
+        self.nodes = nodes
+        """The room by node, where Atoll chooses the nodes of any pool."""
+        if nodes is not None:
+            for number in nodes.owned.stretches:
+                self.free[number] = nodes.owned.free(number)
         taken = dict.fromkeys(states, 0)
         self.backlog = {name: [state.backlog(rank) for rank in range(len(CLASSES))] for name, state in states.items()}
         """How many more attempts of each rank may wait in each site's own queue."""
@@ -147,15 +154,35 @@ class Room:
 
     # ---- starting now
 
+    def nodes_of(self, number: int) -> NodeRoom | None:
+        """The room by node of a pool whose nodes Atoll chooses; None where an engine does."""
+        return self.nodes if self.nodes is not None and number in self.nodes.owned.stretches else None
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether anything but the room on nodes limits what goes to pools whose nodes Atoll chooses."""
+        if self.nodes is None:
+            return True
+        sites = {self.pools[number].site for number in self.nodes.owned.stretches}
+        return any(self.nodes.owned.unplaced.values()) or any(self.slots[name] < ENDLESS // 2 for name in sites)
+
     def fitting(
-        self, totals: NDArray[np.void], possible: NDArray[np.bool_], rights: Sequence[Right]
+        self,
+        totals: NDArray[np.void],
+        requests: NDArray[np.void],
+        possible: NDArray[np.bool_],
+        rights: Sequence[Right],
     ) -> NDArray[np.bool_]:
-        """Which of many demands are taken somewhere now; both arrays have a row for each, see `Demands`.
+        """Which of many demands are taken somewhere now; all arrays have a row for each, see `Demands`.
 
         `rights` are the greatest of the jobs that have them. What is kept for later is not looked at.
         """
         fits = np.zeros(len(totals), np.bool_)
+        owned = np.zeros(len(self.pools), np.bool_)
         for number, free in self._with_room():
+            if self.nodes_of(number) is not None:
+                owned[number] = True
+                continue
             if any(self.count_queued(number, 1, right) for right in rights):
                 fits |= possible[:, number]
                 continue
@@ -165,6 +192,8 @@ class Room:
                 & (totals["memory"] <= free.memory)
                 & (totals["gpu"] <= free.gpu)
             )
+        if self.nodes is not None:
+            fits |= self.nodes.fitting(requests, possible & owned)
         return fits
 
     def _with_room(self) -> Iterator[tuple[int, Resources]]:
@@ -223,15 +252,34 @@ class Room:
         self.promise(number, Kept(_beyond(total, ahead), _beyond(ahead, total), total, end))
 
     def unpromise(self, number: int, kept: Kept) -> None:
-        """Take back what was promised before anything was held. Raises ValueError where nothing was."""
+        """Take back what was promised before any job was held room. Raises ValueError where nothing was."""
         self._kept[number] -= kept.now
         self._surplus[number] -= kept.surplus
         self._promised[number].remove((kept.end, kept.total))
         self._timelines.pop(number, None)
+        for hold in self.holds.get(number, ()):
+            if hold.start < kept.end:
+                hold.left += kept.total
 
     def spares_holds(self, number: int, total: Resources, stay: Stay) -> bool:
         """Whether `total` may be used in a pool for a stay beside all that is held."""
         return all(total.fits(hold.left) for hold in self.holds.get(number, ()) if stay.minds(hold))
+
+    def with_room(self, number: int, demand: Demand) -> int:
+        """How many nodes of a pool, where Atoll chooses them, have room for a demand; 0 elsewhere."""
+        nodes = self.nodes_of(number)
+        return 0 if nodes is None else nodes.with_room(number, demand.request)
+
+    def has_room(self, number: int, demand: Demand) -> bool:
+        """Whether a demand fits into a pool now, whatever is held for later."""
+        nodes = self.nodes_of(number)
+        if nodes is not None and nodes.with_room(number, demand.request) < demand.nodes:
+            return False
+        return demand.total.fits(self.usable(number))
+
+    def is_held(self, number: int) -> bool:
+        """Whether anything of a pool is held for later."""
+        return bool(self.holds.get(number)) or (self.nodes is not None and self.nodes.is_held(number))
 
     # ---- starting later
 
@@ -252,13 +300,22 @@ class Room:
         return timeline
 
     def earliest(
-        self, number: int, total: Resources, now: int, duration: int, own: frozenset[int] = frozenset()
+        self, number: int, demand: Demand, now: int, duration: int, own: frozenset[int] = frozenset()
     ) -> int | None:
-        """When `total` will be free in a pool for `duration` (microseconds); None: as it is now, never.
+        """When a pool will have room for `duration` (microseconds); None: as it is now, never.
 
         `own` are the bookings that are not kept from it.
         """
+        total = demand.total
         holds = [hold for hold in self.holds.get(number, ()) if -hold.job_id not in own]
+        if (nodes := self.nodes_of(number)) is not None:
+            for moment in sorted({now, *(hold.end for hold in holds if hold.end > now)}):
+                found = nodes.earliest(number, demand, moment)
+                if found is None:
+                    return None
+                if not holds or self._holds_at(number, holds, total, found[0], found[0] + duration):
+                    return found[0]
+            return None
         ends = self._timeline(number).ends
         moments = {now, *(hold.end for hold in holds)}
         # what is free only grows but for what is held: the first moment that is enough is found by halves
@@ -285,18 +342,30 @@ class Room:
             return False
         return all(total.fits(hold.left) for hold in holds if begin < hold.start < end)
 
-    def unhold(self, number: int, job_id: int) -> Hold:
-        """Keep room for a job no longer; what was kept. Raises StopIteration for one that holds none."""
+    def unhold(self, number: int, job_id: int) -> None:
+        """Keep room for a job no longer. Raises StopIteration for one that holds none."""
+        if (nodes := self.nodes_of(number)) is not None:
+            nodes.unhold(job_id)
+            return
         holds = self.holds[number]
         found = next(hold for hold in holds if hold.job_id == job_id)
         holds.remove(found)
         for other in holds:
             if found.start <= other.start < found.end:
                 other.left += found.total
-        return found
 
-    def hold(self, number: int, job_id: int, total: Resources, start: int, end: int) -> None:
+    def hold(self, number: int, job_id: int, demand: Demand, start: int, end: int) -> None:
         """Keep room for a job from `start` to `end`."""
+        if (nodes := self.nodes_of(number)) is not None:
+            nodes.hold(job_id, number, demand, start)
+            return
+        self._hold(number, job_id, demand.total, start, end)
+
+    def book(self, number: int, booking: int, total: Resources, start: int, end: int) -> None:
+        """Keep room for those of a booking from `start` to `end`, on whatever nodes."""
+        self._hold(number, -booking, total, start, end)
+
+    def _hold(self, number: int, job_id: int, total: Resources, start: int, end: int) -> None:
         holds = self.holds.setdefault(number, [])
         left = self.free_at(number, start) - total
         for other in holds:

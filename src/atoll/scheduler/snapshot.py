@@ -23,11 +23,13 @@ from atoll.core.site import Flavor
 from atoll.scheduler import model
 from atoll.scheduler.demands import Demands
 from atoll.scheduler.fit import Pool, Used, pools_of
+from atoll.scheduler.fragmentation import Typical
 from atoll.scheduler.model import (
     OPPORTUNISTIC,
     Booked,
     Booking,
     Change,
+    NodeSpot,
     Policy,
     PolicyChanged,
     Promise,
@@ -39,7 +41,9 @@ from atoll.scheduler.model import (
     TreeChanged,
     Waiting,
 )
+from atoll.scheduler.noderoom import NodeRoom
 from atoll.scheduler.order import Standing
+from atoll.scheduler.owned import OwnedNodes
 from atoll.scheduler.quota import Quotas, Tree
 from atoll.scheduler.room import ENDLESS, Releases, Room
 from atoll.scheduler.shares import Shares
@@ -61,6 +65,8 @@ _ENDLESS = -1  # width and limit of what has no limit
 _OWN = -1  # group of what has none but its own id
 _UNSET = -1  # what is None
 _DAY = 86400
+_LEARN = 1000
+"""After so many arrivals, sooner at first, what typically comes is looked at anew."""
 Bucket = tuple[int, str, str]
 """A class (its rank), a project and a person: what waits of these is in one order among itself."""
 
@@ -88,6 +94,7 @@ class Snapshot:
         self._owners: list[tuple[str, str]] = []  # the (project, person) of each number in `owner`
         self._owner_numbers: dict[tuple[str, str], int] = {}
         self._attempts: dict[int, str] = {}  # the attempt of each row of what runs
+        self._spots: dict[int, tuple[NodeSpot, ...]] = {}  # by row of what runs
         self._used: dict[tuple[str, str], Used] = {}
         self._holders: dict[int, int] = {}  # attempts that hold room, by job or array
         self._limits: Table[int] = Table(_LIMITS)  # the same, of what has a width and waits: a cycle's columns
@@ -95,6 +102,9 @@ class Snapshot:
         self.tree: Tree | None = None
         self.quotas: Quotas | None = None
         """What each node of the tree uses; None where there is no tree."""
+        self.owned = OwnedNodes((), {})
+        """The nodes of the sites where Atoll itself places."""
+        self._arrivals = self._learnt = 0
         self.shares = Shares(self.policy.half_life)
         self.reservations: dict[int, Reservation] = {}
         """What has a start for certain, by job."""
@@ -165,6 +175,7 @@ class Snapshot:
         if row is None:
             row = self._waiting.add(waiting.job_id)
             self._arrived.append(row)
+            self._arrivals += 1
         self._waiting.rows[row] = (
             waiting.job_id, waiting.submitted, waiting.not_before, waiting.priority, told,
             _OWN if waiting.group is None else waiting.group, number,
@@ -256,7 +267,10 @@ class Snapshot:
             _number((running.project, running.person), self._owners, self._owner_numbers), running.grace,
             running.evictions, running.rank, running.waits, running.leaving,
         )  # fmt: skip
+        if running.spots:
+            self._spots[row] = running.spots
         self._used.setdefault((running.site, running.flavor), Used()).add(running)
+        self.owned.take(running, row)
         self._count_holder(running.job_id, 1)
         self._count_use(running, 1)
 
@@ -274,6 +288,8 @@ class Snapshot:
         if row is None:
             return None
         running = self._running_at(attempt_id, row)
+        self.owned.give(running)
+        self._spots.pop(row, None)
         place = (running.site, running.flavor)
         self._used[place].remove(running)
         if not self._used[place].attempts:
@@ -340,6 +356,38 @@ class Snapshot:
         for pool in self.pools:
             capacity[pool.flavor.name] = capacity.get(pool.flavor.name, Resources()) + pool.flavor.total
         self.shares.set_capacity(capacity)
+        had = bool(self.owned)
+        self.owned = OwnedNodes(self.pools, self.sites)
+        if had or self.owned:
+            for attempt, row in self._running.index.items():
+                self.owned.take(self._running_at(attempt, row), row)
+        self._learnt = 0
+
+    def learn_if_due(self) -> None:
+        """Look at what typically comes, where much has come since that was done last."""
+        if self.owned and self._arrivals > self._learnt + min(_LEARN, self._learnt):
+            self.learn()
+
+    def learn(self) -> None:
+        """Let what is placed on nodes from now on leave room for what waits and runs now, as it typically comes."""
+        self._learnt = self._arrivals
+        self.owned.learn(self._typical())
+
+    def _typical(self) -> Iterator[Typical]:
+        """What waits, with the pools that it could use, and what runs, of which that is not known any more."""
+        tasks = Counter[tuple[Resources, frozenset[int] | None]]()
+        entries = Counter(self._waiting.rows["demand"][list(self._waiting.index.values())].tolist())
+        for row, several in self._tasks.items():
+            entries[int(self._waiting.rows["demand"][row])] += len(several) - 1
+        for number, count in entries.items():
+            demand = self.demands[number]
+            pools = frozenset(np.flatnonzero(self.demands.possible[number] & self.owned.pools).tolist())
+            if demand.request.gpu and pools:
+                tasks[demand.request, pools] += count * demand.nodes
+        rows = self._running.rows[sorted(self._running.index.values())]
+        for *amounts, nodes in zip(*(rows[name].tolist() for name in (*RESOURCES, "nodes")), strict=True):
+            tasks[Resources(*amounts), None] += nodes
+        return (Typical(request, pools, count) for (request, pools), count in tasks.items() if request.gpu)
 
     # ---- reading it
 
@@ -442,11 +490,20 @@ class Snapshot:
 
     def room(self, now: int) -> Room:
         """What is free at `now` (microseconds), to be counted down."""
-        return Room(self.pools, self.sites, self._used, partial(self._releases, now))
+        owned = NodeRoom(self.owned, lambda rows: self.ends(rows, now)) if self.owned else None
+        return Room(self.pools, self.sites, self._used, partial(self._releases, now), owned)
 
     def _releases(self, now: int, number: int) -> Releases:
         """When what the attempts in a pool hold becomes free: at their walltime, or where they are evicted for it."""
-        here = self._running.rows[self.holders_of(number)]
+        rows = self.holders_of(number)
+        here = self._running.rows[rows]
+        amounts = np.stack([here[name] * here["nodes"] for name in RESOURCES], axis=1)
+        return Releases.of(self.ends(rows, now), amounts.astype(np.int64))
+
+    def ends(self, rows: NDArray[np.intp], now: int) -> NDArray[np.int64]:
+        """When each of the attempts in these rows of `holding` has left at the latest, in microseconds."""
+        columns = ("leaving", "rank", "walltime", "started", "grace")
+        here = {name: self._running.rows[name][rows] for name in columns}  # quicker than whole rows
         leaves = here["leaving"] | (here["rank"] == OPPORTUNISTIC)
         usual = np.array([ENDLESS if limit is None else limit for limit in self.policy.walltimes], np.int64)
         walltime = np.where(here["walltime"] == _UNSET, usual[here["rank"]], here["walltime"])
@@ -454,8 +511,7 @@ class Snapshot:
         begun = np.where(here["started"] > 0, here["started"], now)
         seconds = np.where(leaves, here["grace"], np.where(endless, 0, walltime) + here["grace"])
         ends = np.where(endless, ENDLESS, np.maximum(now, np.where(leaves, now, begun) + seconds * 1_000_000))
-        amounts = np.stack([here[name] * here["nodes"] for name in RESOURCES], axis=1)
-        return Releases.of(ends.astype(np.int64), amounts.astype(np.int64))
+        return ends.astype(np.int64)
 
     def waiting(self, job_id: int) -> Waiting:
         """What is known of a waiting job. Raises KeyError."""
@@ -480,6 +536,7 @@ class Snapshot:
             project=self._bucket_keys[int(row["bucket"])][1],
             expected=int(row["expected"]),
             promise=self._promises.get(job_id),
+            ordered=demand.ordered,
         )
 
     def running(self, attempt_id: str) -> Running:
@@ -496,7 +553,7 @@ class Snapshot:
         return Running(
             attempt_id, job, site, flavor, Resources(cpu, memory, gpu), nodes, rank, waits, priority, leaving,
             project, person, placed, started, saved, None if walltime == _UNSET else walltime, expected, grace,
-            evictions, None if leaves_for == _UNSET else leaves_for, notice,
+            evictions, None if leaves_for == _UNSET else leaves_for, notice, self._spots.get(number, ()),
         )  # fmt: skip
 
     def attempt(self, row: int) -> str:
@@ -582,6 +639,7 @@ class Snapshot:
         used: dict[tuple[str, str], Used] = {}
         for attempt in running.values():
             used.setdefault((attempt.site, attempt.flavor), Used()).add(attempt)
+        self.owned.validate()
         assert self._used == used, "what the pools hold is not the sum of what runs"
         holders = Counter(attempt.job_id for attempt in running.values())
         assert self._holders == holders, "those that hold room are miscounted"
@@ -631,6 +689,7 @@ def _essence(state: SiteState) -> Any:
     flavors = tuple(map(_lasting, report.flavors))
     return (
         state.site.all_labels, flavors, report.abilities, report.max_walltime, report.owner, state.site.identity,
+        report.nodes,
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator
 
+from atoll.core import site as sites
 from atoll.core.documents import read_yaml
 from atoll.core.errors import Invalid
 from atoll.core.resources import Bytes, Milli, Resources, Seconds
@@ -132,14 +133,14 @@ class Cluster:
         defaults = self.defaults.get(job_class)
         return GRACE if defaults is None or defaults.grace is None else defaults.grace
 
-    def changes(self) -> list[Change]:
+    def changes(self, *, owned: bool = False) -> list[Change]:
         """What a snapshot is told before the first job comes; a tree of projects is one more."""
-        return [SiteChanged(state) for state in self.sites()]
+        return [SiteChanged(state) for state in self.sites(owned=owned)]
 
-    def sites(self) -> list[SiteState]:
+    def sites(self, *, owned: bool = False) -> list[SiteState]:
         """The sites as they would report, each healthy, empty, and everybody's.
 
-        Whoever has sites list their nodes gives `nodes` of each to its report here.
+        `owned`: they list their nodes and leave it to the scheduler which of them takes an attempt.
         """
         by_site: dict[str, list[Node]] = {}
         for node in self.nodes:
@@ -148,11 +149,16 @@ class Cluster:
             SiteState(
                 Site(
                     name, "simulated", dict(self.labels.get(name, {})),
-                    SiteReport(tuple(_flavors(nodes)), frozenset(Ability)), Health.OK, identity=Identity(shared=True),
+                    SiteReport(tuple(_flavors(nodes)), frozenset(Ability), nodes=_listed(nodes) if owned else ()),
+                    Health.OK, identity=Identity(shared=True),
                 )
             )
             for name, nodes in by_site.items()
         ]  # fmt: skip
+
+
+def _listed(nodes: list[Node]) -> tuple[sites.Node, ...]:
+    return tuple(sites.Node(node.name, node.flavor, node.amount) for node in nodes)
 
 
 def _flavors(nodes: list[Node]) -> list[Flavor]:

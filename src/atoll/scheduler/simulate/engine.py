@@ -70,8 +70,9 @@ class Simulation:
         self.jobs, self.cluster, self.policy = jobs, cluster, policy
         self.interval, self.departures = interval, departures
         self.runs = [JobRun(number, job, job.runtime if departures else _ENDLESS) for number, job in enumerate(jobs)]
-        self.snapshot = Snapshot.from_changes(cluster.changes())
+        self.snapshot = Snapshot.from_changes(cluster.changes(owned=policy.owned))
         self.machines = Machines(cluster.nodes)
+        self._node_numbers = {(node.site, node.name): number for number, node in enumerate(cluster.nodes)}
         self.meter = Meter(cluster, [job.project for job in jobs], any(job.request.gpu for job in jobs))
         self.cycles = 0
         self._events: list[tuple[int, int, int, str | int]] = []  # time, kind, number, attempt or job
@@ -158,9 +159,14 @@ class Simulation:
         self._lines[pool] = left
 
     def _begin(self, attempt: _Attempt, now: int) -> bool:
-        """Begin an attempt if nodes have room; whether they had."""
+        """Begin an attempt if nodes have room; whether they had. Raises ValueError where chosen nodes have none."""
         running, run = attempt.running, attempt.run
-        spots = self.machines.put(attempt.pool, running.request, running.nodes, self.policy.choose_node)
+        spots: tuple[Spot, ...] | None
+        if running.spots:
+            spots = tuple(Spot(self._node_numbers[running.site, held.node], held.gpus) for held in running.spots)
+            self.machines.put_at(spots, running.request)
+        else:
+            spots = self.machines.put(attempt.pool, running.request, running.nodes, self.policy.choose_node)
         if spots is None:
             return False
         attempt.spots, attempt.begun = spots, now

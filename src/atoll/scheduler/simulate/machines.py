@@ -75,6 +75,19 @@ class Machines:
             nodes = np.delete(nodes, place) if count > 1 else nodes
         return tuple(spots)
 
+    def put_at(self, spots: Sequence[Spot], request: Resources) -> None:
+        """Give a request room on these nodes and devices. Raises ValueError where there is none."""
+        for spot in spots:
+            devices = self.devices[spot.node]
+            devices_full = any(devices[device] < share for device, share in spot.devices)
+            if self.cpu[spot.node] < request.cpu or self.memory[spot.node] < request.memory or devices_full:
+                raise ValueError(f"{request} has no room at {spot}")
+            self.cpu[spot.node] -= request.cpu
+            self.memory[spot.node] -= request.memory
+            for device, share in spot.devices:
+                devices[device] -= share
+            self._recount(spot.node)
+
     def _take(self, node: int, request: Resources) -> Spot:
         self.cpu[node] -= request.cpu
         self.memory[node] -= request.memory

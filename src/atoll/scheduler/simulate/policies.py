@@ -29,6 +29,8 @@ class Policy:
     """What happens at a time, in microseconds."""
     choose_node: Choice
     """Which node takes an attempt, where what was decided does not say."""
+    owned: bool = False
+    """Whether it is decided which node takes an attempt; if not, `choose_node` is the engine that does."""
     ranked: bool = True
     """Whether classes go before one another, or all jobs by their age."""
 
@@ -50,7 +52,7 @@ _decide = partial(cycle, head=0)  # reasons are for people who wait
 POLICIES: dict[str, Policy] = {
     policy.name: policy
     for policy in (
-        Policy("atoll", "as the platform decides; the node that is left fullest", _decide, fullest_node),
+        Policy("atoll", "as the platform decides, down to the node and the GPU", _decide, fullest_node, owned=True),
         Policy("first-fit", "the oldest that fits, whatever its class; the first node with room", _decide, first_node,
                ranked=False),
     )

@@ -37,7 +37,7 @@ def waiting_of(run: JobRun, policy: Policy) -> Waiting:
     placement = Placement(person=policy.person(job), walltime=job.walltime)
     return Waiting(
         run.number, rank, 0, job.submitted, job.request, job.nodes, job.flavors, placement,
-        project=policy.project(job), promise=run.promise,
+        project=policy.project(job), promise=run.promise, ordered=job.ordered,
     )  # fmt: skip
 
 
@@ -47,5 +47,5 @@ def running_of(run: JobRun, policy: Policy, place: Place, attempt_id: str, now: 
     return Running(
         attempt_id, run.number, place.site, place.flavor, job.request, job.nodes, policy.rank(job.job_class),
         waits=True, project=policy.project(job), person=policy.person(job), placed=max(1, now), walltime=job.walltime,
-        grace=job.grace or 0, evictions=run.evictions,
+        grace=job.grace or 0, evictions=run.evictions, spots=place.spots[0] if place.spots else (),
     )  # fmt: skip

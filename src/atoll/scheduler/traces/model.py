@@ -52,6 +52,8 @@ class TraceJob:
     """Seconds between checkpoints; None for a job that begins again from the start."""
     spreads: bool = False
     """Whether its CPUs may lie on several nodes, as those of MPI programs: the trace counts processors only."""
+    ordered: bool = True
+    """Whether the first of its flavors is liked best."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,6 +115,7 @@ def _pod(cells: Cells) -> TraceJob:
         Resources(_milli(cells, "cpu_milli"), _memory(cells), _gpus(cells)),
         job_class=_CLASSES[cells["qos"]],
         flavors=tuple(flavor for flavor in cells["gpu_spec"].split("|") if flavor),
+        ordered=False,
     )
 
 
