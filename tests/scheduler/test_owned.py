@@ -15,6 +15,8 @@ from atoll.core.site import Ability
 from atoll.scheduler.cycle import cycle
 from atoll.scheduler.explain import explain
 from atoll.scheduler.model import (
+    Booked,
+    Booking,
     Change,
     Decisions,
     JobGone,
@@ -22,6 +24,7 @@ from atoll.scheduler.model import (
     NodeSpot,
     Placement,
     RoomFreed,
+    RoomTaken,
     Running,
     SiteChanged,
     Waiting,
@@ -207,7 +210,58 @@ def test_a_job_on_several_nodes_evicts_on_the_nodes_that_cost_least() -> None:
     assert [sorted(found) for found in nodes_of(cycle(snapshot, NOW))[1]] == [["a", "c"]]
 
 
+def test_what_an_eviction_leaves_over_on_a_node_is_promised_to_the_next_job_and_nobody_else_leaves() -> None:
+    there = owned("own", node("a"), node("b"))
+    big = [runs(name, name, cpu=8, rank=3) for name in "ab"]
+    snapshot = snapshot_of(there, *big, job(1, cpu=5), job(2, cpu=3))
+    decisions = cycle(snapshot, NOW)
+    assert len(evicted(decisions)) == 1
+    assert [job_id for job_id, _ in decisions.promises] == [1]
+    snapshot.apply(carried_out(snapshot, decisions, NOW))
+    assert cycle(snapshot, NOW + SECOND).evictions == ()
+    snapshot.apply([RoomFreed(name) for name in evicted(decisions)])
+    assert len({found[0][0] for found in nodes_of(cycle(snapshot, NOW + 2 * SECOND)).values()}) == 1
+
+
+def test_what_has_waited_too_long_has_others_leave_for_it_only_once() -> None:
+    full = [runs(name, name, cpu=8, rank=3) for name in "abc"]
+    snapshot = snapshot_of(owned("own", *(node(name) for name in "abc")), *full, job(1, cpu=8))
+    assert len(evicted(cycle(snapshot, 10 * NOW))) == 1
+
+
+def test_nobody_leaves_for_more_tasks_than_an_array_has() -> None:
+    """Though it is looked at again and again in turn with another one."""
+    full = [runs(f"{name}{n}", name, cpu=4, rank=3) for name in "abcd" for n in range(2)]
+    there = owned("own", *(node(name) for name in "abcd"))
+    arrays = [job(number, cpu=4, tasks=tasks(2), project=f"p{number}") for number in (1, 2)]
+    decisions = cycle(snapshot_of(there, *full, *arrays), NOW)
+    assert len(evicted(decisions)) == 4
+    assert sorted(promise.count for _, promise in decisions.promises) == [2, 2]
+
+
 # ---- starting later
+
+
+def test_a_booking_keeps_room_on_whatever_nodes() -> None:
+    hour = 3600 * SECOND
+    booking = Booking(1, "cpu", None, Resources(8000, GIB), NOW + hour, NOW + 2 * hour)
+    snapshot = snapshot_of(owned("own", node("a"), node("b")), waits(1, 8, 5), waits(2, 8, 5), waits(3, 8, 0.5))
+    snapshot.apply([Booked((booking,))])
+    assert nodes_of(cycle(snapshot, NOW)).keys() == {1, 3}
+
+
+def test_idle_work_leaves_held_nodes_in_time_for_the_reserved_start_and_other_nodes_not_at_all() -> None:
+    there = owned("own", node("a"), node("b"))
+    held = runs("x", "a", cpu=4, walltime=2 * 3600), runs("y", "b", cpu=8, walltime=20 * 3600)
+    idle = runs("i", "a", cpu=4, rank=3)
+    snapshot = snapshot_of(there, held[0], held[1], job(1, cpu=8, rank=2))
+    decisions = cycle(snapshot, NOW)
+    (reservation,) = decisions.reservations
+    snapshot.apply(carried_out(snapshot, decisions, NOW))
+    snapshot.apply([RoomTaken(replace(idle, started=NOW, placed=NOW))])
+    assert cycle(snapshot, reservation.start - 60 * SECOND).evictions == ()
+    last = cycle(snapshot, reservation.start - 30 * SECOND)
+    assert [(each.attempt_id, each.for_job) for each in last.evictions] == [("i", 1)]
 
 
 def waits(job_id: int, cpu: float, hours: float, **rest: Any) -> Waiting:
