@@ -213,7 +213,8 @@ class Keeping(Starting):
             held = nodes.holds.get(job_id)
             return np.zeros(0, np.intp) if held is None else self._node_victims.idle_on(number, held)
         here, holding = self.snapshot.holders_of(number), self.snapshot.holding
-        return here[(holding["rank"][here] == OPPORTUNISTIC) & ~holding["leaving"][here]]
+        found: Rows = here[(holding["rank"][here] == OPPORTUNISTIC) & ~holding["leaving"][here]]
+        return found
 
     def _ask_idle(self, job_id: int, number: int, idle: Rows) -> None:
         row = self.snapshot.row_of(job_id)

@@ -149,7 +149,8 @@ class NodeVictims:
         """The opportunistic attempts on held nodes of a pool that were not asked to leave."""
         claims, holding = self._room.claims(number), self._evictions.snapshot.holding
         rows = np.unique(claims["row"][np.isin(claims["node"], held.nodes)]).astype(np.intp)
-        return rows[(holding["rank"][rows] == OPPORTUNISTIC) & ~holding["leaving"][rows]]
+        found: Rows = rows[(holding["rank"][rows] == OPPORTUNISTIC) & ~holding["leaving"][rows]]
+        return found
 
     def _tries(self, claim: Claim, plan: Plan) -> list[tuple[Harm, list[int]]]:
         """The sets of nodes that are looked at exactly, each with the harm as it seems, the least first."""
