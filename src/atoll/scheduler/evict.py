@@ -339,7 +339,8 @@ class Evictions:
         attempts = self._attempts(claim.pool)
         each = zip(evictable.places.tolist(), evictable.kinds.tolist(), strict=True)
         found = [attempts.victim(place, kind, here=True) for place, kind in each]
-        return sorted(found, key=lambda victim: (victim.begun, victim.kind, victim.lost, -victim.row))
+        found.sort(key=lambda victim: self.snapshot.attempt(victim.row), reverse=True)  # of equal ones the younger
+        return sorted(found, key=lambda victim: (victim.begun, victim.kind, victim.lost))
 
     def _borrowers(self, claim: Claim) -> frozenset[str]:
         """The projects that may have borrowed what is the claim's by nominal quota, see `_Trial.helps`."""
