@@ -37,19 +37,26 @@ class SitesView:
         self._platform = platform
         self._sites: tuple[Site, ...] = ()
         self._read_at = float("-inf")
+        self._changes = 0
         self._verdicts: dict[Demand, tuple[str, str] | None] = {}
+
+    def forget(self) -> None:
+        """Read the sites again before the next job: they have changed."""
+        self._changes += 1
+        self._read_at = float("-inf")
 
     async def refresh(self) -> None:
         """Read the sites again where that was long ago."""
         if time.monotonic() - self._read_at < SITES_SECONDS:
             return
-        began = time.monotonic()
+        began, changes = time.monotonic(), self._changes
         found = tuple(await self._platform.database.read(sites.load))
         shown = tuple(dataclasses.replace(site, seen_at=None) for site in found)
         if shown != self._sites:
             self._sites = shown
             self._verdicts = {}
-        self._read_at = began
+        if changes == self._changes:  # else what was read may be older than the change
+            self._read_at = began
 
     def check(self, demand: Demand, prefix: str = "") -> None:
         """Refuse (Invalid) what no site can ever run."""
