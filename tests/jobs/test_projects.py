@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -190,13 +191,32 @@ async def test_who_was_let_out_by_another_replica_submits_nothing_any_more(serve
     assert refused.json()["code"] == "not_a_member", "no word of it came here"
 
 
-async def test_an_older_reading_does_not_replace_a_newer_tree(served: Served) -> None:
+async def test_a_reading_from_before_a_change_is_not_taken_for_news(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     view = served.app.state.sites
+    read, go_on = threading.Event(), threading.Event()
+    load = sites.load
+
+    def slow(connection: Connection) -> list[Site]:
+        found = load(connection)
+        read.set()
+        assert go_on.wait(30)
+        return found
+
+    monkeypatch.setattr(sites, "load", slow)
+    view.forget()
+    late = asyncio.create_task(view.refresh())
+    await asyncio.to_thread(read.wait, 30)
+    monkeypatch.setattr(sites, "load", load)
+    await served.add_site()
     await plant(served, ROOT, ASTRO)
+    view.forget()
     await view.refresh()
-    older = Projects([ROOT], view.projects.revision - 1)
-    view._take((), older)
+    go_on.set()
+    await late
     assert "astro" in view.projects.tree
+    assert not view.warnings(), "the site that was added meanwhile is forgotten again"
 
 
 async def test_what_was_accepted_is_told_again_after_its_project_has_ended(served: Served) -> None:

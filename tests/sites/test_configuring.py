@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from atoll.core.site import Ability
+from atoll.core.resources import Resources
+from atoll.core.site import Ability, Flavor, SiteReport
 from atoll.core.states import Outcome
 from atoll.drivers.base import DriverSetup
 from atoll.drivers.fake import FakeDriver
@@ -114,3 +115,30 @@ async def test_a_site_is_asked_at_once_and_its_silence_is_told(served: Served) -
         silent = (await root.post(f"{SITES}/toy/describe")).json()
         assert (silent["answers"], silent["message"]) == (False, "The login node is down.")
         assert (await root.post(f"{SITES}/none/describe")).status_code == 404
+
+
+async def test_a_job_for_a_site_that_was_added_just_now_is_taken(served: Served) -> None:
+    """What submissions know of the sites is a moment old, but not older than what was changed here."""
+    whole = Resources(4000, 2**33)
+    report = SiteReport((Flavor("cpu", whole, whole),), frozenset(Ability))
+    job = {"command": ["true"], "constraints": ["site=other"]}
+    async with served.client("root") as root:
+        await put(served, identity="shared")
+        await served.database.write(lambda connection: sites.set_report(connection, "toy", report, 1))
+        refused = await root.post("/api/v1/jobs", json=job)
+        assert (refused.status_code, refused.json()["code"]) == (422, "impossible")
+        await put(served, name="other", identity="shared")
+        assert (await root.post("/api/v1/jobs", json=job)).status_code == 201
+
+
+async def test_a_job_for_what_another_replica_learned_of_a_site_just_now_is_taken(served: Served) -> None:
+    small, large = Resources(4000, 2**33), Resources(8000, 2**33)
+    job = {"command": ["true"], "cpu": 6}
+    async with served.client("root") as root:
+        await put(served, identity="shared")
+        report = SiteReport((Flavor("cpu", small, small),), frozenset(Ability))
+        await served.database.write(lambda connection: sites.set_report(connection, "toy", report, 1))
+        assert (await root.post("/api/v1/jobs", json=job)).json()["code"] == "impossible"
+        grown = SiteReport((Flavor("cpu", large, large),), frozenset(Ability))
+        await served.database.write(lambda connection: sites.set_report(connection, "toy", grown, 2))
+        assert (await root.post("/api/v1/jobs", json=job)).status_code == 201, "no word of it came here"

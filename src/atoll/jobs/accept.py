@@ -1,4 +1,4 @@
-"""From a request to jobs: judged by what is known here, and anew where the project tree has changed meanwhile."""
+"""From a request to jobs: judged by what is known here, and anew where sites or the project tree have changed."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -12,10 +12,10 @@ from atoll.store.people import Principal
 
 Result = TypeVar("Result")
 _TRIES = 4
-_OF_THE_TREE = frozenset({
-    "not_a_member", "project_ended", "no_project", "no_such_project", "not_a_leaf", "beyond_quota",
+_BY_WHAT_IS_KNOWN = frozenset({
+    "impossible", "not_a_member", "project_ended", "no_project", "no_such_project", "not_a_leaf", "beyond_quota",
 })  # fmt: skip
-"""Codes of what is refused because of the project tree; another replica may have changed that a moment ago."""
+"""Codes of what is refused because of sites or the project tree; another replica may have changed them just now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ async def _once(wanted: Wanted) -> Accepted:
 
 
 async def judged(work: Callable[[], Awaitable[Result]], view: SitesView) -> Result:
-    """Do what `view` decides about, and again by a newer view where the project tree has changed without its notice.
+    """Do what `view` decides about, and again by a newer view where something has changed without its notice.
 
     Raises what `work` raises by the tree as it is, and TreeChanged where that changes all the time.
     """
@@ -60,7 +60,7 @@ async def judged(work: Callable[[], Awaitable[Result]], view: SitesView) -> Resu
         except TreeChanged:
             await view.refresh(time.monotonic())
         except (Invalid, Denied) as error:
-            if error.code not in _OF_THE_TREE or view.read_at >= asked:
+            if error.code not in _BY_WHAT_IS_KNOWN or view.read_at >= asked:
                 raise
             await view.refresh(asked)
     return await work()

@@ -73,16 +73,15 @@ class SitesView:
 
         try:
             found, tree = await self._platform.database.read(read)
-            self._take(found, tree)
-            if self._reading is this:
+            if self._reading is this:  # else it is older than the change, and maybe than what is known by now
+                self._take(found, tree)
                 self.read_at = began
         finally:
             if self._reading is this:
                 self._reading = None
 
     def _take(self, found: Sequence[Site], tree: Projects | None) -> None:
-        """Go by what was read, unless something newer was read meanwhile."""
-        if tree is not None and tree.revision > self.projects.revision:
+        if tree is not None:
             self.projects = tree
         shown = tuple(dataclasses.replace(site, seen_at=None) for site in found)
         if shown != self._sites:

@@ -123,6 +123,7 @@ async def put_site(request: Request, name: SiteName, who: Caller, platform: Here
 
     added, document = await platform.database.write(work)
     platform.changed()
+    request.app.state.sites.forget()  # so that a job for it is not refused
     return JSONResponse(document, 201 if added else 200)
 
 
