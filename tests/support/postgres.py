@@ -15,7 +15,6 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -26,6 +25,8 @@ from typing import Self
 
 import psycopg
 from psycopg import sql
+
+from tests.support.ports import free_port
 
 _SUPERUSER = "atoll"
 _SERVER_ACCOUNT = "postgres"  # the server refuses to run as root
@@ -98,28 +99,22 @@ class PostgresServer:
         """Start the server, on the port and folder that it had before; returns when it answers."""
         assert self._folder is not None, "use the server as a context manager"
         assert self._process is None, "the server runs already"
-        attempts = 1 if self.port else 5
-        for remaining in reversed(range(attempts)):
-            # Somebody else may take the port before the server listens on it: then another is tried.
-            self.port = self.port or _free_port()
-            log = (self._folder / "server.log").open("ab")
-            with log:
-                self._process = subprocess.Popen(
-                    # The kernel ends the server when the thread that started it is gone, SIGKILL included.
-                    _as_server_account("--pdeathsig", "INT")
-                    + [str(self._binaries / "postgres"), "-D", "data", "-p", str(self.port)],
-                    cwd=self._folder,
-                    env=_environment(),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,  # Ctrl-C is for the tests; they end the server themselves
-                )
-            if self._answers():
-                return
-            self._process = None
-            if remaining:
-                self.port = 0
+        self.port = self.port or free_port()
+        with (self._folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                # The kernel ends the server when the thread that started it is gone, SIGKILL included.
+                _as_server_account("--pdeathsig", "INT")
+                + [str(self._binaries / "postgres"), "-D", "data", "-p", str(self.port)],
+                cwd=self._folder,
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for the tests; they end the server themselves
+            )
+        if self._answers():
+            return
+        self._process = None
         text = (self._folder / "server.log").read_text(errors="replace")
         raise RuntimeError(f"PostgreSQL did not start; its log ends:\n{text[-2000:]}")
 
@@ -266,13 +261,6 @@ def _as_server_account(*options: str) -> list[str]:
 def _environment() -> dict[str, str]:
     # PG* variables of the person who runs the tests are about other servers.
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8", "TZ": "UTC"}
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def _children(parent: int) -> list[int]:
