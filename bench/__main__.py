@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import array, bulk, footprint, slurm_site, startup, submissions, trivial
+from bench import array, bulk, footprint, packing, queue, slurm_site, startup, submissions, trivial
 from bench.figures import Broken, Row, table
 from bench.machine import describe
 
@@ -25,6 +25,8 @@ BENCHMARKS: dict[str, Callable[[Path, bool], Iterator[Row]]] = {
     "array": array.measure,
     "trivial": trivial.measure,
     "slurm": slurm_site.measure,
+    "packing": packing.measure,
+    "queue": queue.measure,
 }
 
 

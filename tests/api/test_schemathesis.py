@@ -28,11 +28,13 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 
 from atoll.api import openapi
 from atoll.api.app import create_app
+from atoll.core.project import TreeNode
 from atoll.core.resources import Resources
 from atoll.core.site import Flavor, SiteReport
 from atoll.core.states import Outcome
 from atoll.drivers.base import LogChunk
 from atoll.faces.http.platform import Platform
+from atoll.store import projects
 from tests.support.http import Served, serving
 from tests.support.postgres import PostgresServer
 from tests.support.rows import end, place, run
@@ -129,6 +131,8 @@ class Server:
         await served.do(lambda connection: end(connection, run(connection, ended)))
         await served.do(lambda connection: end(connection, run(connection, failed), Outcome.FAILED))
         await served.do(lambda connection: run(connection, array, "1-2"))
+        tree = [TreeNode("institute"), TreeNode("here", "institute", people=("root",))]
+        await served.do(lambda connection: projects.replace(connection, tree, 0))
         jobs = (queued, held, placed, running, ended, failed, cancelled, array)
         self.ids = [*map(str, jobs), f"{array}[1]", f"{array}[3]", f"{array}[2,5-7]", f"{running}[0]", "123456"]
         self.document = self._with_known_ids(openapi.document(served.app))

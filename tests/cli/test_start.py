@@ -29,7 +29,9 @@ def test_help_takes_less_than_300_ms() -> None:
     assert min(times) < 0.3, f"the fastest of {len(times)} took {min(times):.3f} s"
 
 
-@pytest.mark.parametrize("module", ["atoll", "atoll.cli.main", "atoll.jobs.commands", "atoll.cli.platform"])
+@pytest.mark.parametrize(
+    "module", ["atoll", "atoll.cli.main", "atoll.jobs.commands", "atoll.cli.platform", "atoll.cli.simulate"]
+)
 def test_nothing_heavy_is_imported_before_it_is_needed(module: str) -> None:
     code = f"import sys, {module}; print(*[name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -104,6 +104,7 @@ class SlowMotion:
             "owner": owner, "name": spec.title, "class_": spec.class_, "spec": spec.to_json(),
             "state": JobState.QUEUED, "reason": ReasonCode.NONE, "cpu": spec.cpu, "memory": spec.memory or 2**20,
             "gpu": spec.gpu, "nodes": spec.nodes, "submitted_at": self.tools.now(), "priority": spec.priority,
+            "project": spec.project, "walltime": spec.walltime, "grace": spec.grace,
         }  # fmt: skip
         if array is not None:
             count = len(array.tasks)

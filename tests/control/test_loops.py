@@ -12,7 +12,7 @@ from atoll.core.reasons import ReasonCode
 from atoll.core.states import JobState, Outcome
 from atoll.drivers.base import AttemptStatus, DriverError, Held, LogChunk, Observation, Phase
 from atoll.drivers.fake.behaviour import forgetful, glancing, refusing, unanswering, vanished
-from atoll.store import attempts, events, sites
+from atoll.store import attempts, events, rooms, sites
 from atoll.store.attempts import AttemptState
 from atoll.store.database import Database
 from atoll.store.leases import StaleLease
@@ -311,8 +311,8 @@ async def test_no_decision_is_made_on_a_snapshot_that_lags_behind(
         await motion.dispatch()
     for _ in range(20):
         await motion.dispatch()
-    rooms = await motion.database.read(lambda connection: attempts.rooms(connection, None))
-    assert len(rooms) == 4  # as many as there are CPUs
+    taken = await motion.database.read(lambda connection: rooms.load(connection, None))
+    assert len(taken) == 4  # as many as there are CPUs
 
 
 async def test_what_waits_for_a_site_that_stays_silent_goes_back_to_the_queue(motion: SlowMotion) -> None:

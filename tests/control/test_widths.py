@@ -12,7 +12,7 @@ from atoll.core.ids import JobRef
 from atoll.core.states import HOLDS_ROOM
 from atoll.jobs import actions
 from atoll.jobs.actions import Target
-from atoll.store import attempts, jobs
+from atoll.store import jobs, rooms
 from atoll.store.database import Database
 from atoll.store.people import Principal
 from atoll.store.tables import jobs as table
@@ -70,8 +70,8 @@ async def test_a_new_dispatcher_knows_what_holds_the_width(motion: SlowMotion) -
 async def test_the_room_of_a_task_is_known_as_its_arrays(motion: SlowMotion) -> None:
     array, single = await motion.insert({"memory": "1M", "array": "3"}, {"memory": "1M"})
     await motion.dispatch()
-    rooms = await motion.database.read(lambda connection: attempts.rooms(connection, None))
-    assert {(room.array_id, room.array_id is None and room.job_id) for room in rooms} == {
+    taken = await motion.database.read(lambda connection: rooms.load(connection, None))
+    assert {(room.array_id, room.array_id is None and room.job_id) for room in taken} == {
         (array, False), (None, single),
     }  # fmt: skip
 

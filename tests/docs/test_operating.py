@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from atoll.core import config
 from atoll.core.config import PlatformConfig, read_config
 from atoll.core.documents import read_yaml
-from atoll.core.resources import parse_bytes
+from atoll.core.resources import parse_bytes, parse_seconds
 from tests.docs.pages import ROOT, blocks
 
 FILE = ROOT / "docs" / "operating.md"
@@ -44,6 +44,8 @@ def test_defaults_are_the_ones_of_the_code() -> None:
         told = table()[key][0]
         if default is None or default == {}:
             assert not told.startswith("`"), f"{key} has no fixed default, and the page says {told}"
+        elif key.startswith("queue.") and key != "queue.most_evictions":
+            assert parse_seconds(told.strip("`")) == default, key
         elif isinstance(default, bool):
             assert told == f"`{str(default).lower()}`", key
         elif key.startswith(("memory", "log_limit", "file_limit")):

@@ -6,7 +6,7 @@ from typing import Any
 
 from atoll.core.ranges import Ranges
 from atoll.core.resources import Resources
-from atoll.core.site import Ability, Flavor, Health, Site, SiteReport
+from atoll.core.site import Ability, Flavor, Health, Node, Site, SiteReport
 from atoll.core.site_file import Identity
 from atoll.core.spec import JobClass
 from atoll.scheduler.model import (
@@ -14,6 +14,8 @@ from atoll.scheduler.model import (
     Decisions,
     JobGone,
     JobWaits,
+    Promise,
+    Reserved,
     RoomTaken,
     Running,
     SiteChanged,
@@ -50,6 +52,21 @@ def site(
     return SiteState(made, drained=drained)
 
 
+def owned(name: str = "own", *nodes: Node, **rest: Any) -> SiteState:
+    """A site whose nodes Atoll chooses."""
+    flavors = []
+    for kind in dict.fromkeys(node.flavor for node in nodes):
+        sizes = [node.resources for node in nodes if node.flavor == kind]
+        columns = [[getattr(size, resource) for size in sizes] for resource in ("cpu", "memory", "gpu")]
+        flavors.append(Flavor(kind, Resources(*map(sum, columns)), Resources(*map(max, columns)), len(sizes)))
+    return site(name, *flavors, nodes=nodes, **rest)
+
+
+def node(name: str, cpu: int = 8, memory: int = 64, gpu: int = 0, kind: str = "cpu") -> Node:
+    """A node of `cpu` CPUs, `memory` GiB and `gpu` GPUs."""
+    return Node(name, kind, Resources(cpu * 1000, memory * GIB, gpu * 1000))
+
+
 def silent(name: str = "new") -> SiteState:
     """A site that nobody has heard of yet."""
     return SiteState(Site(name, "fake"))
@@ -81,30 +98,49 @@ def snapshot_of(*things: Waiting | SiteState | Running) -> Snapshot:
     return Snapshot.from_changes(changes)
 
 
-def carried_out(snapshot: Snapshot, decisions: Decisions) -> list[Change]:
-    """The changes that follow when control carries decisions out."""
+def carried_out(snapshot: Snapshot, decisions: Decisions, now: int = 0) -> list[Change]:
+    """The changes that follow when control carries decisions out; with a time, what is placed begins at once."""
     changes: list[Change] = []
     left: dict[int, Waiting] = {}
     for place in decisions.placements:
         waiting = left.get(place.job_id) or snapshot.waiting(place.job_id)
         started: list[int | None] = [None] if place.tasks is None else list(place.tasks)
-        for task in started:
+        for number, task in enumerate(started):
             attempt = f"~{next(_numbers):09}-{place.job_id}[{task}]"  # behind all that were placed before
             holder = place.job_id if waiting.group is None else waiting.group
             running = Running(
                 attempt, holder, place.site, place.flavor, waiting.request, waiting.nodes, waiting.rank,
-                waits=True, priority=waiting.priority,
+                waits=not now, priority=waiting.priority, project=waiting.project, person=waiting.placement.person,
+                placed=now, started=now, walltime=waiting.placement.walltime, expected=waiting.expected,
+                grace=waiting.placement.grace, spots=place.spots[number] if place.spots else (),
             )  # fmt: skip
             changes.append(RoomTaken(running))
         rest = waiting.tasks.without(place.tasks) if waiting.tasks and place.tasks else Ranges()
         if rest.parts:
-            left[place.job_id] = replaced(waiting, tasks=rest)
+            left[place.job_id] = replaced(waiting, tasks=rest, promise=_less(waiting.promise, len(started)))
             changes.append(JobWaits(left[place.job_id]))
         else:
             left.pop(place.job_id, None)
             changes.append(JobGone(place.job_id))
     changes += [RoomTaken(replace(snapshot.running(attempt), leaving=True)) for attempt in decisions.recalls]
+    for eviction in decisions.evictions:
+        victim = snapshot.running(eviction.attempt_id)
+        leaving = replace(victim, leaving=not eviction.at, leaves_for=eviction.for_job, notice=eviction.at)
+        changes.append(RoomTaken(leaving))
+    for attempt in decisions.reprieved:
+        changes.append(RoomTaken(replace(snapshot.running(attempt), leaves_for=None, notice=0)))
+    for job_id, promise in decisions.promises:
+        waiting = left.get(job_id) or snapshot.waiting(job_id)
+        changes.append(JobWaits(replaced(waiting, promise=promise)))
+    changes.append(Reserved(decisions.reservations))
     return changes
+
+
+def _less(promise: Promise | None, count: int) -> Promise | None:
+    """What is left of a promise when some tasks have started."""
+    if promise is None or promise.count <= count:
+        return None
+    return replace(promise, count=promise.count - count)
 
 
 def replaced(waiting: Waiting, **changes: Any) -> Waiting:

@@ -15,6 +15,8 @@ from atoll.scheduler.model import (
     JobWaits,
     Place,
     Placement,
+    Reservation,
+    Reserved,
     RoomFreed,
     RoomTaken,
     Running,
@@ -300,8 +302,7 @@ def test_an_engine_with_a_queue_gets_what_fits_and_a_few_more_of_each_class() ->
     snapshot = snapshot_of(queueing, *interactive, job(3, tasks=tasks(20)), job(4, rank=3))
     decisions = cycle(snapshot, 0)
     assert decisions.placements == (
-        Place(1, Ranges((range(2),)), "a", "cpu"),
-        Place(1, Ranges((range(2, 3),)), "a", "cpu"),
+        Place(1, Ranges((range(3),)), "a", "cpu"),
         Place(3, Ranges((range(3),)), "a", "cpu"),
     )
     snapshot.apply(carried_out(snapshot, decisions))
@@ -311,7 +312,11 @@ def test_an_engine_with_a_queue_gets_what_fits_and_a_few_more_of_each_class() ->
 
 def test_room_elsewhere_is_taken_before_a_place_in_an_engines_queue() -> None:
     snapshot = snapshot_of(site("a", flavor(cpu=1), queues=True), site("b", flavor(cpu=1)), job(1, tasks=tasks(3)))
-    assert [place.site for place in cycle(snapshot, 0).placements] == ["a", "b", "a"]
+    placements = cycle(snapshot, 0).placements
+    assert placements == (
+        Place(1, Ranges((range(1), range(2, 3))), "a", "cpu"),
+        Place(1, Ranges((range(1, 2),)), "b", "cpu"),
+    )
 
 
 def test_an_attempt_that_begins_leaves_its_place_in_the_engines_queue_to_the_next() -> None:
@@ -348,3 +353,10 @@ def test_what_others_give_back_is_free_for_us_at_once() -> None:
     snapshot.apply([SiteChanged(site("a", used))])
     snapshot.apply([JobWaits(job(3))])
     assert started(cycle(snapshot, 0)) == []
+
+
+def test_room_that_is_kept_for_a_job_is_not_kept_from_it_by_others_of_its_kind() -> None:
+    hour = 3600 * 1_000_000
+    changes = snapshot_of(site(), job(1, cpu=2), job(2, cpu=2, priority=5))
+    changes.apply([Reserved((Reservation(1, "local", "cpu", 24 * hour),))])
+    assert started(cycle(changes, hour)) == [(1, "local")]

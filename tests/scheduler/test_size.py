@@ -17,7 +17,7 @@ def full_house() -> Snapshot:
     """100,000 jobs of 50 kinds in random order, before three full sites."""
     snapshot = Snapshot()
     for name in ("a", "b", "c"):
-        holders = [RoomTaken(Running(f"{name}{n}", 0, name, "cpu", Resources(1000))) for n in range(64)]
+        holders = [RoomTaken(Running(f"{name}{n}", 0, name, "cpu", Resources(1000), evictions=9)) for n in range(64)]
         snapshot.apply([SiteChanged(site(name, flavor(cpu=64, memory=256))), *holders])
     ages = list(range(JOBS))
     random.Random(4).shuffle(ages)
@@ -53,7 +53,7 @@ def quickest(snapshot: Snapshot, times: int = 5) -> float:
 def test_a_cycle_in_which_nothing_fits_is_quick() -> None:
     snapshot = full_house()
     assert len(cycle(snapshot, 0).reasons) == 1000
-    assert quickest(snapshot) < 0.030
+    assert quickest(snapshot) < 0.080
 
 
 def test_a_cycle_after_one_job_ended_is_quick_and_starts_the_first_that_fits() -> None:
@@ -62,7 +62,7 @@ def test_a_cycle_after_one_job_ended_is_quick_and_starts_the_first_that_fits() -
     snapshot.apply([RoomFreed("b0"), JobWaits(job(JOBS + 1, rank=0, submitted=-1))])
     begun = time.perf_counter()
     decisions = cycle(snapshot, 0)
-    assert time.perf_counter() - begun < 0.050
+    assert time.perf_counter() - begun < 0.150
     assert [(place.job_id, place.site) for place in decisions.placements] == [(JOBS + 1, "b")]
 
 
@@ -70,11 +70,11 @@ def test_a_cycle_over_full_queues_of_engines_is_quick_and_so_is_pulling_back() -
     snapshot = queues_full()
     decisions = cycle(snapshot, 0)
     assert (decisions.placements, decisions.recalls) == ((), ())
-    assert quickest(snapshot) < 0.060
+    assert quickest(snapshot) < 0.120
     snapshot.apply(JobWaits(job(JOBS + number, rank=0, priority=number)) for number in range(1, 2000))
     decisions = cycle(snapshot, 0)
     assert (len(decisions.placements), len(decisions.recalls)) == (3 * 4, 3 * 24)
-    assert quickest(snapshot) < 0.100
+    assert quickest(snapshot) < 0.200
 
 
 def test_100_000_tasks_that_run_again_under_a_width_are_passed_over_quickly() -> None:
@@ -82,10 +82,10 @@ def test_100_000_tasks_that_run_again_under_a_width_are_passed_over_quickly() ->
     snapshot.apply([SiteChanged(site("a", flavor(cpu=64, memory=256)))])
     snapshot.apply(JobWaits(job(number + 10, group=1, width=2)) for number in range(JOBS))
     assert len(cycle(snapshot, 0).placements) == 2
-    assert quickest(snapshot) < 0.100
+    assert quickest(snapshot) < 0.200
     snapshot.apply([RoomTaken(Running(f"{n}", 1, "a", "cpu", Resources(1000))) for n in range(2)])
     assert cycle(snapshot, 0).placements == ()
-    assert quickest(snapshot) < 0.030
+    assert quickest(snapshot) < 0.080
 
 
 def test_waiting_jobs_are_rows_and_not_objects() -> None:

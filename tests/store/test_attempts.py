@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Connection
 
 from atoll.core.states import MAX_FAULTS, JobState, Outcome
-from atoll.store import attempts
+from atoll.store import attempts, rooms
 from atoll.store.attempts import AttemptState, End, Start
 from atoll.store.database import Database
 from tests.support.rows import NOW, add, do, end, get, new_job, place, run, state
@@ -115,11 +115,11 @@ def test_a_job_that_breaks_every_node_is_given_up(database: Database) -> None:
 def test_room_is_held_from_the_placing_to_the_end(database: Database) -> None:
     def work(connection: Connection) -> list[int]:
         [job_id] = add(connection, new_job())
-        seen = [len(attempts.rooms(connection, None))]
+        seen = [len(rooms.load(connection, None))]
         [attempt_id] = place(connection, job_id)
-        seen.append(len(attempts.rooms(connection, [job_id])))
+        seen.append(len(rooms.load(connection, [job_id])))
         attempts.ended(connection, [End(attempt_id, Outcome.REFUSED)], NOW)
-        return [*seen, len(attempts.rooms(connection, None))]
+        return [*seen, len(rooms.load(connection, None))]
 
     assert do(database, work) == [0, 1, 0]
 

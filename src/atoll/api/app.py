@@ -17,10 +17,11 @@ from atoll.jobs.prepare import SitesView
 from atoll.jobs.routes import router as jobs_router
 from atoll.jobs.submit import Submitter
 from atoll.people.routes import router as people_router
+from atoll.queue.routes import router as queue_router
 from atoll.sites.routes import router as sites_router
 
 PREFIX = "/api/v1"
-_DESCRIPTION = "One front door to the computing of a research institution: jobs, sites, files, tokens."
+_DESCRIPTION = "One front door to the computing of a research institution: jobs, sites, projects, files, tokens."
 
 
 def create_app(platform: Platform) -> FastAPI:
@@ -34,7 +35,7 @@ def create_app(platform: Platform) -> FastAPI:
     app.state.sites = SitesView(platform)
     app.state.submitter = Submitter(platform)
     problems.install(app)
-    for room in (jobs_router, logs_router, people_router, sites_router, data_router, status.router):
+    for room in (jobs_router, logs_router, people_router, sites_router, queue_router, data_router, status.router):
         app.include_router(room, prefix=PREFIX, dependencies=[Depends(caller)])
     app.include_router(public.router)
     app.add_middleware(FastSubmissions, path=f"{PREFIX}/jobs", state=app.state)

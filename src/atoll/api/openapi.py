@@ -12,10 +12,12 @@ from atoll.faces.http.problems import Problem
 from atoll.jobs.change import JobChanges
 from atoll.jobs.model import SignalRequest
 from atoll.people.model import TokenRequest
+from atoll.queue.model import PeopleChange, ReservationRequest, TreeRequest
 from atoll.sites.routes import SiteChange
 
 _BODIES: tuple[type[BaseModel], ...] = (
-    JobSpec, JobChanges, SignalRequest, SiteChange, SiteFile, TokenRequest, Problem,
+    JobSpec, JobChanges, SignalRequest, SiteChange, SiteFile, TokenRequest, TreeRequest, PeopleChange,
+    ReservationRequest, Problem,
 )  # fmt: skip
 _LINKS = (
     (("/api/v1/jobs", "post"), "id", "$response.body#/id"),

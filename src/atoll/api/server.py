@@ -33,12 +33,14 @@ from atoll.control.pump import Pump
 from atoll.control.purge import Ages
 from atoll.control.work import SiteWork, Tools
 from atoll.core.clock import system_clock
-from atoll.core.config import PlatformConfig
+from atoll.core.config import PlatformConfig, QueueConfig
 from atoll.core.errors import AtollError, Conflict
+from atoll.core.resources import format_milli
 from atoll.core.site_file import Identity, SiteFile
 from atoll.drivers.base import DriverSetup
 from atoll.faces.http.platform import Platform
 from atoll.people.service import local_token
+from atoll.scheduler.model import CLASSES, Policy
 from atoll.store import attempts, leases, settings, sites
 from atoll.store.attempts import AttemptState
 from atoll.store.database import Database
@@ -128,7 +130,9 @@ def _bind(config: PlatformConfig) -> socket.socket:
 
 def _local_config(config: PlatformConfig) -> dict[str, object]:
     local = config.local
-    asked = {"cpus": local.cpus, "memory": local.memory, "gpus": local.gpus, "accounts": local.accounts or None}
+    # as the driver reads it: what is here is in thousandths
+    cpus = None if local.cpus is None else format_milli(local.cpus)
+    asked = {"cpus": cpus, "memory": local.memory, "gpus": local.gpus, "accounts": local.accounts or None}
     return {name: value for name, value in asked.items() if value is not None}
 
 
@@ -189,6 +193,18 @@ async def serve(config: PlatformConfig, *, stop_jobs: bool = False) -> None:
             await asyncio.to_thread(database.close)
 
 
+def _policy(queue: QueueConfig) -> Policy:
+    """How the queue works, as the scheduler wants to be told."""
+    return Policy(
+        half_life=queue.half_life,
+        max_wait=queue.max_wait,
+        notice=queue.notice,
+        minimum_run=tuple(getattr(queue.minimum_run, name) for name in CLASSES),
+        most_evictions=queue.most_evictions,
+        walltimes=tuple(getattr(queue.walltimes, name) for name in CLASSES),
+    )
+
+
 async def _serve(
     config: PlatformConfig, folders: _Folders, database: Database, listener: socket.socket, stop_jobs: bool
 ) -> None:
@@ -201,6 +217,7 @@ async def _serve(
     tools = Tools(
         database, system_clock, LeaseKeeper(database, time.monotonic), pump,
         FileStore(config.store_folder / "files"), LogStore(config.store_folder / "logs"), instance,
+        _policy(config.queue),
     )  # fmt: skip
     drivers = Drivers(config.drivers)
     works = await _local_site(tools, config, folders, drivers, owner)

@@ -30,16 +30,30 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "site": "The places that run jobs: ls, show.",
         "token": "Tokens, for programs and other machines: create, ls, revoke.",
     },
+    "Projects and quotas": {
+        "project": "The project tree: list, show, plan, apply, export, add-person, remove-person.",
+        "quota": "Show what projects may use, use, borrow and lend.",
+        "flavor": "Show the kinds of hardware over all sites.",
+        "reservation": "Room that is kept for an event or for maintenance: list, add, remove.",
+        "queue": "Show how many jobs wait and run, and who borrows from whom.",
+    },
     "The platform": {
         "up": "Start a platform on this machine.",
         "doctor": "Say what this machine can and cannot do.",
         "version": "Print the versions of Atoll, here and of the platform.",
+        "simulate": "Replay a trace on a cluster that is only described, without a platform.",
     },
 }
 """Every command with its line in the help."""
 
-_HOMES = {"Jobs": "atoll.jobs.commands", "The platform": "atoll.cli.platform"}
-_NOUNS = {"site": "atoll.sites.commands", "token": "atoll.people.commands"}
+_HOMES = {
+    "Jobs": "atoll.jobs.commands", "Projects and quotas": "atoll.queue.commands", "The platform": "atoll.cli.platform",
+}  # fmt: skip
+_OWN_HOMES = {"simulate": "atoll.cli.simulate"}
+_NOUNS = {
+    "site": "atoll.sites.commands", "token": "atoll.people.commands", "project": "atoll.queue.commands.projects",
+    "reservation": "atoll.queue.commands.reservations",
+}  # fmt: skip
 
 
 class CommandGroup(TyperGroup):
@@ -56,7 +70,7 @@ class CommandGroup(TyperGroup):
             return None
         if cmd_name in _NOUNS:
             return _group(_NOUNS[cmd_name])
-        return _group(_HOMES[section]).get_command(ctx, cmd_name)
+        return _group(_OWN_HOMES.get(cmd_name, _HOMES[section])).get_command(ctx, cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that the words begin with. Raises a usage error with a suggestion."""

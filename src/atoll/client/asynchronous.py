@@ -217,6 +217,60 @@ class AsyncClient(Wire):
         """Ask a site what it has, now. For administrators."""
         return await self._send(calls.describe_site(name))
 
+    async def projects(self) -> models.Projects:
+        """The project tree, from the root down, with its quotas and what is used of them."""
+        return await self._send(calls.projects())
+
+    async def project(self, name: str) -> models.Project:
+        """One project."""
+        return await self._send(calls.project(name))
+
+    async def tree(self) -> models.Tree:
+        """The project tree as a project file has it. For administrators."""
+        return await self._send(calls.tree())
+
+    async def put_projects(
+        self, projects: Mapping[str, Any], *, revision: int | None = None, dry_run: bool = False
+    ) -> models.Plan:
+        """Make the content of a project file the tree, or (dry_run) tell what that would change. For administrators.
+
+        Raises Conflict where the tree is no longer that of `revision`.
+        """
+        return await self._send(calls.put_projects(projects, revision, dry_run))
+
+    async def change_people(
+        self, project: str, *, add: Sequence[str] = (), remove: Sequence[str] = ()
+    ) -> models.Project:
+        """Let people submit to a project, or no longer. For its managers, and administrators."""
+        return await self._send(calls.change_people(project, list(add), list(remove)))
+
+    async def flavors(self) -> tuple[models.Flavor, ...]:
+        """The kinds of hardware over all sites."""
+        return (await self._send(calls.flavors())).items
+
+    async def flavor(self, name: str) -> models.Flavor:
+        """One kind of hardware."""
+        return await self._send(calls.flavor(name))
+
+    async def reservations(self) -> tuple[models.Reservation, ...]:
+        """The reservations that are not over, by begin."""
+        return (await self._send(calls.reservations())).items
+
+    async def add_reservation(self, **fields: Any) -> models.Reservation:
+        """Keep room: name, flavor, site, nodes or cpu, memory, gpu, project or people, starts_at, ends_at, purpose.
+
+        For administrators.
+        """
+        return await self._send(calls.add_reservation(fields))
+
+    async def remove_reservation(self, number: int) -> None:
+        """Keep that room no longer. For administrators."""
+        await self._send(calls.remove_reservation(number))
+
+    async def queue(self) -> models.Queue:
+        """How many jobs wait and run, by class and project, and who borrows from whom."""
+        return await self._send(calls.queue())
+
     async def tokens(self) -> tuple[models.Token, ...]:
         """The tokens of this person."""
         return (await self._send(calls.tokens())).items

@@ -305,6 +305,70 @@ def describe_site(name: str) -> Call[models.Described]:
     return Call("POST", _site_path(name, "describe"), _model(models.Described), repeat=Repeat.SAFE)
 
 
+def projects() -> Call[models.Projects]:
+    """The project tree."""
+    return Call("GET", "/api/v1/projects", _model(models.Projects))
+
+
+def _project_path(name: str) -> str:
+    return f"/api/v1/projects/{quote(name, safe='')}"
+
+
+def project(name: str) -> Call[models.Project]:
+    """One project."""
+    return Call("GET", _project_path(name), _model(models.Project))
+
+
+def tree() -> Call[models.Tree]:
+    """The project tree as a project file has it; for administrators."""
+    return Call("GET", "/api/v1/tree", _model(models.Tree))
+
+
+def put_projects(projects: Mapping[str, Any], revision: int | None, dry_run: bool) -> Call[models.Plan]:
+    """Make this the project tree, or (dry_run) ask what that would change."""
+    query = [("dry_run", "true")] if dry_run else []
+    body = {"projects": dict(projects), "revision": revision}
+    # with a revision a repetition that comes too late is a conflict, and changes nothing
+    repeat = Repeat.SAFE if dry_run else Repeat.UNSENT
+    return Call("PUT", "/api/v1/projects", _model(models.Plan), query, body, repeat=repeat)
+
+
+def change_people(project: str, add: Sequence[str], remove: Sequence[str]) -> Call[models.Project]:
+    """Let people submit to a project, or no longer."""
+    return Call("PATCH", _project_path(project), _model(models.Project), body={"add": add, "remove": remove})
+
+
+def flavors() -> Call[models.Page[models.Flavor]]:
+    """The kinds of hardware."""
+    return Call("GET", "/api/v1/flavors", _model(models.Page[models.Flavor]))
+
+
+def flavor(name: str) -> Call[models.Flavor]:
+    """One kind of hardware."""
+    return Call("GET", f"/api/v1/flavors/{quote(name, safe='')}", _model(models.Flavor))
+
+
+def reservations() -> Call[models.Page[models.Reservation]]:
+    """The reservations that are not over."""
+    return Call("GET", "/api/v1/reservations", _model(models.Page[models.Reservation]))
+
+
+def add_reservation(fields: Mapping[str, Any]) -> Call[models.Reservation]:
+    """Keep room."""
+    body = {name: _rfc3339(value) if isinstance(value, datetime) else value for name, value in fields.items()}
+    return Call("POST", "/api/v1/reservations", _model(models.Reservation), body=body, headers=_key(None))
+
+
+def remove_reservation(number: int) -> Call[None]:
+    """Keep that room no longer."""
+    return Call("DELETE", f"/api/v1/reservations/{number}", _nothing, repeat=Repeat.UNSENT)
+
+
+def queue() -> Call[models.Queue]:
+    """How the queue stands."""
+    return Call("GET", "/api/v1/queue", _model(models.Queue))
+
+
 def tokens() -> Call[models.Page[models.Token]]:
     """The tokens of this person; of all people for administrators."""
     return Call("GET", "/api/v1/tokens", _model(models.Page[models.Token]))

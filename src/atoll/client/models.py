@@ -214,6 +214,154 @@ class Described(Answer):
     notes: tuple[str, ...] = ()
 
 
+class Quota(Answer):
+    """What a project has of one flavor and resource, in base units, and what is used of it."""
+
+    flavor: str
+    resource: str
+    nominal: int = 0
+    borrowing: int | None = None
+    lending: int | None = None
+    quota: int = 0
+    usage: int = 0
+    available: int = 0
+    borrowed: int = 0
+    lent: int = 0
+
+
+class Project(Answer):
+    """A node of the project tree; `people` and `managers` are None for whoever is neither."""
+
+    name: str
+    parent: str | None = None
+    weight: float = 1.0
+    takes_jobs: bool = True
+    member: bool = False
+    people: tuple[str, ...] | None = None
+    managers: tuple[str, ...] | None = None
+    clearance: tuple[str, ...] = ()
+    description: str = ""
+    ends: str | None = None
+    quotas: tuple[Quota, ...] = ()
+
+
+class Projects(Answer):
+    """The project tree from the root down; empty where quotas are not used."""
+
+    revision: int
+    items: tuple[Project, ...] = ()
+
+
+class Tree(Answer):
+    """The project tree as a project file has it."""
+
+    revision: int
+    projects: dict[str, Any] = {}
+
+
+class Difference(Answer):
+    """Something that a new tree makes different: `kind` is add, remove or change."""
+
+    kind: str
+    project: str
+    sentence: str
+
+
+class Plan(Answer):
+    """What a tree changes, or would change."""
+
+    revision: int
+    applied: bool = False
+    changes: tuple[Difference, ...] = ()
+    warnings: tuple[str, ...] = ()
+    over: tuple[str, ...] = ()
+
+
+class FlavorSite(Answer):
+    """A site that has a flavor."""
+
+    site: str
+    nodes: int = 1
+    total: Amount = Amount()
+
+
+class FlavorQuota(Answer):
+    """What the project tree gives out of a flavor; None: it does not govern that resource."""
+
+    cpu: Milli | None = None
+    memory: int | None = None
+    gpu: Milli | None = None
+
+
+class Flavor(Answer):
+    """A kind of hardware, over all sites."""
+
+    name: str
+    nodes: int = 0
+    total: Amount = Amount()
+    used: Amount = Amount()
+    quota: FlavorQuota = FlavorQuota()
+    sites: tuple[FlavorSite, ...] = ()
+
+
+class Reservation(Answer):
+    """Room that is kept: whole nodes, or amounts."""
+
+    id: int
+    name: str
+    purpose: str = "event"
+    flavor: str
+    site: str | None = None
+    nodes: int = 0
+    cpu: Milli = 0
+    memory: int = 0
+    gpu: Milli = 0
+    project: str | None = None
+    people: tuple[str, ...] | None = ()
+    """None: for them, and for those in the project, only."""
+    starts_at: Moment
+    ends_at: Moment
+    created_by: str = ""
+    created_at: Moment | None = None
+
+
+class QueueFigures(Answer):
+    """How many jobs and tasks of a class and project are where."""
+
+    class_: Annotated[str, Field(alias="class")]
+    project: str | None = None
+    held: int = 0
+    waiting: int = 0
+    running: int = 0
+
+
+class Share(Answer):
+    """What one project borrows or lends, in base units."""
+
+    project: str
+    amount: int
+
+
+class Borrowing(Answer):
+    """Who, of the projects below one, borrows from whom."""
+
+    below: str
+    flavor: str
+    resource: str
+    borrowers: tuple[Share, ...] = ()
+    lenders: tuple[Share, ...] = ()
+
+
+class Queue(Answer):
+    """How the queue stands."""
+
+    held: int = 0
+    waiting: int = 0
+    running: int = 0
+    items: tuple[QueueFigures, ...] = ()
+    borrowing: tuple[Borrowing, ...] = ()
+
+
 class Token(Answer):
     """A token of a person; `token` itself is there only in the answer to its creation."""
 

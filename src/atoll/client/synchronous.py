@@ -214,6 +214,58 @@ class Client(Wire):
         """Ask a site what it has, now. For administrators."""
         return self._send(calls.describe_site(name))
 
+    def projects(self) -> models.Projects:
+        """The project tree, from the root down, with its quotas and what is used of them."""
+        return self._send(calls.projects())
+
+    def project(self, name: str) -> models.Project:
+        """One project."""
+        return self._send(calls.project(name))
+
+    def tree(self) -> models.Tree:
+        """The project tree as a project file has it. For administrators."""
+        return self._send(calls.tree())
+
+    def put_projects(
+        self, projects: Mapping[str, Any], *, revision: int | None = None, dry_run: bool = False
+    ) -> models.Plan:
+        """Make the content of a project file the tree, or (dry_run) tell what that would change. For administrators.
+
+        Raises Conflict where the tree is no longer that of `revision`.
+        """
+        return self._send(calls.put_projects(projects, revision, dry_run))
+
+    def change_people(self, project: str, *, add: Sequence[str] = (), remove: Sequence[str] = ()) -> models.Project:
+        """Let people submit to a project, or no longer. For its managers, and administrators."""
+        return self._send(calls.change_people(project, list(add), list(remove)))
+
+    def flavors(self) -> tuple[models.Flavor, ...]:
+        """The kinds of hardware over all sites."""
+        return self._send(calls.flavors()).items
+
+    def flavor(self, name: str) -> models.Flavor:
+        """One kind of hardware."""
+        return self._send(calls.flavor(name))
+
+    def reservations(self) -> tuple[models.Reservation, ...]:
+        """The reservations that are not over, by begin."""
+        return self._send(calls.reservations()).items
+
+    def add_reservation(self, **fields: Any) -> models.Reservation:
+        """Keep room: name, flavor, site, nodes or cpu, memory, gpu, project or people, starts_at, ends_at, purpose.
+
+        For administrators.
+        """
+        return self._send(calls.add_reservation(fields))
+
+    def remove_reservation(self, number: int) -> None:
+        """Keep that room no longer. For administrators."""
+        self._send(calls.remove_reservation(number))
+
+    def queue(self) -> models.Queue:
+        """How many jobs wait and run, by class and project, and who borrows from whom."""
+        return self._send(calls.queue())
+
     def tokens(self) -> tuple[models.Token, ...]:
         """The tokens of this person."""
         return self._send(calls.tokens()).items

@@ -4,47 +4,47 @@ The snapshot belongs to one tenure of the lease: whoever becomes the leader buil
 """
 
 import asyncio
-import json
 import logging
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import lru_cache, partial
+from functools import partial
 from itertools import islice
 
 from sqlalchemy import Connection
 
+from atoll.control import mirror
+from atoll.control.mirror import Mirror
 from atoll.control.pace import Pace
 from atoll.control.work import Tools
 from atoll.core.ids import new_attempt_id
-from atoll.core.ranges import Ranges
-from atoll.core.reasons import ReasonCode
+from atoll.core.project import TreeNode
 from atoll.core.site import Health, Site
-from atoll.core.spec import JobClass, read_spec
-from atoll.core.states import JobState
 from atoll.scheduler.cycle import cycle
 from atoll.scheduler.model import (
-    RANKS,
+    Booked,
     Change,
     Decisions,
-    Demand,
-    JobGone,
-    JobWaits,
+    PolicyChanged,
+    Reserved,
     RoomFreed,
     RoomTaken,
-    Running,
     SiteChanged,
     SiteGone,
     SiteState,
-    Waiting,
+    TreeChanged,
 )  # fmt: skip
+from atoll.scheduler.quota import Tree
 from atoll.scheduler.snapshot import Snapshot
-from atoll.store import attempts, events, jobs, leases, sites
-from atoll.store.attempts import Placing, Room
-from atoll.store.jobs import JobRow
+from atoll.store import attempts, events, evictions, jobs, leases, projects, reservations, reserved, rooms, sites
+from atoll.store.attempts import Placing
+from atoll.store.evictions import Eviction
+from atoll.store.jobs import Promised
 from atoll.store.leases import Lease
-from atoll.store.tables import jobs as job_table
+from atoll.store.reservations import Reservation as Kept
+from atoll.store.reserved import Start
+from atoll.store.rooms import Room
 
 log = logging.getLogger(__name__)
 
@@ -54,15 +54,25 @@ MAX_PLACED = 2000
 EVENTS_AT_ONCE = 20_000
 """Most events that are caught up with in one go."""
 _PAGE = 5000
-_QUEUEING = frozenset({JobState.QUEUED, JobState.RUNNING})
-
-
 _SITES_EVERY = 15 * 1_000_000
 """Microseconds after which the sites are looked at again, event or not."""
 _SILENT_AFTER = timedelta(seconds=180)
 """A site that nobody works with and that was not seen for so long counts as unreachable."""
 _RECALL_AFTER = timedelta(seconds=60)
 """What waits for a site that has not answered for so long may go elsewhere."""
+
+
+@dataclass
+class _News:
+    """What a stretch of events turned out to mean."""
+
+    changed: events.Changed
+    changes: list[Change]
+    rooms: list[Room]
+    spans: Mapping[str, tuple[int, int]]
+    """From when to when those attempts ran that hold room no longer."""
+    nodes: list[TreeNode] | None = None
+    """The project tree, where it has changed."""
 
 
 class Dispatcher:
@@ -72,6 +82,9 @@ class Dispatcher:
         self._tools = tools
         self._epoch: int | None = None
         self._snapshot = Snapshot()
+        self._mirror = Mirror(has_tree=False)
+        self._reserved: dict[int, Start] = {}
+        """The reserved starts as the store has them, by job."""
         self._cursor = 0
         self._rooms: dict[int, dict[str, Room]] = {}
         """Attempts that hold room, by row of the job."""
@@ -101,7 +114,7 @@ class Dispatcher:
         decisions = await asyncio.to_thread(cycle, self._snapshot, now)
         placings, rest = self._placings(decisions)
         try:
-            await self._write(lease, decisions, placings, now)
+            await self._write(lease, decisions, placings, now, all_placed=not rest)
         except BaseException:
             # what the snapshot believes to have told may not have been written
             self._epoch = None
@@ -112,16 +125,46 @@ class Dispatcher:
             return _SITES_EVERY / 1_000_000
         return max(0.001, min(_SITES_EVERY, decisions.next_wakeup - now) / 1_000_000)
 
-    async def _write(self, lease: Lease, decisions: Decisions, placings: list[Placing], now: int) -> None:
+    async def _write(
+        self, lease: Lease, decisions: Decisions, placings: list[Placing], now: int, *, all_placed: bool
+    ) -> None:
         reasons = [(job_id, reason.code, reason.sentence) for job_id, reason in decisions.reasons]
+        promises = [
+            Promised(job_id, promise.site, promise.flavor, promise.count) for job_id, promise in decisions.promises
+        ]
+        leaving = self._leaving(decisions)
+        # what was not placed yet has its reservation still
+        starts = {each.job_id: mirror.reserved_start(each) for each in decisions.reservations}
+        if not all_placed:
+            starts = self._reserved | starts
+        before = self._reserved
 
         def write(connection: Connection) -> None:
             attempts.place(connection, placings, now)
             attempts.pull_back(connection, decisions.recalls, now)
+            jobs.set_promises(connection, promises, now)
+            evictions.evict(connection, leaving, now)
+            evictions.reprieve(connection, decisions.reprieved, now)
+            reserved.replace(connection, before, starts.values())
             jobs.set_reasons(connection, reasons)
 
-        if placings or reasons or decisions.recalls:
+        news = (placings, reasons, decisions.recalls, promises, leaving, decisions.reprieved)
+        if any(news) or starts != before:
             await self._tools.guarded(lease, write)
+        if starts != before:
+            self._reserved = starts
+            self._snapshot.apply([Reserved(tuple(map(mirror.reservation, starts.values())))])
+
+    def _leaving(self, decisions: Decisions) -> list[Eviction]:
+        return [
+            Eviction(each.attempt_id, each.for_job, each.at, self._is_recalling(each.attempt_id))
+            for each in decisions.evictions
+        ]
+
+    def _is_recalling(self, attempt_id: str) -> bool:
+        """Whether the site of an attempt takes back what has not begun."""
+        state = self._sites.get(self._snapshot.running(attempt_id).site)
+        return state is not None and state.site.report is not None and state.site.report.recalls
 
     def _placings(self, decisions: Decisions) -> tuple[list[Placing], bool]:
         """The decisions with attempt ids, at most MAX_PLACED attempts, and whether some are left for later."""
@@ -142,57 +185,85 @@ class Dispatcher:
 
     async def _load(self) -> None:
         """Build the snapshot from the store. The cursor is read first: what changes meanwhile is read again."""
-        database = self._tools.database
+        database, now = self._tools.database, self._tools.now()
         self._cursor = await database.read(events.last_id)
         self._snapshot, self._rooms, self._sites = Snapshot(), {}, {}
+        nodes = await database.read(projects.load)
+        self._mirror = Mirror(has_tree=bool(nodes))
+        self._snapshot.apply([PolicyChanged(self._tools.policy), TreeChanged(_tree(nodes))])
         await self._load_sites()
-        rooms = await database.read(lambda connection: attempts.rooms(connection, None))
-        for room in rooms:
+
+        def read(connection: Connection) -> tuple[list[Change], list[Room], list[Start]]:
+            # at once, so that what ends just now is either running or spent
+            used = list(self._mirror.spent(connection, now))
+            return [*used], rooms.load(connection, None), reserved.load(connection)
+
+        used, taken, starts = await database.read(read)
+        for room in taken:
             self._rooms.setdefault(room.job_id, {})[room.attempt_id] = room
-        self._snapshot.apply(RoomTaken(_running(room)) for room in rooms)
+        self._reserved = {start.job_id: start for start in starts}
+        changes = [*used, *(RoomTaken(self._mirror.running(room)) for room in taken)]
+        await asyncio.to_thread(self._snapshot.apply, changes)
         last = 0
         while True:
-            page, changes = await database.read(partial(_read_page, after=last))
+            page, changes = await database.read(partial(self._mirror.read_page, after=last, limit=_PAGE))
             await asyncio.to_thread(self._snapshot.apply, changes)
             if not page:
                 break
             last = page
-        log.info("scheduler ready: %d entries wait, %d attempts hold room", len(self._snapshot), len(rooms))
+        self._snapshot.apply([Reserved(tuple(map(mirror.reservation, starts)))])
+        log.info("scheduler ready: %d entries wait, %d attempts hold room", len(self._snapshot), len(taken))
 
     async def _catch_up(self) -> bool:
         """Apply what the outbox says has changed; whether there is more."""
-        database, cursor = self._tools.database, self._cursor
-
-        def read(connection: Connection) -> tuple[events.Changed, list[Change], list[Room]]:
-            changed = events.changed(connection, cursor, EVENTS_AT_ONCE)
-            if not changed.jobs:
-                return changed, [], []
-            return changed, _changes(connection, changed.jobs), attempts.rooms(connection, changed.jobs)
-
-        changed, changes, rooms = await database.read(read)
-        if changed.sites:
+        cursor = self._cursor
+        news = await self._tools.database.read(self._read_news)
+        changed = news.changed
+        if news.nodes is not None:
+            if bool(news.nodes) != self._mirror.has_tree:
+                await self._load()  # now every job's project means something, or none does any more
+                return False
+            self._snapshot.apply([TreeChanged(_tree(news.nodes))])
+        if changed.sites or changed.reservations:
             await self._load_sites()
-        changes += self._room_changes(changed.jobs, rooms)
+        changes = news.changes + self._room_changes(news)
         if changes:
             await asyncio.to_thread(self._snapshot.apply, changes)
         moved = changed.cursor - cursor
         self._cursor = changed.cursor
         return moved >= EVENTS_AT_ONCE
 
-    def _room_changes(self, job_ids: Sequence[int], rooms: Sequence[Room]) -> list[Change]:
+    def _read_news(self, connection: Connection) -> _News:
+        changed = events.changed(connection, self._cursor, EVENTS_AT_ONCE)
+        nodes = projects.load(connection) if changed.tree else None
+        if not changed.jobs:
+            return _News(changed, [], [], {}, nodes)
+        held = rooms.load(connection, changed.jobs)
+        known = {attempt_id for job_id in changed.jobs for attempt_id in self._rooms.get(job_id, ())}
+        freed = known - {room.attempt_id for room in held}
+        spans = rooms.spans(connection, sorted(freed), self._tools.now())
+        return _News(changed, self._mirror.changes(connection, changed.jobs), held, spans, nodes)
+
+    def _room_changes(self, news: _News) -> list[Change]:
         held: dict[int, dict[str, Room]] = {}
-        for room in rooms:
+        for room in news.rooms:
             held.setdefault(room.job_id, {})[room.attempt_id] = room
         freed: dict[str, Room] = {}
-        for job_id in job_ids:
+        for job_id in news.changed.jobs:
             now, before = held.get(job_id, {}), self._rooms.pop(job_id, {})
             freed |= {attempt_id: room for attempt_id, room in before.items() if attempt_id not in now}
             if now:
                 self._rooms[job_id] = now
         # what was refused or taken back has freed no room at the site
         self._pace.count(Counter(room.site for room in freed.values() if not room.waits), self._tools.now())
-        changes: list[Change] = [RoomFreed(attempt_id) for attempt_id in freed]
-        changes += [RoomTaken(_running(room)) for room in rooms]
+        changes: list[Change] = []
+        for attempt_id, room in freed.items():
+            began, ended = news.spans.get(attempt_id, (0, 0))
+            if began != room.started:
+                # nobody had seen it begin, or the site says better when it did: so much counts as used
+                changes.append(RoomTaken(self._mirror.running(replace(room, started=began))))
+            changes.append(RoomFreed(attempt_id, ended))
+        changes += [RoomTaken(self._mirror.running(room)) for room in news.rooms]
         return changes
 
     def _learn(self, now: int) -> None:
@@ -204,21 +275,25 @@ class Dispatcher:
                 self._snapshot.apply([SiteChanged(self._sites[name])])
 
     async def _load_sites(self) -> None:
-        def read(connection: Connection) -> list[SiteState]:
+        def read(connection: Connection) -> tuple[list[SiteState], list[Kept]]:
             drained = sites.drained(connection)
             return [
                 SiteState(
                     _as_reached(connection, site, now), site.name in drained, self._pace.of(site.name, self._sites_at)
                 )
                 for site in sites.load(connection)
-            ]
+            ], reservations.load(connection, self._sites_at)
 
         now = self._tools.clock()
         self._sites_at = self._tools.now()
-        states = await self._tools.database.read(read)
+        states, kept = await self._tools.database.read(read)
         before, self._sites = self._sites, {state.site.name: state for state in states}
         self._snapshot.apply(
-            [*map(SiteChanged, states), *(SiteGone(name) for name in before.keys() - self._sites.keys())]
+            [
+                *map(SiteChanged, states),
+                *(SiteGone(name) for name in before.keys() - self._sites.keys()),
+                Booked(mirror.bookings(kept, states)),
+            ]
         )
         self._silent = {
             state.site.name
@@ -242,6 +317,10 @@ class Dispatcher:
         return count
 
 
+def _tree(nodes: Sequence[TreeNode]) -> Tree | None:
+    return Tree(nodes) if nodes else None
+
+
 def _seen_since(site: Site, moment: datetime) -> bool:
     return site.seen_at is not None and site.seen_at > moment
 
@@ -252,78 +331,3 @@ def _as_reached(connection: Connection, site: Site, now: datetime) -> Site:
     if site.health is Health.OK and silent and not leases.is_held(connection, f"site:{site.name}"):
         return replace(site, health=Health.UNREACHABLE, message="No replica of the platform works with this site.")
     return site
-
-
-def _running(room: Room) -> Running:
-    return Running(
-        room.attempt_id, room.array_id or room.job_id, room.site, room.flavor, room.request, room.nodes,
-        RANKS[JobClass(room.class_)], room.waits, room.priority, room.leaving,
-    )  # fmt: skip
-
-
-def _read_page(connection: Connection, after: int) -> tuple[int, list[Change]]:
-    rows = jobs.load_unended(connection, after, _PAGE)
-    return (rows[-1].id if rows else 0), _waits(connection, rows)
-
-
-def _changes(connection: Connection, ids: Sequence[int]) -> list[Change]:
-    rows = jobs.get_many(connection, ids, tuple(job_table.c))
-    gone: list[Change] = [JobGone(job_id) for job_id in ids if job_id not in rows]
-    return gone + _waits(connection, list(rows.values()))
-
-
-def _waits(connection: Connection, rows: Sequence[JobRow]) -> list[Change]:
-    """What these rows mean for the queue."""
-    missing = {row.array_id for row in rows if row.array_id is not None and row.state == JobState.QUEUED}
-    arrays = jobs.get_many(connection, sorted(missing), (job_table.c.id, job_table.c.spec, job_table.c.width))
-    changes: list[Change] = []
-    for row in rows:
-        whole = row if row.array_id is None else arrays.get(row.array_id)
-        if whole is not None and _is_waiting(row):
-            changes.append(JobWaits(_waiting(row, whole)))
-        else:
-            changes.append(JobGone(row.id))
-    return changes
-
-
-def _is_waiting(row: JobRow) -> bool:
-    states = _QUEUEING if row.waiting_count else {JobState.QUEUED}
-    return JobState(row.state) in states and not row.hold and not row.blockers
-
-
-_NO_DEMAND = ("name", "command", "script", "args", "env", "labels", "begin", "array", "dependencies", "priority")
-"""Fields that differ from job to job and say nothing of where it fits."""
-
-
-def _demand(text: str, person: str, memory: int) -> Demand:
-    """The demand of a specification; jobs that differ only in what does not matter here share one."""
-    document = json.loads(text)
-    for name in _NO_DEMAND:
-        document.pop(name, None)
-    return _demand_of(json.dumps(document), person, memory)
-
-
-@lru_cache(maxsize=2048)
-def _demand_of(rest: str, person: str, memory: int) -> Demand:
-    document = json.loads(rest)
-    return Demand.of(read_spec({**document, "command": ["-"]}), person, memory)
-
-
-def _waiting(row: JobRow, whole: JobRow) -> Waiting:
-    """The entry of a job, an array or a task; `whole` has the specification and the width (of a task: its array's)."""
-    demand = _demand(whole.spec, row.owner, row.memory)
-    return Waiting(
-        job_id=row.id,
-        rank=RANKS[JobClass(row.class_)],
-        priority=row.priority,
-        submitted=row.submitted_at,
-        request=demand.request,
-        nodes=row.nodes,
-        flavors=demand.flavors,
-        placement=demand.placement,
-        not_before=row.not_before,
-        backing_off=row.reason == ReasonCode.BACKOFF,
-        tasks=Ranges.stored(row.waiting) if row.waiting_count else None,
-        width=whole.width,
-        group=row.array_id,
-    )

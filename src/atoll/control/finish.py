@@ -15,7 +15,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from atoll.control import launches
-from atoll.control.work import SiteWork, held
+from atoll.control.work import SiteWork, Tools, held
 from atoll.core.errors import AtollError, Internal
 from atoll.core.spec import JobSpec
 from atoll.core.states import Outcome
@@ -106,7 +106,7 @@ class Finisher:
         if not homes:
             return
         try:
-            await tools.guarded(lease, lambda connection: _write(connection, homes, tools.now()))
+            await tools.guarded(lease, lambda connection: _write(connection, homes, tools))
         except Internal as failure:
             if len(homes) == 1:
                 self._put_off(homes[0].finished.attempt_id, failure)
@@ -210,7 +210,8 @@ async def _take_out(work: SiteWork, attempt: Held, spec: JobSpec) -> list[tuple[
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
-def _write(connection: Connection, homes: Sequence[_Home], now: int) -> None:
+def _write(connection: Connection, homes: Sequence[_Home], tools: Tools) -> None:
+    now = tools.now()
     logs.put(connection, [stored for home in homes for stored in home.logs])
     for home in homes:
         if home.note:
@@ -219,7 +220,7 @@ def _write(connection: Connection, homes: Sequence[_Home], now: int) -> None:
             for _, sha256, size in home.outputs:
                 files.put(connection, sha256, size, home.owner, now)
             files.set_outputs(connection, home.finished.job_id, home.outputs)
-    attempts.finish(connection, [home.finished for home in homes], now)
+    attempts.finish(connection, [home.finished for home in homes], now, tools.policy.most_evictions)
 
 
 async def forget(work: SiteWork, lease: Lease) -> float | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from atoll.control.work import Tools
-from atoll.store import events, files, idempotency, purge
+from atoll.store import events, files, idempotency, purge, spent
 from atoll.store.leases import Lease
 
 log = logging.getLogger(__name__)
@@ -17,6 +17,8 @@ EVERY = 600.0
 """Seconds between two rounds."""
 _BITE = 500
 _DAY = 86_400 * 1_000_000
+_HALF_LIVES = 12
+"""After so many of them, what was used is forgotten."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ async def step(tools: Tools, ages: Ages, lease: Lease) -> float | None:
         unused = files.unused(connection, now - int(ages.files * _DAY), _BITE)
         files.drop(connection, unused)
         count = events.purge(connection, now - int(ages.events * _DAY), 10 * _BITE)
+        count += spent.purge(connection, now - _HALF_LIVES * tools.policy.half_life * 1_000_000)
         count += idempotency.purge(connection, now - int(ages.idempotency * _DAY), 10 * _BITE)
         return count + len(rows), attempts, unused
 

@@ -1,7 +1,7 @@
 """What the loops of a site work with."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
 
@@ -9,6 +9,7 @@ from atoll.control.leases import LeaseKeeper
 from atoll.control.pump import Pump
 from atoll.core.clock import Clock, to_micros
 from atoll.drivers.base import Driver, Held
+from atoll.scheduler.model import Policy
 from atoll.store import leases
 from atoll.store.attempts import AttemptRow
 from atoll.store.database import Database, Result
@@ -33,6 +34,8 @@ class Tools:
     files: FileStore
     logs: LogStore
     instance: str
+    policy: Policy = field(default_factory=Policy)
+    """How the queue works."""
 
     def now(self) -> int:
         """Microseconds since 1970 UTC."""

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
 from atoll.core.documents import read_yaml
 from atoll.core.errors import Invalid
-from atoll.core.resources import Bytes, Milli
+from atoll.core.resources import Bytes, Milli, Seconds
 from atoll.core.spec import Document, Name, explain_validation
 
 DEFAULT_PORT = 8470
@@ -45,6 +45,43 @@ class KeepDays(Document):
     idempotency_keys: Annotated[float, Field(gt=0)] = 2
 
 
+class MinimumRuns(Document):
+    """How long an attempt of each class runs at least before it is evicted."""
+
+    interactive: Seconds = 0
+    service: Seconds = 0
+    batch: Seconds = 60
+    opportunistic: Seconds = 0
+
+
+class UsualWalltimes(Document):
+    """How long jobs of each class that do not say it are taken to run at most; none: for ever."""
+
+    interactive: Annotated[Seconds, Field(gt=0)] | None = 8 * 3600
+    service: Annotated[Seconds, Field(gt=0)] | None = None
+    batch: Annotated[Seconds, Field(gt=0)] | None = 24 * 3600
+    opportunistic: Annotated[Seconds, Field(gt=0)] | None = 24 * 3600
+
+
+class QueueConfig(Document):
+    """How the queue works."""
+
+    half_life: Annotated[Seconds, Field(ge=60, description="After so long, use counts half in the fair share.")] = (
+        7 * 86400
+    )
+    max_wait: Annotated[
+        Seconds, Field(gt=0, description="What waits longer, within its quota, starts next: nothing passes it.")
+    ] = 24 * 3600
+    notice: Annotated[
+        Seconds, Field(description="How long before, interactive jobs and services are told of an eviction.")
+    ] = 15 * 60
+    minimum_run: Annotated[MinimumRuns, Field(default_factory=MinimumRuns)]
+    most_evictions: Annotated[
+        int, Field(ge=0, le=1000, description="A job is evicted no more after so many times, but opportunistic ones.")
+    ] = 3
+    walltimes: Annotated[UsualWalltimes, Field(default_factory=UsualWalltimes)]
+
+
 class PlatformConfig(Document):
     """All that `atoll up` can be told."""
 
@@ -71,6 +108,7 @@ class PlatformConfig(Document):
     ]
     local: Annotated[LocalSite, Field(default_factory=LocalSite)]
     keep_days: KeepDays = KeepDays()
+    queue: Annotated[QueueConfig, Field(default_factory=QueueConfig)]
 
     @property
     def data_folder(self) -> Path:
@@ -92,7 +130,10 @@ def _names(model: type[BaseModel]) -> list[str]:
     return list(model.model_fields)
 
 
-_KNOWN = {"": _names(PlatformConfig), "local": _names(LocalSite), "keep_days": _names(KeepDays)}
+_KNOWN = {
+    "": _names(PlatformConfig), "local": _names(LocalSite), "keep_days": _names(KeepDays),
+    "queue": _names(QueueConfig), "queue.minimum_run": _names(MinimumRuns), "queue.walltimes": _names(UsualWalltimes),
+}  # fmt: skip
 _FROM_ENVIRONMENT = ("host", "port", "database", "store", "memory_per_cpu", "log_limit", "file_limit")
 """Settings that a variable ATOLL_NAME gives."""
 

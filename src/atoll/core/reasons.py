@@ -4,6 +4,7 @@ Codes are Slurm's where Slurm has one. A reason is kept as its code and the few 
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from signal import Signals
 
@@ -17,6 +18,8 @@ class ReasonCode(StrEnum):
     NONE = "None"
     PRIORITY = "Priority"
     RESOURCES = "Resources"
+    QUOTA = "Quota"
+    MAKING_ROOM = "MakingRoom"
     BEGIN_TIME = "BeginTime"
     BACKOFF = "Backoff"
     DEPENDENCY = "Dependency"
@@ -50,6 +53,8 @@ _SENTENCES: dict[ReasonCode, str] = {
     ReasonCode.NONE: "Waits for its turn in the queue.",
     ReasonCode.PRIORITY: "Waits for its turn behind other jobs.",
     ReasonCode.RESOURCES: "Waits for enough free resources.",
+    ReasonCode.QUOTA: "Waits for quota of its project.",
+    ReasonCode.MAKING_ROOM: "Waits for others to leave, who make room for it.",
     ReasonCode.BEGIN_TIME: "Waits for its begin time.",
     ReasonCode.BACKOFF: "Waits before it is tried again.",
     ReasonCode.DEPENDENCY: "Waits for other jobs to end.",
@@ -95,6 +100,27 @@ def recalled_from(site: str) -> Reason:
     """Why a job that waited in the queue of `site` waits in ours again."""
     sentence = f"Was pulled back from the queue of site {site}: a job with more right to the next place came."
     return Reason.of(ReasonCode.RECALLED, sentence)
+
+
+def _claim(project: str | None) -> str:
+    """For what somebody has to leave. Of another's job no more than its project is told."""
+    return f"a job with a claim of project {project}" if project else "a job with a claim"
+
+
+def leaving_for(project: str | None) -> Reason:
+    """Why a job is stopped that makes room for one of `project`."""
+    return Reason.of(ReasonCode.STOPPING, f"Is being stopped: it makes room for {_claim(project)}.")
+
+
+def told_to_leave(moment: datetime, project: str | None) -> Reason:
+    """What a running job is told that will make room for one of `project`."""
+    sentence = f"Runs, and will be asked to leave at {moment:%Y-%m-%d %H:%M} UTC for {_claim(project)}."
+    return Reason.of(ReasonCode.RUNNING, sentence)
+
+
+def evicted_for(project: str | None) -> Reason:
+    """Why an attempt ended that made room for a job of `project`."""
+    return Reason.of(ReasonCode.EVICTED, f"Was evicted for {_claim(project)}.")
 
 
 def general_sentence(code: ReasonCode) -> str:

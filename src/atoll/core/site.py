@@ -50,11 +50,21 @@ class Flavor:
     """What others than Atoll hold, as far as `free` tells; drivers leave this to control."""
 
 
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node at a site that places nothing by itself: which flavor it counts to, and what it has when empty."""
+
+    name: str
+    flavor: str
+    resources: Resources
+
+
 @dataclass(frozen=True)
 class SiteReport:
     """What a driver says of its site."""
 
     flavors: tuple[Flavor, ...]
+    """Where there are `nodes`, the totals are their sums."""
     abilities: frozenset[Ability] = frozenset()
     labels: dict[str, str] = field(default_factory=dict)
     max_walltime: int | None = None
@@ -67,6 +77,8 @@ class SiteReport:
     """Whether the engine has a queue of its own, so that attempts may wait there for room."""
     recalls: bool = False
     """Whether what waits in that queue can be pulled back: the driver knows `StopReason.RECALLED`."""
+    nodes: tuple[Node, ...] = ()
+    """Where Atoll itself chooses the nodes: all that there are. Empty: the engine chooses."""
     notes: tuple[str, ...] = ()
     """Sentences for the operator: what works less well here, and why."""
 

@@ -47,6 +47,13 @@ def _printable(text: str) -> str:
     return text
 
 
+def printable_lines(text: str) -> str:
+    """A text of several lines, for validators. Raises ValueError for control characters but tabs and ends of lines."""
+    if match := _CONTROL.search(re.sub(r"[\t\n]", "", text)):
+        raise ValueError(f"the character {match[0]!a} is not allowed; use printable characters and newlines only")
+    return text
+
+
 def _no_nul(text: str) -> str:
     if "\0" in text:
         raise ValueError("the character '\\x00' is not allowed: no process can be given it")

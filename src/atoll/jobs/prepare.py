@@ -1,5 +1,6 @@
 """From a specification to the row that it becomes: all that can be checked without a transaction."""
 
+import asyncio
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
@@ -8,18 +9,21 @@ from datetime import datetime
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
+from sqlalchemy import Connection
+
 from atoll.core.clock import to_micros
 from atoll.core.errors import Invalid
 from atoll.core.ids import JobRef
 from atoll.core.ranges import ArraySpec
 from atoll.core.reasons import ReasonCode
 from atoll.core.site import Site
-from atoll.core.spec import JobSpec
+from atoll.core.spec import JobClass, JobSpec
 from atoll.core.states import JobState
 from atoll.faces.http.platform import Platform
+from atoll.jobs.projects import Projects
 from atoll.scheduler.fit import impossible
 from atoll.scheduler.model import Demand
-from atoll.store import sites
+from atoll.store import projects, sites
 from atoll.store.people import Principal
 
 MAX_EDGES = 10_000
@@ -31,45 +35,77 @@ _LAST_BEGIN = 32_503_680_000_000_000
 
 
 class SitesView:
-    """What sites there are, as of a moment ago; submissions are held against it."""
+    """What sites and projects there are, as of a moment ago; submissions are held against it."""
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         self._sites: tuple[Site, ...] = ()
-        self._read_at = float("-inf")
-        self._changes = 0
+        self._reading: asyncio.Task[None] | None = None
         self._verdicts: dict[Demand, tuple[str, str] | None] = {}
+        self.read_at = float("-inf")
+        """What changed before this moment (`time.monotonic`) is seen."""
+        self.projects = Projects()
 
     def forget(self) -> None:
-        """Read the sites again before the next job: they have changed."""
-        self._changes += 1
-        self._read_at = float("-inf")
+        """Read all again before the next submission: this replica has changed something."""
+        self.read_at = float("-inf")
+        self._reading = None  # what is being read may be older than the change
 
-    async def refresh(self) -> None:
-        """Read the sites again where that was long ago."""
-        if time.monotonic() - self._read_at < SITES_SECONDS:
-            return
-        began, changes = time.monotonic(), self._changes
-        found = tuple(await self._platform.database.read(sites.load))
+    async def refresh(self, since: float | None = None) -> None:
+        """Read the sites, and the project tree if it has changed, where that was before `since`, or long ago.
+
+        All who wait for it wait for the same reading. Raises Unavailable.
+        """
+        wanted = time.monotonic() - SITES_SECONDS if since is None else since
+        while self.read_at < wanted:
+            if self._reading is None:
+                self._reading = asyncio.create_task(self._read(), name="sites")
+            await asyncio.shield(self._reading)
+
+    async def _read(self) -> None:
+        this, began = asyncio.current_task(), time.monotonic()
+
+        def read(connection: Connection) -> tuple[tuple[Site, ...], Projects | None]:
+            # compared here, and not when the reading was asked for: it may have waited for a thread
+            revision = projects.revision(connection)
+            tree = Projects(projects.load(connection), revision) if revision != self.projects.revision else None
+            return tuple(sites.load(connection)), tree
+
+        try:
+            found, tree = await self._platform.database.read(read)
+            if self._reading is this:  # else it is older than the change, and maybe than what is known by now
+                self._take(found, tree)
+                self.read_at = began
+        finally:
+            if self._reading is this:
+                self._reading = None
+
+    def _take(self, found: Sequence[Site], tree: Projects | None) -> None:
+        if tree is not None:
+            self.projects = tree
         shown = tuple(dataclasses.replace(site, seen_at=None) for site in found)
         if shown != self._sites:
             self._sites = shown
             self._verdicts = {}
-        if changes == self._changes:  # else what was read may be older than the change
-            self._read_at = began
 
     def check(self, demand: Demand, prefix: str = "") -> None:
         """Refuse (Invalid) what no site can ever run."""
+        # threads may do this at once: a table is never emptied, but another one taken
         verdicts = self._verdicts
-        if demand in verdicts:
-            verdict = verdicts[demand]
-        else:
+        if demand not in verdicts:
             if len(verdicts) >= _MOST_VERDICTS:
-                verdicts.clear()
-            verdict = verdicts[demand] = impossible(demand, self._sites)
+                self._verdicts = verdicts = {}
+            verdicts[demand] = impossible(demand, self._sites)
+        verdict = verdicts[demand]
         if verdict is not None:
             field, sentence = verdict
             raise Invalid("impossible", f"{prefix}{field}: {sentence}", field=prefix + field)
+
+    def check_size(self, project: str | None, spec: JobSpec, demand: Demand, prefix: str = "") -> None:
+        """Refuse (Invalid) what a project could never have; `project` is one of the tree, or there is no tree."""
+        # opportunistic jobs take what is idle, beyond all quotas
+        if project is not None and spec.class_ is not JobClass.OPPORTUNISTIC:
+            self.projects.check_size(project, demand, self._sites, prefix)
 
     def warnings(self) -> list[str]:
         """What whoever submits should know."""
@@ -87,6 +123,8 @@ class Prepared:
     """(place in the same request, kind of end) of each dependency on a job submitted with it."""
     files: Sequence[tuple[str, str]] = ()
     """(field, SHA-256) of each file to take in."""
+    revision: int = 0
+    """Of the project tree that the job was held against."""
 
     @property
     def is_array(self) -> bool:
@@ -97,14 +135,18 @@ class Prepared:
 def prepare(
     spec: JobSpec, who: Principal, view: SitesView, platform: Platform, *, hold: bool = False, prefix: str = ""
 ) -> Prepared:
-    """Check one specification and make its row. `prefix` goes before the names of fields. Raises Invalid."""
+    """Check one specification and make its row. `prefix` goes before the names of fields. Raises Invalid, Denied."""
     memory = spec.memory if spec.memory is not None else platform.default_memory(spec.cpu)
-    view.check(Demand.of(spec, who.person, memory), prefix)
+    demand = Demand.of(spec, who.person, memory)
+    view.check(demand, prefix)
+    tree = view.projects
+    project = tree.choose(spec.project, who.person, platform.clock().date(), prefix)
+    view.check_size(project, spec, demand, prefix)
     columns: dict[str, Any] = {
-        "owner": who.person, "project": spec.project, "name": spec.title, "class_": spec.class_.value,
+        "owner": who.person, "project": project, "name": spec.title, "class_": spec.class_.value,
         "spec": spec.to_json(), "priority": spec.priority, "cpu": spec.cpu, "memory": memory, "gpu": spec.gpu,
         "nodes": spec.nodes, "hold": hold, "not_before": 0, "waiting": None, "waiting_count": 0, "task_count": 1,
-        "width": None, "blockers": 0,
+        "width": None, "blockers": 0, "walltime": spec.walltime, "grace": spec.grace,
     }  # fmt: skip
     state, reason = JobState.QUEUED, ReasonCode.NONE
     if spec.begin is not None:
@@ -117,7 +159,7 @@ def prepare(
         array = ArraySpec.parse(spec.array)
         count = len(array.tasks)
         columns |= {"waiting": str(array.tasks), "waiting_count": count, "task_count": count, "width": array.width}
-    prepared = Prepared(columns)
+    prepared = Prepared(columns, revision=tree.revision)
     if spec.files_in:
         prepared.files = [
             (f"{prefix}files_in.{number}.sha256", item.sha256) for number, item in enumerate(spec.files_in)

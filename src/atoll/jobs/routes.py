@@ -21,6 +21,7 @@ from atoll.faces.http.paging import Cursor, Limit, read_cursor, write_cursor
 from atoll.faces.http.platform import Platform
 from atoll.faces.http.problems import problems
 from atoll.jobs import actions, model, service
+from atoll.jobs.accept import Wanted, accept, judged
 from atoll.jobs.acting import act, send_signal
 from atoll.jobs.bulk import read_bulk
 from atoll.jobs.change import change, read_changes
@@ -81,7 +82,7 @@ def _created(accepted: Accepted, location: str | None) -> Response:
 
 @router.post(
     "/jobs", status_code=201, response_model=model.Submitted,
-    responses={**problems(404, 409, 413, 415), 201: _CREATED}, openapi_extra=_body(_reference("JobSpec"), Key),
+    responses={**problems(403, 404, 409, 413, 415), 201: _CREATED}, openapi_extra=_body(_reference("JobSpec"), Key),
 )  # fmt: skip
 async def submit(request: Request, who: Caller, platform: Here, hold: bool = False) -> Response:
     """Submit a job, or an array."""
@@ -94,20 +95,23 @@ async def answer_submission(
     """Take one job; what `submit` and `FastSubmissions` share."""
     text = await json_body(request)
     key = idempotency_key(request)
-    await view.refresh()
     if len(text) > _LARGE_BODY:
         spec = await asyncio.to_thread(read_spec_json, text)
     else:
         spec = read_spec_json(text)
-    prepared = prepare_one(spec, who, view, platform, hold=hold)
     digest = hashlib.sha256(b"one %d\n" % hold + text).digest() if key is not None else b""
-    accepted = await submitter.submit(Submission(who, [prepared], False, view.warnings(), key, digest))
+
+    async def prepare() -> Submission:
+        prepared = prepare_one(spec, who, view, platform, hold=hold)
+        return Submission(who, [prepared], False, view.warnings(), key, digest)
+
+    accepted = await accept(Wanted(who, prepare, submitter.submit, key, digest), view, submitter)
     return _created(accepted, f"/api/v1/jobs/{json.loads(accepted.answer)['id']}")
 
 
 @router.post(
     "/jobs/bulk", status_code=201, response_model=model.SubmittedMany,
-    responses={**problems(404, 409, 413, 415), 201: {"headers": {
+    responses={**problems(403, 404, 409, 413, 415), 201: {"headers": {
         "Idempotent-Replay": _CREATED["headers"]["Idempotent-Replay"]}}},
     openapi_extra=_body({
         "type": "object", "required": ["jobs"], "additionalProperties": False,
@@ -119,16 +123,18 @@ async def submit_many(request: Request, who: Caller, platform: Here, hold: bool 
     view: SitesView = request.app.state.sites
     text = await json_body(request)
     key = idempotency_key(request)
-    await view.refresh()
+    submitter: Submitter = request.app.state.submitter
+    digest = hashlib.sha256(b"many %d\n" % hold + text).digest() if key is not None else b""
 
-    def prepare() -> Submission:
+    def prepare_now() -> Submission:
         specs = read_bulk(text)
-        digest = hashlib.sha256(b"many %d\n" % hold + text).digest() if key is not None else b""
         return Submission(who, prepare_all(specs, who, view, platform, hold=hold), True, (), key, digest)
 
-    submission = await asyncio.to_thread(prepare) if len(text) > _LARGE_BODY else prepare()
-    submitter: Submitter = request.app.state.submitter
-    return _created(await submitter.submit_alone(submission), None)
+    async def prepare() -> Submission:
+        return await asyncio.to_thread(prepare_now) if len(text) > _LARGE_BODY else prepare_now()
+
+    wanted = Wanted(who, prepare, submitter.submit_alone, key, digest)
+    return _created(await accept(wanted, view, submitter), None)
 
 
 @router.api_route("/jobs/bulk", methods=["GET", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"], include_in_schema=False)
@@ -225,7 +231,7 @@ async def signal_job(request: Request, job: JobId, who: Caller, platform: Here) 
 
 
 @router.patch(
-    "/jobs/{id}", response_model=model.Job, responses=problems(404, 409, 413, 415),
+    "/jobs/{id}", response_model=model.Job, responses=problems(403, 404, 409, 413, 415),
     openapi_extra=_body(_reference("JobChanges")),
 )  # fmt: skip
 async def change_job(request: Request, job: JobId, who: Caller, platform: Here) -> Response:
@@ -233,8 +239,11 @@ async def change_job(request: Request, job: JobId, who: Caller, platform: Here) 
     ref = JobRef.parse(job)
     view: SitesView = request.app.state.sites
     changes = read_changes(await json_body(request))
-    await view.refresh()
     now = to_micros(platform.clock())
-    await platform.database.write(lambda connection: change(connection, ref, who, changes, view, now))
+
+    async def write() -> None:
+        await platform.database.write(lambda connection: change(connection, ref, who, changes, view, now))
+
+    await judged(write, view)
     platform.changed()
     return JSONResponse(await platform.database.read(lambda connection: service.get(connection, ref, who)))

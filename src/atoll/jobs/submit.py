@@ -13,12 +13,12 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from atoll.core.clock import to_micros
-from atoll.core.errors import AtollError, Conflict, Invalid
+from atoll.core.errors import AtollError, Invalid, Unavailable
 from atoll.core.reasons import ReasonCode
 from atoll.core.states import ENDED, JobState
 from atoll.faces.http.platform import Platform
 from atoll.jobs.prepare import Prepared
-from atoll.store import files, idempotency, jobs
+from atoll.store import files, idempotency, jobs, projects
 from atoll.store.arrays import is_array, ranges_of
 from atoll.store.idempotency import Claim
 from atoll.store.jobs import JobRow, NewDependency, NewJob, chunked
@@ -48,6 +48,13 @@ class Accepted:
 
     answer: str
     replayed: bool = False
+
+
+class TreeChanged(Unavailable):
+    """The project tree is no longer the one that a submission was held against; it should be prepared again."""
+
+    def __init__(self) -> None:
+        super().__init__("tree_changes", "The project tree changes all the time; try again in a moment.", retry_after=1)
 
 
 @dataclass(slots=True)
@@ -83,6 +90,7 @@ def create(connection: Connection, submissions: Sequence[Submission], now: int) 
     """Insert what can be inserted, in the one transaction that this is called in; an answer for each."""
     entries = [_Entry(submission) for submission in submissions]
     _replay(connection, entries)
+    _check_tree(connection, entries)
     _check_files(connection, entries, now)
     _check_dependencies(connection, entries)
     _make_rows(connection, entries, now)
@@ -146,17 +154,14 @@ def _replay(connection: Connection, entries: Sequence[_Entry]) -> None:
             submission = entry.submission
             if submission.who.person == person and submission.key in known:
                 row = known[submission.key]
-                entry.result = _same(submission, bytes(row.request), row.answer)
+                entry.result = _same(row.key, submission.digest, bytes(row.request), row.answer)
 
 
-def _same(submission: Submission, digest: bytes, answer: str) -> Accepted | AtollError:
-    if digest == submission.digest:
+def _same(key: str, digest: bytes, known: bytes, answer: str) -> Accepted | AtollError:
+    """The `answer` to the request `known`, where that is the one with this `digest`."""
+    if digest == known:
         return Accepted(answer, replayed=True)
-    return Conflict(
-        "idempotency_key_reused",
-        f"The Idempotency-Key {submission.key!r} was used for another request; use a new key for each.",
-        field="Idempotency-Key",
-    )
+    return idempotency.reused(key)
 
 
 def _claim_keys(connection: Connection, entries: Sequence[_Entry], now: int) -> None:
@@ -172,6 +177,17 @@ def _claim_keys(connection: Connection, entries: Sequence[_Entry], now: int) -> 
     for pair, group in same.items():
         # where another replica was quicker, its answer is everybody's
         _replay(connection, group[1:] if pair in taken else group)
+
+
+# ---- the project tree
+
+
+def _check_tree(connection: Connection, entries: Sequence[_Entry]) -> None:
+    """Fail what was held against another project tree than the one that there is now."""
+    revision = projects.revision(connection)
+    for entry in entries:
+        if entry.result is None and any(prepared.revision != revision for prepared in entry.submission.prepared):
+            entry.result = TreeChanged()
 
 
 # ---- files
@@ -294,6 +310,16 @@ class Submitter:
         """As `submit`, for one so large that it has a transaction of its own."""
         [result] = await self._write([submission])
         self._platform.changed()
+        if isinstance(result, AtollError):
+            raise result
+        return result
+
+    async def answered(self, who: Principal, key: str, digest: bytes) -> Accepted | None:
+        """What was answered to the same request before. Raises Conflict where the key was another request's."""
+        found = await self._platform.database.read(lambda connection: idempotency.find(connection, who.person, [key]))
+        if key not in found:
+            return None
+        result = _same(key, digest, bytes(found[key].request), found[key].answer)
         if isinstance(result, AtollError):
             raise result
         return result

@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from atoll.core.clock import from_micros
 from atoll.core.ids import JobRef, task_name
-from atoll.core.reasons import recalled_from
+from atoll.core.reasons import evicted_for, recalled_from
 from atoll.core.resources import format_seconds
 from atoll.core.site import Health, Site
 from atoll.core.spec import read_spec
@@ -16,7 +16,7 @@ from atoll.jobs.service import Found, find, spec_document
 from atoll.jobs.view import awaited, counts_of
 from atoll.scheduler.fit import obstacle
 from atoll.scheduler.model import Demand
-from atoll.store import attempts, figures, jobs, sites
+from atoll.store import attempts, figures, jobs, reserved, sites
 from atoll.store.jobs import JobRow
 from atoll.store.people import Principal
 
@@ -56,7 +56,8 @@ def _facts(connection: Connection, found: Found, state: JobState, now: int) -> l
     if state is JobState.HELD:
         facts += _holders(connection, found)
     if state is JobState.QUEUED or (found.task is None and counts is not None and counts["waiting"]):
-        facts += _begin(found, now) + _recall(connection, found) + _sites(sites.load(connection), found.whole, now)
+        facts += _begin(found, now) + _return(connection, found) + _reservation(connection, found)
+        facts += _sites(sites.load(connection), found.whole, now)
     elif state in ACTIVE:
         facts += _current(connection, found, now)
     elif state not in (JobState.HELD, JobState.QUEUED):
@@ -86,14 +87,26 @@ def _begin(found: Found, now: int) -> list[str]:
     return [f"Does not start before {from_micros(row.not_before):%Y-%m-%d %H:%M:%S} UTC, in {left}."]
 
 
-def _recall(connection: Connection, found: Found) -> list[str]:
-    """That the last attempt was pulled back, where it was: it explains why the job waits here again."""
+def _return(connection: Connection, found: Found) -> list[str]:
+    """That the last attempt was pulled back or evicted, where it was: it explains why the job waits here again."""
     if found.row is None or found.row.attempt_id is None:
         return []
     row = attempts.known(connection, [found.row.attempt_id]).get(found.row.attempt_id)
-    if row is None or row.outcome != Outcome.RECALLED:
+    if row is not None and row.outcome == Outcome.RECALLED:
+        return [f"Attempt {row.number} {_lowered(recalled_from(row.site).sentence)}"]
+    if row is not None and row.outcome == Outcome.EVICTED and row.evicted_for is not None:
+        reason = evicted_for(attempts.project_of(connection, row.evicted_for))
+        return [f"Attempt {row.number} {_lowered(reason.sentence)}"]
+    return []
+
+
+def _reservation(connection: Connection, found: Found) -> list[str]:
+    """The start that it has for certain."""
+    start = reserved.get(connection, (found.row or found.whole).id)
+    if start is None:
         return []
-    return [f"Attempt {row.number} {_lowered(recalled_from(row.site).sentence)}"]
+    moment = f"{from_micros(start.start):%Y-%m-%d %H:%M:%S} UTC"
+    return [f"It has a reservation: it starts at site {start.site} at {moment} at the latest."]
 
 
 def _lowered(sentence: str) -> str:

@@ -7,9 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll.core.resources import MAX_AMOUNT
-from atoll.scheduler.fit import Pool, flavor_obstacle, placement_obstacle, preference
+from atoll.scheduler.fit import Pool, flavor_obstacle, placement_obstacle, preference, wish
 from atoll.scheduler.model import Demand, Placement, SiteState
 from atoll.scheduler.table import Table
+
+_REQUEST = np.dtype([("cpu", "i8"), ("memory", "i8"), ("gpu", "i8")])
 
 
 class Demands:
@@ -18,7 +20,9 @@ class Demands:
     def __init__(self) -> None:
         self._table: Table[Demand] = Table([("cpu", "i8"), ("memory", "i8"), ("gpu", "i8"), ("uses", "i8")])
         self._objects: dict[int, Demand] = {}
+        self._requests = np.zeros(len(self._table.rows), _REQUEST)
         self._preferences: dict[int, tuple[int, ...]] = {}
+        self._choices: dict[int, tuple[tuple[int, ...], ...]] = {}
         self._willing: dict[tuple[Placement, bool, str], bool] = {}
         self._pools: Sequence[Pool] = ()
         self._states: Mapping[str, SiteState] = {}
@@ -41,6 +45,10 @@ class Demands:
             row["cpu"], row["memory"], row["gpu"] = (
                 min(value, MAX_AMOUNT) for value in (total.cpu, total.memory, total.gpu)
             )
+            if number >= len(self._requests):
+                self._requests = np.concatenate([self._requests, np.zeros_like(self._requests)])
+            request = demand.request
+            self._requests[number] = (request.cpu, request.memory, request.gpu)
             self._judge(number)
         self._table.rows["uses"][number] += 1
         return number
@@ -52,6 +60,7 @@ class Demands:
         if not uses[number]:
             self._table.pop(self._objects.pop(number))
             self._preferences.pop(number, None)
+            self._choices.pop(number, None)
             self._possible[number] = False
             self._table.release((number,))
 
@@ -64,6 +73,7 @@ class Demands:
         self._pools, self._states = pools, states
         self._willing.clear()
         self._preferences.clear()
+        self._choices.clear()
         self._possible = np.zeros((len(self._table.rows), len(pools)), np.bool_)
         for number in self._objects:
             self._judge(number)
@@ -93,6 +103,11 @@ class Demands:
         return self._table.rows
 
     @property
+    def requests(self) -> NDArray[Any]:
+        """A row for each number: milli-CPU, bytes and milli-GPU on each node."""
+        return self._requests
+
+    @property
     def possible(self) -> NDArray[np.bool_]:
         """A row for each number, a column for each pool: whether the pool, when empty, could hold it."""
         return self._possible
@@ -102,4 +117,16 @@ class Demands:
         if (known := self._preferences.get(number)) is None:
             known = preference(self._objects[number], self._pools, self._possible[number].tolist())
             self._preferences[number] = known
+        return known
+
+    def choices(self, number: int) -> tuple[tuple[int, ...], ...]:
+        """The same pools; those that are liked alike, and whose nodes Atoll chooses, are one choice together."""
+        if (known := self._choices.get(number)) is None:
+            demand, parts = self._objects[number], dict[tuple[Any, ...], list[int]]()
+            for choice in self.preference(number):
+                pool = self._pools[choice]
+                report = self._states[pool.site].site.report
+                is_owned = report is not None and bool(report.nodes)
+                parts.setdefault((wish(demand, pool), pool.remote) if is_owned else (choice,), []).append(choice)
+            known = self._choices[number] = tuple(map(tuple, parts.values()))
         return known

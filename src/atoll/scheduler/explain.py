@@ -4,17 +4,24 @@ What is told is written to the store, so its sentence holds no figure that chang
 or ends; `explain` looks the current figures up.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from atoll.core.clock import from_micros
+from atoll.core.project import RESOURCES
 from atoll.core.reasons import Reason, ReasonCode
+from atoll.core.resources import Resources
 from atoll.core.site import Health, Site
-from atoll.scheduler.fit import RESOURCES, Room, amount, bare, clauses, is_open, obstacle
-from atoll.scheduler.model import Demand, SiteState
+from atoll.scheduler.fit import Obstacle, amount, bare, clauses, is_open, obstacle
+from atoll.scheduler.line import Right
+from atoll.scheduler.model import OPPORTUNISTIC, Demand, Promise, SiteState
+from atoll.scheduler.quota import Quotas
+from atoll.scheduler.room import Room
+from atoll.scheduler.round import Round
 from atoll.scheduler.snapshot import Snapshot
 
 
@@ -31,22 +38,67 @@ class Explanation:
     """What else is to know, each a sentence: of its tasks, and of each site."""
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a reason is looked for in: what is left of room and quotas, and what is promised."""
+
+    snapshot: Snapshot
+    room: Room
+    quotas: Quotas | None
+    now: int
+    promises: Mapping[int, Promise] = field(default_factory=dict)
+    """Those that the snapshot does not have yet."""
+
+    def demand(self, row: int) -> Demand:
+        """What a row demands."""
+        return self.snapshot.demands[int(self.snapshot.rows["demand"][row])]
+
+    def choices(self, row: int) -> list[int]:
+        """The pools that are open and could run a row, the preferred first."""
+        number = int(self.snapshot.rows["demand"][row])
+        return [choice for choice in self.snapshot.demands.preference(number) if self.room.open[choice]]
+
+    def promise(self, row: int) -> Promise | None:
+        """The room that others leave for a row; None once they have left."""
+        job_id = int(self.snapshot.rows["job"][row])
+        if (promise := self.promises.get(job_id)) is not None:
+            return promise
+        promise, holding = self.snapshot.promise(job_id), self.snapshot.holding
+        if promise is None or not np.any((holding["leaves_for"] == job_id) & (holding["nodes"] > 0)):
+            return None
+        return promise
+
+
 def explain(snapshot: Snapshot, job_id: int, now: int) -> Explanation | None:
     """Why a job waits at `now` (microseconds), with current figures; None where it does not wait."""
     row = snapshot.row_of(job_id)
     if row is None:
         return None
     queue = snapshot.queue()
-    room = snapshot.room()
-    number = int(snapshot.rows["demand"][row])
-    reason = held_back(snapshot, row, now, snapshot.limits()) or lacking(
-        snapshot, room, number, int(snapshot.rows["rank"][row]), exact=True
-    )
-    facts = [_site_fact(snapshot, room, number, state) for _, state in sorted(snapshot.sites.items())]
+    this = Round(snapshot, now)
+    this.keep_bookings()
+    this.keep_promises()
+    this.keep_reservations()
+    view = View(snapshot, this.room, this.quotas, now)
+    reason = held_back(snapshot, row, now, snapshot.limits()) or lacking(view, row, exact=True)
+    facts = _standing(view, row)
+    facts += [_site_fact(view, row, state) for _, state in sorted(snapshot.sites.items())]
     tasks = snapshot.tasks(row)
     if tasks is not None:
         facts.insert(0, f"Of its tasks {len(tasks)} wait and {snapshot.holders(row)} hold room.")
     return Explanation(reason, int(np.flatnonzero(queue == row)[0]) + 1, len(queue), tuple(facts))
+
+
+def _standing(view: View, row: int) -> list[str]:
+    """What a job may expect of the queue."""
+    snapshot, facts = view.snapshot, []
+    if snapshot.rows["rank"][row] == OPPORTUNISTIC:
+        facts.append("It is opportunistic: it runs on what is idle, and has no promise of when that is.")
+    reservation = snapshot.reservations.get(int(snapshot.rows["job"][row]))
+    if reservation is not None:
+        moment = f"{from_micros(reservation.start):%Y-%m-%d %H:%M:%S} UTC"
+        facts.append(f"It has a reservation: it starts at site {reservation.site} at {moment} at the latest.")
+    return facts
 
 
 def held_back(snapshot: Snapshot, row: int, now: int, holders: NDArray[np.int32]) -> Reason | None:
@@ -69,19 +121,67 @@ def _too_early(not_before: int, backing_off: bool) -> Reason:
     return Reason.of(ReasonCode.BEGIN_TIME, f"Waits for its begin time, {moment}.")
 
 
-def lacking(snapshot: Snapshot, room: Room, number: int, rank: int, *, exact: bool = False) -> Reason:
-    """What the demand `number` of a class (its rank) lacks now.
+def lacking(view: View, row: int, *, exact: bool = False) -> Reason:
+    """What a row lacks now.
 
     `exact`: in current figures, so that the sentence changes with them.
     """
-    demand, choices = snapshot.demands[number], snapshot.demands.preference(number)
-    openings = [choice for choice in choices if room.open[choice]]
+    promise = view.promise(row)
+    if promise is not None:
+        sentence = f"Waits for others to leave: they make room for it at site {promise.site}, flavor {promise.flavor}."
+        return Reason.of(ReasonCode.MAKING_ROOM, sentence)
+    openings = view.choices(row)
     if not openings:
-        return _closed(demand, snapshot)
-    if any(room.count(choice, demand.total, 1) or room.count_queued(choice, 1, rank) for choice in openings):
+        return _closed(view.demand(row), view.snapshot)
+    short = {choice: found for choice in openings if (found := _quota_short(view, row, choice)) is not None}
+    if len(short) == len(openings):
+        return Reason.of(ReasonCode.QUOTA, _quota_shortage(view, row, short[openings[0]], exact))
+    openings = [choice for choice in openings if choice not in short]
+    demand, right = view.demand(row), _right(view.snapshot, row)
+    if any(view.room.count_queued(choice, 1, right) for choice in openings):
         return Reason.of(ReasonCode.NONE)
-    nearest = next((choice for choice in openings if room.slots[room.pools[choice].site] > 0), openings[0])
-    return Reason.of(ReasonCode.RESOURCES, _shortage(demand, room, nearest, exact))
+    taking = [choice for choice in openings if view.room.slots[view.room.pools[choice].site] > 0]
+    if any(view.room.has_room(choice, demand) for choice in taking):
+        if not any(view.room.is_held(choice) for choice in taking):
+            return Reason.of(ReasonCode.NONE)
+        return Reason.of(ReasonCode.PRIORITY, "Waits for its turn: what is free is kept for jobs before it.")
+    nearest = (taking or openings)[0]
+    return Reason.of(ReasonCode.RESOURCES, _shortage(demand, view.room, nearest, exact))
+
+
+def _right(snapshot: Snapshot, row: int) -> Right:
+    return Right(int(snapshot.rows["rank"][row]), snapshot.bucket(row)[1], int(snapshot.rows["priority"][row]))
+
+
+def _quota_short(view: View, row: int, choice: int) -> tuple[str, str, int, int] | None:
+    """The flavor, resource, amount wanted and available, of what the project lacks to start in a pool."""
+    quotas, snapshot = view.quotas, view.snapshot
+    if quotas is None or snapshot.rows["rank"][row] == OPPORTUNISTIC:
+        return None
+    flavor, total = view.room.pools[choice].flavor.name, view.demand(row).total
+    number = quotas.tree.index.get(snapshot.bucket(row)[1])
+    for name, column in quotas.tree.governed.get(flavor, ()):
+        wanted = getattr(total, name)
+        left = 0 if number is None else quotas.available_at(number, column)
+        if wanted > left:
+            return flavor, name, wanted, left
+    return None
+
+
+def _quota_shortage(view: View, row: int, short: tuple[str, str, int, int], exact: bool) -> str:
+    flavor, name, wanted, left = short
+    project = view.snapshot.bucket(row)[1]
+    lack = f"Waits for quota: project {project} has less than {amount(name, wanted)} of flavor {flavor} left"
+    if not exact:
+        return f"{lack}."
+    quotas = view.quotas
+    assert quotas is not None
+    number, column = quotas.tree.index.get(project), quotas.tree.column[flavor, name]
+    if number is None:
+        return f"Waits for quota: there is no project {project or '(none)'} in the tree any more."
+    used, own = quotas.usage.item(number, column), quotas.subtree.item(number, column)
+    figures = f"it uses {bare(name, used)}, its own quota is {bare(name, own)}"
+    return f"{lack}: {figures}, and {bare(name, max(0, left))} is available."
 
 
 def _shortage(demand: Demand, room: Room, number: int, exact: bool) -> str:
@@ -90,16 +190,30 @@ def _shortage(demand: Demand, room: Room, number: int, exact: bool) -> str:
         return f"Waits for its turn at site {pool.site}, which has as many attempts as it is given at once."
     several = sum(other.site == pool.site for other in room.pools) > 1
     where = f"site {pool.site}" + (f", flavor {pool.flavor.name}," if several else "")
-    total = demand.total
+    total, is_owned = demand.total, room.nodes_of(number) is not None
     if not exact:
-        amounts = [amount(name, size) for name in RESOURCES if (size := getattr(total, name))]
-        listed = " and ".join([", ".join(amounts[:-1]), amounts[-1]] if len(amounts) > 1 else amounts)
-        return f"Waits for {listed}{_on(demand)}; {where} has less than that free."
+        if is_owned:
+            return f"Waits for {_nodes_with(demand)}; {where} has less than that free."
+        return f"Waits for {_listed(total)}{_on(demand)}; {where} has less than that free."
     free = room.free[number]
+    if total.fits(free):
+        if not is_owned:
+            return "Waits for its turn: what is free is kept for jobs before it."
+        found = room.with_room(number, demand)
+        return f"Waits for {_nodes_with(demand)}; {where} has {found} such nodes, the rest is in smaller pieces."
     short = next(name for name in RESOURCES if getattr(total, name) > getattr(free, name))
     left, whole = max(0, getattr(free, short)), getattr(pool.flavor.total, short)
     wanted = f"{amount(short, getattr(total, short))}{_on(demand)}"
     return f"Waits for {wanted}; {where} has {amount(short, left)} free of {bare(short, whole)}."
+
+
+def _listed(amounts: Resources) -> str:
+    parts = [amount(name, size) for name in RESOURCES if (size := getattr(amounts, name))]
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def _nodes_with(demand: Demand) -> str:
+    return f"{'one node' if demand.nodes == 1 else f'{demand.nodes} nodes'} with {_listed(demand.request)} free"
 
 
 def _on(demand: Demand) -> str:
@@ -132,10 +246,10 @@ def _silence(site: Site) -> str:
     return f"site {site.name}, which {silence}"
 
 
-def _site_fact(snapshot: Snapshot, room: Room, number: int, state: SiteState) -> str:
+def _site_fact(view: View, row: int, state: SiteState) -> str:
     """One sentence on one site, seen by one demand."""
-    site = state.site
-    found = obstacle(snapshot.demands[number], site)
+    site, room = state.site, view.room
+    found: Obstacle | None = obstacle(view.demand(row), site)
     if found is not None:
         return found.sentence
     if not is_open(state):
@@ -145,8 +259,7 @@ def _site_fact(snapshot: Snapshot, room: Room, number: int, state: SiteState) ->
             return f"Site {site.name} has not reported yet."
         message = f": {site.message.rstrip('.')}" if site.message else ""
         return f"Site {site.name} does not answer{message}."
-    choices = snapshot.demands.preference(number)
-    here = [choice for choice in choices if room.pools[choice].site == site.name]
+    here = [choice for choice in view.choices(row) if room.pools[choice].site == site.name]
     parts = [f"{room.pools[choice].flavor.name} has {_free(room, choice)}" for choice in here]
     return f"Site {site.name} could run it: {clauses(parts)}."
 

@@ -4,17 +4,14 @@ A *pool* is one flavor at one site; its nodes' room is counted together, as the 
 them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
+from atoll.core.project import RESOURCES
 from atoll.core.reasons import Reason, ReasonCode
 from atoll.core.resources import Resources, format_bytes, format_milli, format_seconds
 from atoll.core.site import Ability, Flavor, Health, Site
 from atoll.core.spec import ConstraintTerm, suggestion
-from atoll.scheduler.line import Line, right_of
 from atoll.scheduler.model import CLASSES, Demand, Placement, Running, SiteState, Waiting
 
 FIELDS: dict[Ability, str] = {
@@ -31,7 +28,6 @@ FIELDS: dict[Ability, str] = {
     Ability.OTHER_PERSONS: "person",
 }
 """The field of the specification that asks for an ability."""
-RESOURCES = ("cpu", "memory", "gpu")
 _NOTHING = Resources()
 
 
@@ -252,153 +248,17 @@ def preference(demand: Demand, pools: Sequence[Pool], possible: Iterable[bool]) 
 
     def key(number: int) -> tuple[int, bool, bool, str, int]:
         pool = pools[number]
-        wish = demand.flavors.index(pool.flavor.name) if demand.flavors else 0
         wasteful = demand.request.gpu == 0 and pool.flavor.node.gpu > 0
-        return wish, pool.remote, wasteful, pool.site, pool.rank
+        return wish(demand, pool), pool.remote, wasteful, pool.site, pool.rank
 
     return tuple(sorted((number for number, can in enumerate(possible) if can), key=key))
 
 
-class Room:
-    """What is free in each pool, counted down while a cycle places jobs. Closed pools take nothing."""
-
-    def __init__(
-        self, pools: Sequence[Pool], states: Mapping[str, SiteState], used: Mapping[tuple[str, str], Used]
-    ) -> None:
-        self.pools = pools
-        self.states = states
-        self.open = [is_open(states[pool.site]) for pool in pools]
-        unused = Used()
-        # from the sites themselves: the pools are not made anew each time that others' load changes
-        others = {
-            (name, flavor.name): flavor.others
-            for name, state in states.items()
-            for flavor in (state.site.report.flavors if state.site.report else ())
-        }
-        self.free = [
-            pool.flavor.total
-            - others.get((pool.site, pool.flavor.name), _NOTHING)
-            - used.get((pool.site, pool.flavor.name), unused).resources
-            for pool in pools
-        ]
-        taken = dict.fromkeys(states, 0)
-        self.backlog = {name: [state.backlog(rank) for rank in range(len(CLASSES))] for name, state in states.items()}
-        """How many more attempts of each rank may wait in each site's own queue."""
-        for (site, _), use in used.items():
-            if site in taken:
-                taken[site] += use.attempts
-                self.backlog[site] = [
-                    left - waiting for left, waiting in zip(self.backlog[site], use.waiting, strict=True)
-                ]
-        self.slots = {name: _limit(state) - taken[name] for name, state in states.items()}
-        """How many more attempts each site takes."""
-        self.recalling = frozenset(number for number, pool in enumerate(pools) if _recalls(states[pool.site]))
-        """The pools of whose queues attempts can be pulled back."""
-        self._used = used
-        self._free_at_first = list(self.free)
-        self._lines: dict[int, Line] = {}
-        self._closed: set[int] = set()
-
-    def fitting(
-        self, totals: NDArray[np.void], possible: NDArray[np.bool_], rank: int, priority: int
-    ) -> NDArray[np.bool_]:
-        """Which of many demands of a rank are taken somewhere now; both arrays have a row for each, see `Demands`.
-
-        `priority` is the highest of the jobs that have them.
-        """
-        fits = np.zeros(len(totals), np.bool_)
-        for number, free in self._with_room():
-            if self.count_queued(number, 1, rank, priority):
-                fits |= possible[:, number]
-                continue
-            fits |= (
-                possible[:, number]
-                & (totals["cpu"] <= free.cpu)
-                & (totals["memory"] <= free.memory)
-                & (totals["gpu"] <= free.gpu)
-            )
-        return fits
-
-    def _with_room(self) -> Iterator[tuple[int, Resources]]:
-        for number, pool in enumerate(self.pools):
-            if self.open[number] and self.slots[pool.site] > 0:
-                yield number, self.free[number]
-
-    def count(self, number: int, total: Resources, most: int) -> int:
-        """How many times, at most `most`, `total` fits into a pool now."""
-        if not self.open[number]:
-            return 0
-        free = self.free[number]
-        most = min(most, self.slots[self.pools[number].site])
-        if total.cpu:
-            most = min(most, free.cpu // total.cpu)
-        if total.memory:
-            most = min(most, free.memory // total.memory)
-        if total.gpu:
-            most = min(most, free.gpu // total.gpu)
-        return max(0, most)
-
-    def count_queued(self, number: int, most: int, rank: int, priority: int | None = None) -> int:
-        """How many attempts of a rank, at most `most`, may be given to the queue of a pool's site.
-
-        With a `priority` those places count too that others of the rank give up for it.
-        """
-        if not self.open[number] or number in self._closed:
-            return 0
-        site = self.pools[number].site
-        places = self.backlog[site][rank]
-        if priority is not None and (line := self._line(number)) is not None:
-            right = right_of(rank, priority)
-            if line.keeps_out(right):
-                return 0
-            places += line.places_for(right) if places < most else 0
-        return max(0, min(most, self.slots[site], places))
-
-    def take(self, number: int, total: Resources, times: int) -> None:
-        """Count `total` down from a pool, `times` times."""
-        self.free[number] -= total * times
-        self.slots[self.pools[number].site] -= times
-
-    def take_queued(self, number: int, total: Resources, times: int, rank: int, priority: int) -> None:
-        """Count `total` down from a pool for attempts of a rank that go into its queue, where others make way."""
-        self.take(number, total, times)
-        self.backlog[self.pools[number].site][rank] -= times
-        if (line := self._line(number)) is not None:
-            line.make_way(right_of(rank, priority))
-
-    def close(self, wanted: NDArray[np.bool_]) -> None:
-        """Let nothing more into the queues of those pools (a column for each) for which others with more right wait.
-
-        Only where it would be pulled back again as soon as one of the others comes into the queue.
-        """
-        self._closed |= self.recalling.intersection(np.flatnonzero(wanted).tolist())
-
-    def recalls(self) -> tuple[str, ...]:
-        """The attempts that are to be pulled back out of sites' queues."""
-        lines = [self._line(number) for number in sorted(self.recalling) if self.open[number]]
-        return tuple(sorted(attempt_id for line in lines if line is not None for attempt_id in line.recalled))
-
-    def _line(self, number: int) -> Line | None:
-        """What waits in the queue of a pool; None where nothing does, or nothing of it can be pulled back."""
-        if (known := self._lines.get(number)) is not None:
-            return known
-        pool = self.pools[number]
-        used = self._used.get((pool.site, pool.flavor.name))
-        if used is None or not used.line or number not in self.recalling:
-            return None
-        line = self._lines[number] = Line(used.line.values(), self._free_at_first[number])
-        return line
+def wish(demand: Demand, pool: Pool) -> int:
+    """How well a demand likes a pool's flavor, by its own order of flavors; 0 is best."""
+    return demand.flavors.index(pool.flavor.name) if demand.ordered and demand.flavors else 0
 
 
 def is_open(state: SiteState) -> bool:
     """Whether a site takes new attempts: it answers, and is not drained."""
     return state.site.health is Health.OK and not state.drained and state.site.report is not None
-
-
-def _recalls(state: SiteState) -> bool:
-    return state.site.report is not None and state.site.report.recalls
-
-
-def _limit(state: SiteState) -> int:
-    limit = state.site.report.max_jobs if state.site.report else None
-    return 2**62 if limit is None else limit

@@ -6,17 +6,32 @@ it is put in its place by pulling the others back: they go behind, by way of our
 
 from collections.abc import Iterable
 from operator import attrgetter
+from typing import NamedTuple
 
 from atoll.core.resources import Resources
 from atoll.scheduler.model import Running
 
-Right = tuple[int, int]
-"""Who goes first: the smaller one. Age gives no right to pull somebody back, so it is no part of it."""
 
+class Right(NamedTuple):
+    """By what one may be put before another: its class, and its priority within its project.
 
-def right_of(rank: int, priority: int) -> Right:
-    """The right of a job of a class (its rank) and a priority."""
-    return rank, -priority
+    Neither age nor a fair share gives a right to pull somebody back: they change with every start.
+    """
+
+    rank: int
+    project: str
+    priority: int
+
+    def beats(self, other: "Right") -> bool:
+        """Whether one with this right goes before one with the other."""
+        if self.rank != other.rank:
+            return self.rank < other.rank
+        return self.project == other.project and self.priority > other.priority
+
+    @classmethod
+    def of(cls, attempt: Running) -> "Right":
+        """The right of an attempt."""
+        return cls(attempt.rank, attempt.project, attempt.priority)
 
 
 class Line:
@@ -34,23 +49,23 @@ class Line:
         standing = []
         for attempt in attempts:
             if attempt.leaving:
-                self._leaving.append(right_of(attempt.rank, attempt.priority))
+                self._leaving.append(Right.of(attempt))
                 free += attempt.request * attempt.nodes
             else:
                 standing.append(attempt)
         # their names rise in the order in which they were placed
         standing.sort(key=attrgetter("attempt_id"), reverse=True)
-        best: Right | None = None
+        behind: set[Right] = set()
         for attempt in standing:
             if not _lacks(free):
                 break
-            total, right = attempt.request * attempt.nodes, right_of(attempt.rank, attempt.priority)
+            total, right = attempt.request * attempt.nodes, Right.of(attempt)
             if not _lacks(free, total):
                 pass  # it has all that it needs; others have not
-            elif best is not None and best < right:
+            elif any(other.beats(right) for other in behind):
                 self._recall(right, attempt.attempt_id)
             else:
-                best = right
+                behind.add(right)
                 self._late.append((right, attempt.attempt_id))
             free += total
 
@@ -60,20 +75,19 @@ class Line:
 
     def keeps_out(self, right: Right) -> bool:
         """Whether others with more than this `right` are on their way back: their turn is first."""
-        return any(other < right for other in self._leaving)
+        return any(other.beats(right) for other in self._leaving)
 
     def places_for(self, right: Right) -> int:
         """How many places of its own class in the queue there are for one with `right` because others give way."""
-        rank = right[0]
-        late = sum(other[0] == rank and other > right for other, _ in self._late)
-        return late + sum(other[0] == rank and other > right for other in self._leaving)
+        late = sum(other.rank == right.rank and right.beats(other) for other, _ in self._late)
+        return late + sum(other.rank == right.rank and right.beats(other) for other in self._leaving)
 
     def make_way(self, right: Right) -> None:
         """Pull back what would stand before one with `right` that now comes into the queue."""
         for other, attempt_id in self._late:
-            if other > right:
+            if right.beats(other):
                 self._recall(other, attempt_id)
-        self._late = [(other, attempt_id) for other, attempt_id in self._late if other <= right]
+        self._late = [(other, attempt_id) for other, attempt_id in self._late if not right.beats(other)]
 
 
 def _lacks(free: Resources, of: Resources | None = None) -> bool:

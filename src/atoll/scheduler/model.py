@@ -10,6 +10,7 @@ from atoll.core.reasons import Reason
 from atoll.core.resources import Resources
 from atoll.core.site import Ability, Site
 from atoll.core.spec import ConstraintTerm, JobClass, JobSpec
+from atoll.scheduler.quota import Tree
 
 RANKS: dict[JobClass, int] = {
     JobClass.INTERACTIVE: 0,
@@ -20,12 +21,73 @@ RANKS: dict[JobClass, int] = {
 """Which class goes first: the smaller number."""
 CLASSES: tuple[JobClass, ...] = tuple(RANKS)
 """The classes by their rank."""
+OPPORTUNISTIC = RANKS[JobClass.OPPORTUNISTIC]
 BACKLOG = (4, 4, 16, 0)
 """By rank: how many attempts of a class wait at most in an engine's queue, where the site file does not say.
 
 Enough that an engine which frees room between two observations finds work; few enough that the order stays ours. Batch
 jobs get more where a site's pace shows that it takes more.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What an operator may set of how the queue works. Times in seconds; tuples are by rank."""
+
+    half_life: int = 7 * 86400
+    """After so long, use counts half in the fair share."""
+    max_wait: int = 24 * 3600
+    """A job within its nominal quota that has waited so long gets the next reservation, and nothing passes it."""
+    notice: int = 15 * 60
+    """How long before its end a borrower's interactive job or service is told of its eviction."""
+    minimum_run: tuple[int, ...] = (0, 0, 60, 0)
+    """How long an attempt has run at least before it is evicted."""
+    most_evictions: int = 3
+    """A job that was evicted so often is evicted no more; opportunistic ones always may be."""
+    walltimes: tuple[int | None, ...] = (8 * 3600, None, 24 * 3600, 24 * 3600)
+    """How long jobs that do not say it are taken to run at most; None: endless."""
+    reservations: int | None = None
+    """How many jobs get a reservation; None: one for each disjoint set of pools."""
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """Room that others were asked to leave for a waiting job: `count` times its size, at one flavor of a site."""
+
+    site: str
+    flavor: str
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """The start, in microseconds, that a waiting job has for certain, and where."""
+
+    job_id: int
+    site: str
+    flavor: str
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """Room of a flavor that is kept for some people from one time to another, or for nobody: maintenance."""
+
+    number: int
+    """Above 0."""
+    flavor: str
+    site: str | None
+    """None: wherever the flavor is."""
+    amount: Resources
+    start: int
+    """Microseconds, as `end`."""
+    end: int
+    project: str | None = None
+    people: frozenset[str] = frozenset()
+
+    def admits(self, project: str, person: str) -> bool:
+        """Whether jobs of a person in a project may run in it."""
+        return person in self.people or (self.project is not None and project == self.project)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +100,16 @@ class Placement:
     abilities: frozenset[Ability] = frozenset()
     walltime: int | None = None
     """Seconds."""
+    grace: int = 30
+    """Seconds that it may take to end once it was asked to, as at the end of its walltime."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSpot:
+    """What an attempt holds of a node that Atoll chose: its name, and milli-GPU of which of its devices."""
+
+    node: str
+    gpus: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +120,8 @@ class Demand:
     nodes: int = 1
     flavors: tuple[str, ...] = ()
     placement: Placement = Placement()
+    ordered: bool = True
+    """Whether the first of the flavors is liked best; if not, all of them are as good."""
 
     @property
     def total(self) -> Resources:
@@ -80,13 +154,17 @@ class Demand:
                 spec.offload,
                 frozenset(ability for ability, needed in wanted.items() if needed),
                 spec.walltime,
+                spec.grace,
             ),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A queued job, or all waiting tasks of an array as one. Order: rank, priority (high first), age, id."""
+    """A queued job, or all waiting tasks of an array as one.
+
+    Order: rank, the fair shares of project and person, priority (high first), age, id.
+    """
 
     job_id: int
     rank: int
@@ -109,11 +187,19 @@ class Waiting:
     """Most tasks of the array that may hold room at once; the same for the array and for tasks of their own."""
     group: int | None = None
     """The array whose tasks count together to the width; None: the job's own id."""
+    project: str = ""
+    """The leaf of the project tree that it counts to; empty where there is no tree."""
+    expected: int = 0
+    """How many seconds it is expected to run, from runs before it; 0: nobody knows, its walltime counts."""
+    promise: Promise | None = None
+    """Room that others leave for it."""
+    ordered: bool = True
+    """Whether the first of its flavors is liked best."""
 
     @property
     def demand(self) -> Demand:
         """What decides where it fits."""
-        return Demand(self.request, self.nodes, self.flavors, self.placement)
+        return Demand(self.request, self.nodes, self.flavors, self.placement, self.ordered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +219,28 @@ class Running:
     priority: int = 0
     leaving: bool = False
     """Whether its site was asked to stop it, or to give it back if it has not begun."""
+    project: str = ""
+    person: str = ""
+    placed: int = 0
+    """Microseconds: since when it holds room."""
+    started: int = 0
+    """Microseconds; 0: it has not begun, as far as is known."""
+    saved: int = 0
+    """Microseconds: when it last saved its work, 0 for never."""
+    walltime: int | None = None
+    """Seconds that it may run at most; None: what its class has."""
+    expected: int = 0
+    """Seconds that it was expected to run; 0: nobody knew."""
+    grace: int = 30
+    """Seconds that it may take to end once it was asked to."""
+    evictions: int = 0
+    """How often its job was evicted before."""
+    leaves_for: int | None = None
+    """The waiting job that it was asked to leave for."""
+    notice: int = 0
+    """Microseconds: when it will be asked to leave for that job, of which it was told; 0: it was told nothing."""
+    spots: tuple[NodeSpot, ...] = ()
+    """What it holds of each of its nodes, where Atoll chose them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +285,10 @@ class RoomTaken:
 
 @dataclass(frozen=True, slots=True)
 class RoomFreed:
-    """An attempt holds room no longer."""
+    """An attempt holds room no longer; `at`, in microseconds, is when it ended."""
 
     attempt_id: str
+    at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +305,50 @@ class SiteGone:
     name: str
 
 
-Change = JobWaits | JobGone | RoomTaken | RoomFreed | SiteChanged | SiteGone
+@dataclass(frozen=True, slots=True)
+class TreeChanged:
+    """The project tree with its quotas is new; None: there is none."""
+
+    tree: Tree | None
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyChanged:
+    """How the queue works was set anew."""
+
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What ended attempts of a person used of a flavor for a project: resources times seconds, as of a time."""
+
+    project: str
+    person: str
+    flavor: str
+    used: Resources
+    at: int
+    opportunistic: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """All reservations that hold, from the store; a cycle's own are known to the snapshot already."""
+
+    reservations: tuple[Reservation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Booked:
+    """All bookings that are not over."""
+
+    bookings: tuple[Booking, ...]
+
+
+Change = (
+    JobWaits | JobGone | RoomTaken | RoomFreed | SiteChanged | SiteGone | TreeChanged | PolicyChanged | Spent | Reserved
+    | Booked
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +359,17 @@ class Place:
     tasks: Ranges | None
     site: str
     flavor: str
+    spots: tuple[tuple[NodeSpot, ...], ...] = ()
+    """For each task (one for a single job) in their order its nodes, where Atoll chooses them; else empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Eviction:
+    """Ask an attempt to leave, for a waiting job; at `at` (microseconds) where it is told first, else at once."""
+
+    attempt_id: str
+    for_job: int
+    at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,3 +383,11 @@ class Decisions:
     """The earliest time, in microseconds, at which time alone changes something."""
     recalls: tuple[str, ...] = ()
     """Attempts that wait in a site's own queue before others with more right: they are to be pulled back."""
+    evictions: tuple[Eviction, ...] = ()
+    """Attempts that have to make room."""
+    promises: tuple[tuple[int, Promise], ...] = ()
+    """Where the jobs for which they do are to start, by id; a count of 0 takes back what was promised before."""
+    reprieved: tuple[str, ...] = ()
+    """Attempts that were told that they would have to leave, and may stay."""
+    reservations: tuple[Reservation, ...] = ()
+    """All reservations as they are now."""

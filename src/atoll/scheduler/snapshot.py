@@ -7,35 +7,68 @@ them; `validate` holds these caches against what they are made from.
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from atoll.core.project import RESOURCES
 from atoll.core.ranges import Ranges
 from atoll.core.reasons import Reason
 from atoll.core.resources import Resources
 from atoll.core.site import Flavor
 from atoll.scheduler import model
 from atoll.scheduler.demands import Demands
-from atoll.scheduler.fit import Pool, Room, Used, pools_of
-from atoll.scheduler.model import Change, Running, SiteState, Waiting
+from atoll.scheduler.fit import Pool, Used, pools_of
+from atoll.scheduler.fragmentation import Typical
+from atoll.scheduler.model import (
+    OPPORTUNISTIC,
+    Booked,
+    Booking,
+    Change,
+    NodeSpot,
+    Policy,
+    PolicyChanged,
+    Promise,
+    Reservation,
+    Reserved,
+    Running,
+    SiteState,
+    Spent,
+    TreeChanged,
+    Waiting,
+)
+from atoll.scheduler.noderoom import NodeRoom
+from atoll.scheduler.order import Standing
+from atoll.scheduler.owned import OwnedNodes
+from atoll.scheduler.quota import Quotas, Tree
+from atoll.scheduler.room import ENDLESS, Releases, Room
+from atoll.scheduler.shares import Shares
 from atoll.scheduler.table import Columns, Table
 
 _WAITING: Columns = [
     ("job", "i8"), ("submitted", "i8"), ("not_before", "i8"), ("priority", "i8"), ("told", "i8"),
-    ("group", "i8"), ("demand", "i4"), ("width", "i4"), ("limit", "i4"), ("rank", "i1"), ("backing_off", "?"),
-    ("live", "?"),
+    ("group", "i8"), ("demand", "i4"), ("width", "i4"), ("limit", "i4"), ("bucket", "i4"), ("expected", "i4"),
+    ("rank", "i1"), ("backing_off", "?"), ("live", "?"),
 ]  # fmt: skip
 _RUNNING: Columns = [
-    ("job", "i8"), ("cpu", "i8"), ("memory", "i8"), ("gpu", "i8"), ("nodes", "i4"), ("place", "i4"),
-    ("priority", "i8"), ("rank", "i1"), ("waits", "?"), ("leaving", "?"),
+    ("job", "i8"), ("cpu", "i8"), ("memory", "i8"), ("gpu", "i8"), ("priority", "i8"), ("placed", "i8"),
+    ("started", "i8"), ("saved", "i8"), ("leaves_for", "i8"), ("notice", "i8"), ("walltime", "i8"), ("expected", "i8"),
+    ("nodes", "i4"), ("place", "i4"), ("owner", "i4"), ("grace", "i4"), ("evictions", "i4"), ("rank", "i1"),
+    ("waits", "?"), ("leaving", "?"),
 ]  # fmt: skip
 _LIMITS: Columns = [("holders", "i4"), ("uses", "i4")]
 _ENDLESS = -1  # width and limit of what has no limit
 _OWN = -1  # group of what has none but its own id
+_UNSET = -1  # what is None
+_DAY = 86400
+_LEARN = 1000
+"""After so many arrivals, sooner at first, what typically comes is looked at anew."""
+Bucket = tuple[int, str, str]
+"""A class (its rank), a project and a person: what waits of these is in one order among itself."""
 
 
 class Snapshot:
@@ -47,15 +80,36 @@ class Snapshot:
         self.pools: tuple[Pool, ...] = ()
         self._waiting: Table[int] = Table(_WAITING)
         self._tasks: dict[int, Ranges] = {}  # by row, of arrays only
+        self._promises: dict[int, Promise] = {}  # by job
+        self._buckets: Table[Bucket] = Table([("uses", "i4")])
+        self._bucket_keys: dict[int, Bucket] = {}
+        self._empty: set[int] = set()  # buckets that may have no rows any more
+        self._ordered: tuple[int, NDArray[np.intp]] | None = None
         self._queue: NDArray[np.intp] = np.zeros(0, np.intp)
         self._arrived: list[int] = []  # rows that the queue lacks
         self._left: list[int] = []  # rows that the queue has and that wait no more
         self._running: Table[str] = Table(_RUNNING)
         self._places: list[tuple[str, str]] = []  # the (site, flavor) of each number in `place`
         self._place_numbers: dict[tuple[str, str], int] = {}
+        self._owners: list[tuple[str, str]] = []  # the (project, person) of each number in `owner`
+        self._owner_numbers: dict[tuple[str, str], int] = {}
+        self._attempts: dict[int, str] = {}  # the attempt of each row of what runs
+        self._spots: dict[int, tuple[NodeSpot, ...]] = {}  # by row of what runs
         self._used: dict[tuple[str, str], Used] = {}
         self._holders: dict[int, int] = {}  # attempts that hold room, by job or array
         self._limits: Table[int] = Table(_LIMITS)  # the same, of what has a width and waits: a cycle's columns
+        self.policy = Policy()
+        self.tree: Tree | None = None
+        self.quotas: Quotas | None = None
+        """What each node of the tree uses; None where there is no tree."""
+        self.owned = OwnedNodes((), {})
+        """The nodes of the sites where Atoll itself places."""
+        self._arrivals = self._learnt = 0
+        self.shares = Shares(self.policy.half_life)
+        self.reservations: dict[int, Reservation] = {}
+        """What has a start for certain, by job."""
+        self.bookings: tuple[Booking, ...] = ()
+        """What is kept for some people, or for nobody, for a time."""
 
     @classmethod
     def from_changes(cls, changes: Iterable[Change]) -> "Snapshot":
@@ -67,7 +121,7 @@ class Snapshot:
     # ---- keeping it current
 
     def apply(self, changes: Iterable[Change]) -> None:
-        """Take in what changed, in order. Repeats are harmless; so is the end of what is not known."""
+        """Take in what changed, in order. Repeats are harmless, but of `Spent`; so is the end of what is not known."""
         for change in changes:
             match change:
                 case model.JobWaits(waiting):
@@ -76,13 +130,29 @@ class Snapshot:
                     self._job_gone(job_id)
                 case model.RoomTaken(running):
                     self._room_taken(running)
-                case model.RoomFreed(attempt_id):
-                    self._room_freed(attempt_id)
+                case model.RoomFreed(attempt_id, at):
+                    self._room_freed(attempt_id, at)
                 case model.SiteChanged(state):
                     self._site_changed(state)
                 case model.SiteGone(name):
                     if self.sites.pop(name, None) is not None:
                         self._rebuild_pools()
+                case _:
+                    self._set(change)
+
+    def _set(self, change: TreeChanged | PolicyChanged | Spent | Reserved | Booked) -> None:
+        """Take in what rarely changes."""
+        match change:
+            case model.TreeChanged(tree):
+                self._set_tree(tree)
+            case model.PolicyChanged(policy):
+                self._set_policy(policy)
+            case model.Spent(project, person, flavor, used, at, opportunistic):
+                self.shares.spend(project, person, flavor, used, at, opportunistic)
+            case model.Reserved(reservations):
+                self.reservations = {reservation.job_id: reservation for reservation in reservations}
+            case model.Booked(bookings):
+                self.bookings = bookings
 
     def _job_waits(self, waiting: Waiting) -> None:
         if waiting.tasks is not None and not waiting.tasks.parts:
@@ -93,8 +163,11 @@ class Snapshot:
         if row is not None:
             before = self._waiting.rows[row]
             told = before["told"]
-            if (waiting.rank, waiting.priority, waiting.submitted) == _order(before):
+            if self._bucket_of(waiting) == self._bucket_keys[int(before["bucket"])] and (
+                (waiting.priority, waiting.submitted) == (int(before["priority"]), int(before["submitted"]))
+            ):
                 self.demands.drop(int(before["demand"]))
+                self._drop_bucket(int(before["bucket"]))
                 self._drop_limit(before)
             else:
                 self._job_gone(waiting.job_id)
@@ -102,12 +175,17 @@ class Snapshot:
         if row is None:
             row = self._waiting.add(waiting.job_id)
             self._arrived.append(row)
+            self._arrivals += 1
         self._waiting.rows[row] = (
             waiting.job_id, waiting.submitted, waiting.not_before, waiting.priority, told,
             _OWN if waiting.group is None else waiting.group, number,
             _ENDLESS if waiting.width is None else waiting.width, self._hold_limit(waiting),
-            waiting.rank, waiting.backing_off, True,
+            self._hold_bucket(self._bucket_of(waiting)), waiting.expected, waiting.rank, waiting.backing_off, True,
         )  # fmt: skip
+        if waiting.promise is None or not waiting.promise.count:
+            self._promises.pop(waiting.job_id, None)
+        else:
+            self._promises[waiting.job_id] = waiting.promise
         if waiting.tasks is None:
             self._tasks.pop(row, None)
         else:
@@ -118,9 +196,28 @@ class Snapshot:
         if row is not None:
             self.demands.drop(int(self._waiting.rows["demand"][row]))
             self._drop_limit(self._waiting.rows[row])
+            self._drop_bucket(int(self._waiting.rows["bucket"][row]))
             self._tasks.pop(row, None)
+            self._promises.pop(job_id, None)
             self._waiting.rows["live"][row] = False
             self._left.append(row)
+
+    def _bucket_of(self, waiting: Waiting) -> Bucket:
+        return waiting.rank, waiting.project, waiting.placement.person
+
+    def _hold_bucket(self, key: Bucket) -> int:
+        number = self._buckets.index.get(key)
+        if number is None:
+            number = self._buckets.add(key)
+            self._bucket_keys[number] = key
+        self._buckets.rows["uses"][number] += 1
+        return number
+
+    def _drop_bucket(self, number: int) -> None:
+        """One user less of a bucket. An empty one is kept while rows that left are still in the queue's order."""
+        self._buckets.rows["uses"][number] -= 1
+        if not self._buckets.rows["uses"][number]:
+            self._empty.add(number)
 
     def _hold_limit(self, waiting: Waiting) -> int:
         """The number of the limit that a job counts to, with one user more."""
@@ -158,30 +255,93 @@ class Snapshot:
         if known is not None:
             if self._running_at(running.attempt_id, known) == running:
                 return
-            self._room_freed(running.attempt_id)
-        place = (running.site, running.flavor)
-        number = self._place_numbers.setdefault(place, len(self._places))
-        if number == len(self._places):
-            self._places.append(place)
+            self._let_go(running.attempt_id)
         request = running.request
         row = self._running.add(running.attempt_id)
+        self._attempts[row] = running.attempt_id
         self._running.rows[row] = (
-            running.job_id, request.cpu, request.memory, request.gpu, running.nodes, number, running.priority,
-            running.rank, running.waits, running.leaving,
+            running.job_id, request.cpu, request.memory, request.gpu, running.priority, running.placed,
+            running.started, running.saved, _UNSET if running.leaves_for is None else running.leaves_for,
+            running.notice, _UNSET if running.walltime is None else running.walltime, running.expected,
+            running.nodes, _number((running.site, running.flavor), self._places, self._place_numbers),
+            _number((running.project, running.person), self._owners, self._owner_numbers), running.grace,
+            running.evictions, running.rank, running.waits, running.leaving,
         )  # fmt: skip
-        self._used.setdefault(place, Used()).add(running)
+        if running.spots:
+            self._spots[row] = running.spots
+        self._used.setdefault((running.site, running.flavor), Used()).add(running)
+        self.owned.take(running, row)
         self._count_holder(running.job_id, 1)
+        self._count_use(running, 1)
 
-    def _room_freed(self, attempt_id: str) -> None:
+    def _room_freed(self, attempt_id: str, at: int) -> None:
+        running = self._let_go(attempt_id)
+        if running is not None and running.started and at > running.started:
+            total, seconds = running.request * running.nodes, (at - running.started) // 1_000_000
+            self.shares.spend(
+                running.project, running.person, running.flavor, total * seconds, running.placed,
+                running.rank == OPPORTUNISTIC,
+            )  # fmt: skip
+
+    def _let_go(self, attempt_id: str) -> Running | None:
         row = self._running.pop(attempt_id)
-        if row is not None:
-            running = self._running_at(attempt_id, row)
-            place = (running.site, running.flavor)
-            self._used[place].remove(running)
-            if not self._used[place].attempts:
-                del self._used[place]
-            self._running.release((row,))
-            self._count_holder(running.job_id, -1)
+        if row is None:
+            return None
+        running = self._running_at(attempt_id, row)
+        self.owned.give(running)
+        self._spots.pop(row, None)
+        place = (running.site, running.flavor)
+        self._used[place].remove(running)
+        if not self._used[place].attempts:
+            del self._used[place]
+        self._running.release((row,))
+        del self._attempts[row]
+        self._running.rows[row] = np.zeros((), self._running.rows.dtype)  # no nodes: nothing is held
+        self._count_holder(running.job_id, -1)
+        self._count_use(running, -1)
+        return running
+
+    def _count_use(self, running: Running, sign: int) -> None:
+        """Count what an attempt holds in quotas, and what it is expected to use in the fair shares."""
+        total, opportunistic = running.request * running.nodes, running.rank == OPPORTUNISTIC
+        if self.quotas is not None and not opportunistic:
+            self.quotas.add(running.project, running.flavor, total, sign)
+        seconds = self.charged_seconds(running.rank, running.walltime, running.expected)
+        self.shares.charge(
+            running.project, running.person, running.flavor, total * seconds, running.placed, opportunistic, sign
+        )
+
+    def charged_seconds(self, rank: int, walltime: int | None, expected: int) -> int:
+        """For how long a start counts in the fair shares: expected, or at most, or a day where it has no end."""
+        return expected or self.walltime(rank, walltime) or _DAY
+
+    def walltime(self, rank: int, walltime: int | None) -> int | None:
+        """The seconds that a job of a class (its rank) may run at most; None: for ever."""
+        return self.policy.walltimes[rank] if walltime is None else walltime
+
+    def _set_tree(self, tree: Tree | None) -> None:
+        self.tree = tree
+        self.quotas = None if tree is None else Quotas(tree)
+        self._count_all()
+
+    def _set_policy(self, policy: Policy) -> None:
+        if policy != self.policy:
+            if policy.half_life != self.policy.half_life:
+                self.shares = self.shares.with_half_life(policy.half_life)
+            self.policy = policy
+            self._count_all()
+
+    def _count_all(self) -> None:
+        """Count anew what all that runs uses."""
+        if self.quotas is not None:
+            self.quotas = Quotas(self.quotas.tree)
+        self.shares.rebuild(self.tree)
+        for attempt in self._running.index:
+            self._count_use(self.running(attempt), 1)
+
+    def is_over(self, name: str) -> bool:
+        """Whether a node of the tree uses more than its own quota."""
+        return self.quotas is not None and name in self.quotas.tree and self.quotas.is_over(name)
 
     def _site_changed(self, state: SiteState) -> None:
         before = self.sites.get(state.site.name)
@@ -192,6 +352,42 @@ class Snapshot:
     def _rebuild_pools(self) -> None:
         self.pools = pools_of(self.sites.values())
         self.demands.place(self.pools, self.sites)
+        capacity: dict[str, Resources] = {}
+        for pool in self.pools:
+            capacity[pool.flavor.name] = capacity.get(pool.flavor.name, Resources()) + pool.flavor.total
+        self.shares.set_capacity(capacity)
+        had = bool(self.owned)
+        self.owned = OwnedNodes(self.pools, self.sites)
+        if had or self.owned:
+            for attempt, row in self._running.index.items():
+                self.owned.take(self._running_at(attempt, row), row)
+        self._learnt = 0
+
+    def learn_if_due(self) -> None:
+        """Look at what typically comes, where much has come since that was done last."""
+        if self.owned and self._arrivals > self._learnt + min(_LEARN, self._learnt):
+            self.learn()
+
+    def learn(self) -> None:
+        """Let what is placed on nodes from now on leave room for what waits and runs now, as it typically comes."""
+        self._learnt = self._arrivals
+        self.owned.learn(self._typical())
+
+    def _typical(self) -> Iterator[Typical]:
+        """What waits, with the pools that it could use, and what runs, of which that is not known any more."""
+        tasks = Counter[tuple[Resources, frozenset[int] | None]]()
+        entries = Counter(self._waiting.rows["demand"][list(self._waiting.index.values())].tolist())
+        for row, several in self._tasks.items():
+            entries[int(self._waiting.rows["demand"][row])] += len(several) - 1
+        for number, count in entries.items():
+            demand = self.demands[number]
+            pools = frozenset(np.flatnonzero(self.demands.possible[number] & self.owned.pools).tolist())
+            if demand.request.gpu and pools:
+                tasks[demand.request, pools] += count * demand.nodes
+        rows = self._running.rows[sorted(self._running.index.values())]
+        for *amounts, nodes in zip(*(rows[name].tolist() for name in (*RESOURCES, "nodes")), strict=True):
+            tasks[Resources(*amounts), None] += nodes
+        return (Typical(request, pools, count) for (request, pools), count in tasks.items() if request.gpu)
 
     # ---- reading it
 
@@ -205,29 +401,76 @@ class Snapshot:
         return self._waiting.rows
 
     def queue(self) -> NDArray[np.intp]:
-        """The row numbers of all that waits, in order: rank, priority (high first), age, id."""
+        """The row numbers of all that waits, in order: rank, fair shares, priority (high first), age, id."""
+        rows, by_bucket = self._waiting.rows, self._by_bucket()
+        mark = self.shares.version
+        if self._ordered is None or self._ordered[0] != mark:
+            positions = self._positions()[rows["bucket"][by_bucket]]
+            self._ordered = mark, by_bucket[np.argsort(positions, kind="stable")]
+        return self._ordered[1]
+
+    def _positions(self) -> NDArray[np.int32]:
+        """The place of each bucket in the queue."""
+        standing = Standing(self.shares, self.is_over)
+        keys = {
+            number: standing.sort_key(rank, project, person, rank == OPPORTUNISTIC)
+            for number, (rank, project, person) in self._bucket_keys.items()
+        }
+        positions = np.zeros(len(self._buckets.rows), np.int32)
+        positions[sorted(keys, key=keys.__getitem__)] = np.arange(len(keys), dtype=np.int32)
+        return positions
+
+    def _by_bucket(self) -> NDArray[np.intp]:
+        """The row numbers of all that waits: by bucket, priority (high first), age, id."""
         rows = self._waiting.rows
         if self._left:
             self._queue = self._queue[rows["live"][self._queue]]
             arrived = [row for row in self._arrived if rows["live"][row]]
             self._waiting.release(self._left)
             self._left = []
+            self._release_buckets()
+            self._ordered = None
         else:
             arrived = self._arrived
         self._arrived = []
+        if not arrived:
+            return self._queue
+        self._ordered = None
         if len(arrived) * 64 > len(self._queue):
             everyone = np.concatenate([self._queue, np.array(arrived, np.intp)])
-            columns = (rows["job"], rows["submitted"], -rows["priority"], rows["rank"])
+            columns = (rows["job"], rows["submitted"], -rows["priority"], rows["bucket"])
             self._queue = everyone[np.lexsort([column[everyone] for column in columns])]
-        elif arrived:
+        else:
             arrived.sort(key=self._key)
             places = [bisect_left(self._queue, self._key(row), key=self._key) for row in arrived]
             self._queue = np.insert(self._queue, places, arrived)
         return self._queue
 
+    def _release_buckets(self) -> None:
+        for number in self._empty:
+            if not self._buckets.rows["uses"][number] and number in self._bucket_keys:
+                self._buckets.pop(self._bucket_keys.pop(number))
+                self._buckets.release((number,))
+        self._empty.clear()
+
     def _key(self, row: int) -> tuple[int, int, int, int]:
-        rank, priority, submitted = _order(self._waiting.rows[row])
-        return rank, -priority, submitted, int(self._waiting.rows["job"][row])
+        job = self._waiting.rows[row]
+        return int(job["bucket"]), -int(job["priority"]), int(job["submitted"]), int(job["job"])
+
+    def bucket(self, row: int) -> Bucket:
+        """The class (its rank), project and person of a row."""
+        return self._bucket_keys[int(self._waiting.rows["bucket"][row])]
+
+    def bucket_key(self, number: int) -> Bucket:
+        """The class, project and person of a number in the column `bucket`."""
+        return self._bucket_keys[number]
+
+    def buckets(self, rows: NDArray[np.intp]) -> Iterator[tuple[Bucket, list[int]]]:
+        """Rows that are in the order of the queue, one bucket after the other."""
+        numbers = self._waiting.rows["bucket"][rows]
+        edges = np.flatnonzero(np.diff(numbers)) + 1
+        for part in np.split(rows, edges) if len(rows) else ():
+            yield self.bucket(int(part[0])), part.tolist()
 
     def row_of(self, job_id: int) -> int | None:
         """The row of a waiting job, None for one that does not wait."""
@@ -245,9 +488,30 @@ class Snapshot:
         """How many tasks hold room, by the number that `limit` of a row is; to be counted up."""
         return self._limits.rows["holders"].copy()
 
-    def room(self) -> Room:
-        """What is free now, to be counted down."""
-        return Room(self.pools, self.sites, self._used)
+    def room(self, now: int) -> Room:
+        """What is free at `now` (microseconds), to be counted down."""
+        owned = NodeRoom(self.owned, lambda rows: self.ends(rows, now)) if self.owned else None
+        return Room(self.pools, self.sites, self._used, partial(self._releases, now), owned)
+
+    def _releases(self, now: int, number: int) -> Releases:
+        """When what the attempts in a pool hold becomes free: at their walltime, or where they are evicted for it."""
+        rows = self.holders_of(number)
+        here = self._running.rows[rows]
+        amounts = np.stack([here[name] * here["nodes"] for name in RESOURCES], axis=1)
+        return Releases.of(self.ends(rows, now), amounts.astype(np.int64))
+
+    def ends(self, rows: NDArray[np.intp], now: int) -> NDArray[np.int64]:
+        """When each of the attempts in these rows of `holding` has left at the latest, in microseconds."""
+        columns = ("leaving", "rank", "walltime", "started", "grace")
+        here = {name: self._running.rows[name][rows] for name in columns}  # quicker than whole rows
+        leaves = here["leaving"] | (here["rank"] == OPPORTUNISTIC)
+        usual = np.array([ENDLESS if limit is None else limit for limit in self.policy.walltimes], np.int64)
+        walltime = np.where(here["walltime"] == _UNSET, usual[here["rank"]], here["walltime"])
+        endless = ~leaves & (walltime >= ENDLESS)
+        begun = np.where(here["started"] > 0, here["started"], now)
+        seconds = np.where(leaves, here["grace"], np.where(endless, 0, walltime) + here["grace"])
+        ends = np.where(endless, ENDLESS, np.maximum(now, np.where(leaves, now, begun) + seconds * 1_000_000))
+        return ends.astype(np.int64)
 
     def waiting(self, job_id: int) -> Waiting:
         """What is known of a waiting job. Raises KeyError."""
@@ -257,7 +521,9 @@ class Snapshot:
         width = int(row["width"])
         return Waiting(
             job_id,
-            *_order(row),
+            int(row["rank"]),
+            int(row["priority"]),
+            int(row["submitted"]),
             demand.request,
             demand.nodes,
             demand.flavors,
@@ -267,6 +533,10 @@ class Snapshot:
             tasks=self._tasks.get(number),
             width=None if width == _ENDLESS else width,
             group=None if row["group"] == _OWN else int(row["group"]),
+            project=self._bucket_keys[int(row["bucket"])][1],
+            expected=int(row["expected"]),
+            promise=self._promises.get(job_id),
+            ordered=demand.ordered,
         )
 
     def running(self, attempt_id: str) -> Running:
@@ -274,10 +544,53 @@ class Snapshot:
         return self._running_at(attempt_id, self._running.index[attempt_id])
 
     def _running_at(self, attempt_id: str, number: int) -> Running:
-        job, cpu, memory, gpu, nodes, place, priority, rank, waits, leaving = self._running.rows[number].item()
+        (
+            job, cpu, memory, gpu, priority, placed, started, saved, leaves_for, notice, walltime, expected, nodes,
+            place, owner, grace, evictions, rank, waits, leaving,
+        ) = self._running.rows[number].item()  # fmt: skip
+        project, person = self._owners[owner]
         site, flavor = self._places[place]
-        request = Resources(cpu, memory, gpu)
-        return Running(attempt_id, job, site, flavor, request, nodes, rank, waits, priority, leaving)
+        return Running(
+            attempt_id, job, site, flavor, Resources(cpu, memory, gpu), nodes, rank, waits, priority, leaving,
+            project, person, placed, started, saved, None if walltime == _UNSET else walltime, expected, grace,
+            evictions, None if leaves_for == _UNSET else leaves_for, notice, self._spots.get(number, ()),
+        )  # fmt: skip
+
+    def attempt(self, row: int) -> str:
+        """The attempt of a row of `holding`."""
+        return self._attempts[row]
+
+    @property
+    def holding(self) -> NDArray[Any]:
+        """The columns of what holds room; unused rows have no nodes. Valid until the next change."""
+        return self._running.rows
+
+    def holders_of(self, number: int) -> NDArray[np.intp]:
+        """The rows of `holding` of the attempts in a pool."""
+        pool, rows = self.pools[number], self._running.rows
+        place = self._place_numbers.get((pool.site, pool.flavor.name), -2)
+        return np.flatnonzero((rows["place"] == place) & (rows["nodes"] > 0))
+
+    def flavor_of(self, row: int) -> str:
+        """The flavor of a row of `holding`."""
+        return self._places[int(self._running.rows["place"][row])][1]
+
+    def owner_of(self, row: int) -> tuple[str, str]:
+        """The project and person of a row of `holding`."""
+        return self._owners[int(self._running.rows["owner"][row])]
+
+    @property
+    def owners(self) -> Sequence[tuple[str, str]]:
+        """The (project, person) of each number in the column `owner`."""
+        return self._owners
+
+    def promise(self, job_id: int) -> Promise | None:
+        """The room that others leave for a waiting job."""
+        return self._promises.get(job_id)
+
+    def promised(self) -> Iterable[int]:
+        """The waiting jobs for which others leave, the older first."""
+        return sorted(self._promises)
 
     # ---- reasons told before
 
@@ -312,13 +625,25 @@ class Snapshot:
         """Hold every cache against what it is made from. Raises AssertionError."""
         waiting, running, _ = self.contents()
         order = [int(self.rows["job"][row]) for row in self.queue()]
-        expected = sorted((job.rank, -job.priority, job.submitted, job.job_id) for job in waiting.values())
+        standing = Standing(self.shares, self.is_over)
+        expected = sorted(
+            (
+                standing.sort_key(job.rank, job.project, job.placement.person, job.rank == OPPORTUNISTIC),
+                -job.priority, job.submitted, job.job_id,
+            )
+            for job in waiting.values()
+        )  # fmt: skip
         assert order == [key[-1] for key in expected], "the queue is not in order"
+        counted = self.shares.amounts(), None if self.quotas is None else self.quotas.usage.copy()
+        self._count_all()
+        assert self.shares.amounts() == counted[0], "the fair shares are miscounted"
+        assert self.quotas is None or (self.quotas.usage == counted[1]).all(), "the quotas' use is miscounted"
         arrays = sum(job.tasks is not None for job in waiting.values())
         assert len(self._tasks) == arrays, "tasks without a job"
         used: dict[tuple[str, str], Used] = {}
         for attempt in running.values():
             used.setdefault((attempt.site, attempt.flavor), Used()).add(attempt)
+        self.owned.validate()
         assert self._used == used, "what the pools hold is not the sum of what runs"
         holders = Counter(attempt.job_id for attempt in running.values())
         assert self._holders == holders, "those that hold room are miscounted"
@@ -352,8 +677,12 @@ def _group(row: Any) -> int:
     return int(row["job"] if row["group"] == _OWN else row["group"])
 
 
-def _order(row: Any) -> tuple[int, int, int]:
-    return int(row["rank"]), int(row["priority"]), int(row["submitted"])
+def _number(key: tuple[str, str], keys: list[tuple[str, str]], numbers: dict[tuple[str, str], int]) -> int:
+    """The number of a key, which is new or known."""
+    number = numbers.setdefault(key, len(keys))
+    if number == len(keys):
+        keys.append(key)
+    return number
 
 
 def _essence(state: SiteState) -> Any:
@@ -364,6 +693,7 @@ def _essence(state: SiteState) -> Any:
     flavors = tuple(map(_lasting, report.flavors))
     return (
         state.site.all_labels, flavors, report.abilities, report.max_walltime, report.owner, state.site.identity,
+        report.nodes,
     )  # fmt: skip
 
 

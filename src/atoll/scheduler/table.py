@@ -40,6 +40,11 @@ class Table(Generic[Key]):
         self.index[key] = row
         return row
 
+    @property
+    def end(self) -> int:
+        """How many rows were ever used: those from here on never were."""
+        return self._end
+
     def pop(self, key: Key) -> int | None:
         """Forget `key` and return its row, not used again before `release`; None for an unknown key."""
         return self.index.pop(key, None)

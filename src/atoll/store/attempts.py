@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, func, insert, or_, select, update
 
 from atoll.core.ranges import Ranges
-from atoll.core.reasons import ReasonCode, reason_of_end, recalled_from
+from atoll.core.reasons import ReasonCode, evicted_for, reason_of_end, recalled_from
 from atoll.core.resources import Resources
 from atoll.core.spec import JobClass
 from atoll.core.states import (
@@ -23,8 +23,9 @@ from atoll.core.states import (
     after_end,
     backoff,
 )  # fmt: skip
-from atoll.store import events
-from atoll.store.jobs import JobRow, Move, chunked, get_many, lock_states, move, take_tasks
+from atoll.store import events, spent
+from atoll.store.jobs import JobRow, Move, chunked, get_many, keep_promise, lock_states, move, take_tasks
+from atoll.store.spent import Use
 from atoll.store.tables import attempts, jobs
 
 AttemptRow = Row[*tuple[Any, ...]]
@@ -68,7 +69,9 @@ def place(connection: Connection, placings: Sequence[Placing], now: int) -> int:
         if row.hold or row.blockers:
             continue  # held since the decision was made
         if placing.tasks is not None:
-            made += _place_tasks(connection, row, placing, now)
+            tasks = _place_tasks(connection, row, placing, now)
+            made += tasks
+            keep_promise(connection, row, len(tasks))
             rows[row.id] = lock_states(connection, [row.id])[row.id]
         elif row.state == JobState.QUEUED:
             attempt_id = placing.attempt_ids[0]
@@ -93,7 +96,7 @@ def _attempt(job: JobRow, row_id: int, attempt_id: str, number: int, placing: Pl
     return {
         "id": attempt_id, "job_id": row_id, "number": number, "site": placing.site, "flavor": placing.flavor,
         "state": AttemptState.PLACED, "cpu": job.cpu, "memory": job.memory, "gpu": job.gpu, "nodes": job.nodes,
-        "placed_at": now, "kept": True,
+        "placed_at": now, "kept": True, "expected": job.expected,
     }  # fmt: skip
 
 
@@ -259,7 +262,8 @@ class End:
 
 
 def ended(connection: Connection, ends: Sequence[End], now: int) -> None:
-    """These attempts have ended: their room is free, their jobs finish."""
+    """These attempts have ended: their room is free, what they used is counted, their jobs finish."""
+    spent.add(connection, _uses(connection, ends, now))
     _update(
         connection,
         [
@@ -281,6 +285,30 @@ def ended(connection: Connection, ends: Sequence[End], now: int) -> None:
             job_id = jobs_of[end.attempt_id]
             moves.append(Move(job_id, HOLDS_ROOM, JobState.FINISHING, ReasonCode.FINISHING, values=values))
     move(connection, moves, now)
+
+
+def _uses(connection: Connection, ends: Sequence[End], now: int) -> list[Use]:
+    """What those attempts used that had not ended before; of one that never began, nothing."""
+    columns = (
+        attempts.c.id, attempts.c.flavor, attempts.c.cpu, attempts.c.memory, attempts.c.gpu, attempts.c.nodes,
+        attempts.c.placed_at, attempts.c.started_at, jobs.c.project, jobs.c.owner, jobs.c.class_,
+    )  # fmt: skip
+    query = select(*columns).join_from(attempts, jobs, jobs.c.id == attempts.c.job_id)
+    by_id: dict[str, End] = {}
+    for end in ends:
+        by_id.setdefault(end.attempt_id, end)
+    uses = []
+    for piece in chunked(list(by_id)):
+        for row in connection.execute(query.where(attempts.c.id.in_(piece), attempts.c.state != AttemptState.ENDED)):
+            end = by_id[row.id]
+            began = end.started_at or row.started_at
+            if began is not None:
+                # sites have clocks of their own: nothing runs before it was placed, or ends after we heard of it
+                seconds = (min(end.ended_at or now, now) - max(began, row.placed_at)) // 1_000_000
+                total = Resources(row.cpu, row.memory, row.gpu) * row.nodes
+                key = (row.project or "", row.owner, row.flavor, row.class_ == JobClass.OPPORTUNISTIC)
+                uses.append(Use(*key, placed_at=row.placed_at, total=total, seconds=max(0, seconds)))
+    return uses
 
 
 def finishing(connection: Connection, site: str, limit: int) -> list[AttemptRow]:
@@ -308,8 +336,11 @@ class Finished:
     rerun: bool
 
 
-def finish(connection: Connection, finished: Sequence[Finished], now: int) -> None:
-    """Bring finishing jobs to their end, or back into the queue."""
+def finish(connection: Connection, finished: Sequence[Finished], now: int, most_evictions: int = 3) -> None:
+    """Bring finishing jobs to their end, or back into the queue.
+
+    Opportunistic jobs that were evicted more than `most_evictions` times wait a while, longer each time.
+    """
     rows = lock_states(connection, [item.job_id for item in finished])
     ends = _load(connection, [item.attempt_id for item in finished])
     arrays = sorted({row.array_id for row in rows.values() if row.array_id is not None})
@@ -318,7 +349,11 @@ def finish(connection: Connection, finished: Sequence[Finished], now: int) -> No
     for item in finished:
         row, end = rows.get(item.job_id), ends.get(item.attempt_id)
         if row is not None and end is not None and row.attempt_id == item.attempt_id:
-            moves.append(_after_end(row, end, item, now, hold=row.hold or row.array_id in held))
+            hold = row.hold or row.array_id in held
+            if Outcome(end.outcome) is Outcome.EVICTED and end.evicted_for is not None and not row.cancel:
+                moves.append(_after_eviction(connection, row, end, now, most_evictions, hold=hold))
+            else:
+                moves.append(_after_end(row, end, item, now, hold=hold))
     move(connection, moves, now)
 
 
@@ -329,12 +364,16 @@ def _after_end(row: JobRow, end: AttemptRow, item: Finished, now: int, *, hold: 
     outcome = Outcome(end.outcome)
     policy = RetryPolicy(item.retries, item.rerun, row.failures, row.faults)
     state = after_end(outcome, policy, cancel_asked=row.cancel, permanent=end.permanent)
-    reason = reason_of_end(outcome, end.exit_code, end.signal, end.message or "")
+    if state is JobState.CANCELLED and outcome in (Outcome.RECALLED, Outcome.EVICTED):
+        # it left for another reason before the site heard of this one
+        values: dict[str, Any] = {"ended_at": end.ended_at or now, "outcome": Outcome.CANCELLED}
+        return Move(row.id, _FINISHING, state, ReasonCode.CANCELLED, values=values)
     if outcome is Outcome.RECALLED:
-        return _after_recall(row, end, state, hold=hold)
+        return _after_recall(row, end, hold=hold)
+    reason = reason_of_end(outcome, end.exit_code, end.signal, end.message or "")
     if state is not JobState.QUEUED:
         return Move(row.id, _FINISHING, state, reason.code, reason.sentence, {"ended_at": end.ended_at or now})
-    values: dict[str, Any] = {"outcome": None, "exit_code": None, "started_at": None}
+    values = {"outcome": None, "exit_code": None, "started_at": None}
     repeats = row.failures + row.faults
     if outcome in FAULTS:
         values["faults"] = row.faults + 1
@@ -350,17 +389,37 @@ def _after_end(row: JobRow, end: AttemptRow, item: Finished, now: int, *, hold: 
     return Move(row.id, _FINISHING, JobState.QUEUED, ReasonCode.BACKOFF, sentence, values)
 
 
-def _after_recall(row: JobRow, end: AttemptRow, state: JobState, *, hold: bool) -> Move:
-    """Back into the queue at its old age, as if it had never left it; or to the end that its owner asked for."""
-    if state is not JobState.QUEUED:
-        values = {"ended_at": end.ended_at, "outcome": Outcome.CANCELLED}
-        return Move(row.id, _FINISHING, state, ReasonCode.CANCELLED, values=values)
-    values = {"outcome": None, "exit_code": None, "started_at": None}
+def _after_recall(row: JobRow, end: AttemptRow, *, hold: bool) -> Move:
+    """Back into the queue at its old age, as if it had never left it."""
+    values: dict[str, Any] = {"outcome": None, "exit_code": None, "started_at": None}
     reason = recalled_from(end.site)
     if hold:
         values["hold"] = True
         return Move(row.id, _FINISHING, JobState.HELD, ReasonCode.HELD_BY_USER, reason.sentence, values)
     return Move(row.id, _FINISHING, JobState.QUEUED, reason.code, reason.sentence, values)
+
+
+def _after_eviction(
+    connection: Connection, row: JobRow, end: AttemptRow, now: int, most: int, *, hold: bool
+) -> Move:  # fmt: skip
+    """Back into the queue at its old age; opportunistic ones that come and go only to leave again wait a little."""
+    count = row.evictions + 1
+    values: dict[str, Any] = {"outcome": None, "exit_code": None, "started_at": None, "evictions": count}
+    reason = evicted_for(project_of(connection, end.evicted_for))
+    if hold:
+        values["hold"] = True
+        return Move(row.id, _FINISHING, JobState.HELD, ReasonCode.HELD_BY_USER, reason.sentence, values)
+    if row.class_ == JobClass.OPPORTUNISTIC and count > most:
+        values["not_before"] = now + int(backoff(count - most) * 1_000_000)
+        sentence = f"Waits a while, because it was evicted {count} times: there is little that is idle."
+        return Move(row.id, _FINISHING, JobState.QUEUED, ReasonCode.BACKOFF, sentence, values)
+    return Move(row.id, _FINISHING, JobState.QUEUED, reason.code, reason.sentence, values)
+
+
+def project_of(connection: Connection, job_id: int) -> str | None:
+    """The project of a job; None where it has none, or nothing is known of it any more."""
+    found: str | None = connection.execute(select(jobs.c.project).where(jobs.c.id == job_id)).scalar()
+    return found
 
 
 def pull_back(connection: Connection, ids: Sequence[str], now: int) -> None:
@@ -391,7 +450,7 @@ def _drop_recalls(connection: Connection, ids: Sequence[str]) -> None:
                 attempts.c.id.in_(piece), attempts.c.state == AttemptState.RUNNING,
                 attempts.c.stop_reason == _RECALLED,
             )
-            .values(stop_reason=None, stop_asked_at=None, stop_sent_at=None)
+            .values(stop_reason=None, stop_asked_at=None, stop_sent_at=None, evicted_for=None)
         )  # fmt: skip
 
 
@@ -480,59 +539,6 @@ def of_job(connection: Connection, job_id: int) -> list[AttemptRow]:
     """The attempts of a job (row), first to last."""
     query = select(attempts).where(attempts.c.job_id == job_id).order_by(attempts.c.number)
     return list(connection.execute(query))
-
-
-@dataclass(frozen=True)
-class Room:
-    """The room that an attempt takes."""
-
-    attempt_id: str
-    job_id: int
-    site: str
-    flavor: str
-    request: Resources
-    nodes: int
-    class_: str
-    priority: int
-    waits: bool
-    """Whether it has not begun, as far as is known."""
-    leaving: bool
-    """Whether it was asked to stop, or asked for before it begins."""
-    array_id: int | None = None
-    """Of a task: its array."""
-
-
-def rooms(connection: Connection, job_ids: Sequence[int] | None) -> list[Room]:
-    """The room taken by attempts that have not ended: of some jobs (rows), or of all."""
-    columns = (
-        attempts.c.id, attempts.c.job_id, attempts.c.site, attempts.c.flavor, attempts.c.cpu, attempts.c.memory,
-        attempts.c.gpu, attempts.c.nodes, attempts.c.state, attempts.c.stop_reason, jobs.c.class_, jobs.c.priority,
-        jobs.c.array_id,
-    )  # fmt: skip
-    known = select(*columns).outerjoin_from(attempts, jobs, jobs.c.id == attempts.c.job_id)
-    query = known.where(attempts.c.kept, attempts.c.state != AttemptState.ENDED)
-    found: list[AttemptRow] = []
-    if job_ids is None:
-        found += connection.execute(query)
-    else:
-        for piece in chunked(job_ids):
-            found += connection.execute(query.where(attempts.c.job_id.in_(piece)))
-    return [
-        Room(
-            row.id,
-            row.job_id,
-            row.site,
-            row.flavor,
-            Resources(row.cpu, row.memory, row.gpu),
-            row.nodes,
-            row.class_ or JobClass.BATCH,
-            row.priority or 0,
-            row.state != AttemptState.RUNNING,
-            row.stop_reason is not None,
-            row.array_id,
-        )
-        for row in found
-    ]
 
 
 def _load(connection: Connection, ids: Sequence[str]) -> dict[str, AttemptRow]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from atoll.core.errors import AtollError, Internal, Invalid, Unavailable
@@ -324,6 +324,8 @@ def _concerns_all(error: DBAPIError) -> bool:
     if code is not None:
         return code & 0xFF in _SQLITE_TROUBLE
     state = getattr(error.orig, "sqlstate", None)
+    if state is None and isinstance(error, DataError):
+        return False  # psycopg refused a value before anything was sent: one that PostgreSQL cannot store
     return state is None or state.startswith(_POSTGRESQL_TROUBLE)
 
 

@@ -72,11 +72,14 @@ def after(connection: Connection, cursor: int, limit: int = 1000, kinds: Iterabl
 
 @dataclass(frozen=True)
 class Changed:
-    """What a stretch of events speaks of: rows of jobs (without repeats), and whether of sites."""
+    """What a stretch of events speaks of: rows of jobs (without repeats), and whether of sites and the others."""
 
     cursor: int
     jobs: list[int]
     sites: bool
+    tree: bool = False
+    """Whether the project tree has changed."""
+    reservations: bool = False
 
 
 def changed(connection: Connection, cursor: int, limit: int) -> Changed:
@@ -88,15 +91,15 @@ def changed(connection: Connection, cursor: int, limit: int) -> Changed:
         .limit(limit)
     )
     found: dict[int, None] = {}
-    sites = False
+    kinds: set[str] = set()
     for row in connection.execute(query):
         cursor = row.id
-        sites = sites or row.kind == "site"
+        kinds.add(row.kind)
         if row.job_id is not None:
             found[row.job_id] = None
         if row.array_id is not None:
             found[row.array_id] = None
-    return Changed(cursor, list(found), sites)
+    return Changed(cursor, list(found), "site" in kinds, "tree" in kinds, "reservation" in kinds)
 
 
 def purge(connection: Connection, before: int, limit: int) -> int:

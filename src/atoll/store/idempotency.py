@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Row, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from atoll.core.errors import Conflict
 from atoll.store.tables import idempotency
 
 
@@ -44,6 +45,12 @@ def claim(connection: Connection, claims: Sequence[Claim], now: int) -> set[tupl
         if connection.execute(statement).first() is not None:
             taken.add((item.person, item.key))
     return taken
+
+
+def reused(key: str) -> Conflict:
+    """What is wrong with a key that comes with another request than before."""
+    sentence = f"The Idempotency-Key {key!r} was used for another request; use a new key for each."
+    return Conflict("idempotency_key_reused", sentence, field="Idempotency-Key")
 
 
 def purge(connection: Connection, before: int, limit: int) -> int:

@@ -63,6 +63,7 @@ _DEFAULTS: dict[str, Any] = {
     "project": None, "width": None, "waiting": None, "waiting_count": 0, "task_count": 1, "hold": False,
     "blockers": 0, "not_before": 0, "priority": 0, "array_id": None, "task": None, "ended_at": None,
     "sentence": None, "attempts": 0, "attempt_id": None, "site": None, "cancelled_count": 0, "dropped": None,
+    "walltime": None, "grace": 30, "expected": 0,
 }  # fmt: skip
 """What an inserted row has where nothing else is said; every row has the same keys, so that many go in one call."""
 
@@ -288,6 +289,8 @@ def _move_once(connection: Connection, moves: Sequence[Move], now: int) -> tuple
             raise Internal("forbidden_transition", f"Job {row.id} may not go from {state} to {change.after}.")
         moved.add(row.id)
         values = {**change.values, "state": change.after, "reason": change.reason, "sentence": change.sentence}
+        if state is JobState.QUEUED:
+            values |= _UNPROMISED
         if change.after in ENDED:
             values.setdefault("ended_at", now)
             ended.append(Ended(row.id, row.array_id, row.task, change.after))
@@ -301,6 +304,10 @@ def _move_once(connection: Connection, moves: Sequence[Move], now: int) -> tuple
     events.append(connection, rows)
     ended += summarise_arrays(connection, shifts, now)
     return moved, ended
+
+
+_UNPROMISED: dict[str, Any] = {"promised_site": None, "promised_flavor": None, "promised_count": None}
+"""Of what does not wait any more, no room is promised to."""
 
 
 def _bucket(state: JobState) -> str:
@@ -333,6 +340,8 @@ def summarise_arrays(
         values: dict[str, Any] = {**counts, "state": state, "reason": reason}
         if reason != row.reason:
             values["sentence"] = None
+        if row.promised_count and (row.hold or row.blockers or not counts["waiting_count"]):
+            values |= _UNPROMISED
         if state is JobState.RUNNING and row.started_at is None:
             values["started_at"] = now
         if state in ENDED and JobState(row.state) not in ENDED:
@@ -485,6 +494,47 @@ def set_reasons(connection: Connection, reasons: Sequence[tuple[int, ReasonCode,
         connection.execute(statement, [{"key": key, "why": why, "words": words} for key, why, words in reasons])
 
 
+@dataclass(frozen=True)
+class Promised:
+    """Room that others leave for a waiting job: `count` times its size, at one flavor of a site."""
+
+    job_id: int
+    site: str
+    flavor: str
+    count: int
+
+
+def set_promises(connection: Connection, promises: Sequence[Promised], now: int) -> None:
+    """Promise room to jobs, where they still wait; what was promised to them before no longer is."""
+    rows = lock_states(connection, [promise.job_id for promise in promises])
+    kept = [promise for promise in promises if promise.job_id in rows and waits(rows[promise.job_id])]
+    if kept:
+        statement = update(jobs).where(jobs.c.id == bindparam("key"))
+        values: dict[str, Any] = {
+            "promised_site": bindparam("at"), "promised_flavor": bindparam("on"), "promised_count": bindparam("times")
+        }  # fmt: skip
+        connection.execute(
+            statement.values(values),
+            [{"key": one.job_id, "at": one.site, "on": one.flavor, "times": one.count} for one in kept],
+        )
+        told = (rows[promise.job_id] for promise in kept)
+        events.append(connection, [events.event_row("job", now, row, row.state) for row in told])
+
+
+def keep_promise(connection: Connection, array: JobRow, started: int) -> None:
+    """So many more tasks of an array have their places: less of what it was promised is still to come."""
+    if array.promised_count is not None:
+        left = array.promised_count - started
+        values: dict[str, Any] = {"promised_count": left} if left > 0 else _UNPROMISED
+        connection.execute(update(jobs).where(jobs.c.id == array.id).values(values))
+
+
+def waits(row: JobRow) -> bool:
+    """Whether a row, or something of an array, waits to start."""
+    states = (JobState.QUEUED, JobState.RUNNING) if row.waiting_count else (JobState.QUEUED,)
+    return JobState(row.state) in states and not row.hold and not row.blockers
+
+
 def take_tasks(
     connection: Connection, array: JobRow, tasks: Ranges, state: JobState, reason: ReasonCode, now: int,
     columns: Mapping[int, Mapping[str, Any]] | None = None,
@@ -501,7 +551,10 @@ def take_tasks(
     values = {"waiting": str(rest) or None}
     connection.execute(update(jobs).where(jobs.c.id == array.id).values(values))
     ids = _allocate(connection, task_ids, len(taken), FIRST_TASK_ROW)
-    copied = ("owner", "project", "name", "class_", "priority", "cpu", "memory", "gpu", "nodes", "submitted_at")
+    copied = (
+        "owner", "project", "name", "class_", "priority", "cpu", "memory", "gpu", "nodes", "submitted_at", "walltime",
+        "grace", "expected",
+    )  # fmt: skip
     common = {key: getattr(array, key) for key in copied}
     rows = [
         {**_DEFAULTS, **common, "id": row_id, "array_id": array.id, "task": task, "spec": None, "state": state,
@@ -553,8 +606,9 @@ def count_by_state(connection: Connection, owner: str | None = None) -> dict[str
 
 
 __all__ = [
-    "SUMMARY", "Ended", "JobRow", "ListFilter", "Move", "NewDependency", "NewJob", "allocate_ids", "chunked",
+    "SUMMARY", "Ended", "JobRow", "ListFilter", "Move", "NewDependency", "NewJob", "Promised", "allocate_ids",
+    "chunked",
     "count_blockers", "count_by_state", "filtered", "follow_up", "get", "get_many", "get_named_tasks", "get_task",
-    "get_tasks", "insert_many", "is_array", "list_page", "load_unended", "lock_states", "move", "satisfied",
-    "set_reasons", "summarise_arrays", "take_tasks", "unended_dependencies",
+    "get_tasks", "insert_many", "is_array", "keep_promise", "list_page", "load_unended", "lock_states", "move",
+    "satisfied", "set_promises", "set_reasons", "summarise_arrays", "take_tasks", "unended_dependencies", "waits",
 ]  # fmt: skip

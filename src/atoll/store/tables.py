@@ -97,6 +97,15 @@ jobs = Table(
     Column("site", String(63)),
     Column("outcome", String(16)),
     Column("exit_code", Integer),
+    # in seconds: how long it may run at most, takes to end once asked to, and is expected to run (0: nobody knows)
+    Column("walltime", BigInteger),
+    Column("grace", Integer, nullable=False, server_default="30"),
+    Column("expected", Integer, nullable=False, server_default="0"),
+    Column("evictions", Integer, nullable=False, server_default="0"),
+    # while it waits: room that others leave for it, so many times its size
+    Column("promised_site", String(63)),
+    Column("promised_flavor", String(63)),
+    Column("promised_count", Integer),
     # arrays: tasks that wait and tasks that were cancelled unstarted are ranges; the others are rows
     Column("width", Integer),
     Column("task_count", Integer, nullable=False, server_default="1"),
@@ -163,6 +172,13 @@ attempts = Table(
     Column("stop_asked_at", BigInteger),
     Column("stop_sent_at", BigInteger),
     Column("grace", Integer),
+    # the waiting job that it leaves for, or will, and when it will be asked to, where it was told first
+    Column("evicted_for", BigInteger),
+    Column("notice_at", BigInteger),
+    # when it last wrote a checkpoint; none: never, or nobody knows
+    Column("saved_at", BigInteger),
+    # seconds that it was expected to run
+    Column("expected", Integer, nullable=False, server_default="0"),
     # begin of the first complete observation that lacked it
     Column("missing_since", BigInteger),
     # whether the site still keeps something of it
@@ -276,3 +292,94 @@ sites = Table(
     Column("report", Text),
     Column("seen_at", BigInteger),
 )
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    # none: the root
+    Column("parent", String(63)),
+    Column("weight", Float, nullable=False),
+    Column("clearance", Text, nullable=False, server_default="[]"),
+    Column("description", Text, nullable=False, server_default=""),
+    # the last day, as in 2030-01-31
+    Column("ends", String(10)),
+)
+"""The nodes of the project tree. The row `tree` of `counters` rises with each change of it."""
+
+project_people = Table(
+    "project_people",
+    metadata,
+    Column("project", String(63), nullable=False),
+    Column("person", String(255), nullable=False),
+    Column("member", Boolean, nullable=False),
+    Column("manager", Boolean, nullable=False),
+    PrimaryKeyConstraint("project", "person"),
+)
+"""Who may submit to a project, and who may change that."""
+
+quotas = Table(
+    "quotas",
+    metadata,
+    Column("project", String(63), nullable=False),
+    Column("flavor", String(63), nullable=False),
+    Column("resource", String(16), nullable=False),
+    Column("nominal", BigInteger, nullable=False),
+    # none: no limit
+    Column("borrowing", BigInteger),
+    Column("lending", BigInteger),
+    PrimaryKeyConstraint("project", "flavor", "resource"),
+)
+
+reservations = Table(
+    "reservations",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("name", String(63), nullable=False),
+    Column("purpose", String(16), nullable=False),
+    Column("flavor", String(63), nullable=False),
+    # none: wherever the flavor is
+    Column("site", String(63)),
+    # whole nodes, or amounts; the other is 0
+    Column("nodes", Integer, nullable=False, server_default="0"),
+    Column("cpu", BigInteger, nullable=False, server_default="0"),
+    Column("memory", BigInteger, nullable=False, server_default="0"),
+    Column("gpu", BigInteger, nullable=False, server_default="0"),
+    Column("project", String(63)),
+    Column("people", Text, nullable=False, server_default="[]"),
+    Column("starts_at", BigInteger, nullable=False),
+    Column("ends_at", BigInteger, nullable=False, index=True),
+    Column("created_by", String(255), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+"""Room that is kept for somebody, or for maintenance, from one time to another."""
+
+reserved = Table(
+    "reserved",
+    metadata,
+    Column("job_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("site", String(63), nullable=False),
+    Column("flavor", String(63), nullable=False),
+    Column("start", BigInteger, nullable=False),
+)
+"""The starts that the queue has reserved for waiting jobs."""
+
+spent = Table(
+    "spent",
+    metadata,
+    # empty: none
+    Column("project", String(63), nullable=False),
+    Column("person", String(255), nullable=False),
+    Column("flavor", String(63), nullable=False),
+    Column("opportunistic", Boolean, nullable=False),
+    # days since 1970 UTC
+    Column("day", Integer, nullable=False),
+    # milli-CPU, MiB and milli-GPU, each times seconds
+    Column("cpu", BigInteger, nullable=False),
+    Column("memory", BigInteger, nullable=False),
+    Column("gpu", BigInteger, nullable=False),
+    PrimaryKeyConstraint("project", "person", "flavor", "opportunistic", "day"),
+    Index("spent_day", "day"),
+)
+"""What ended attempts used, by the day on which they were placed: what fair shares are made of."""

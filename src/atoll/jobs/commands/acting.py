@@ -119,13 +119,16 @@ def change(
                                                     "had; may be repeated.")] = None,
     constraint: Annotated[list[str] | None, typer.Option(metavar="TERM", help="Its constraints, instead of all that "
                                                          "it had; may be repeated.")] = None,
+    project: Annotated[str | None, typer.Option(metavar="NAME", help="Who pays, while it waits.")] = None,
     output: Output = Format.TABLE,
 ) -> None:  # fmt: skip
     """Change what may still be changed of a job."""
     from atoll.core.resources import parse_seconds
     from atoll.jobs.commands import options
 
-    fields: dict[str, Any] = {"name": name, "priority": priority, "retries": retries, "rerun": rerun}
+    fields: dict[str, Any] = {
+        "name": name, "priority": priority, "retries": retries, "rerun": rerun, "project": project,
+    }  # fmt: skip
     fields = {key: value for key, value in fields.items() if value is not None}
     if time is not None:
         fields["walltime"] = options.read("--time", time, options.walltime)

@@ -1,0 +1,108 @@
+"""The room that attempts take which have not ended, with all that the scheduler needs to know of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, select
+
+from atoll.core.resources import Resources
+from atoll.core.spec import JobClass
+from atoll.store.attempts import AttemptRow, AttemptState
+from atoll.store.jobs import chunked
+from atoll.store.tables import attempts, jobs
+
+
+@dataclass(frozen=True)
+class Room:
+    """The room that an attempt takes."""
+
+    attempt_id: str
+    job_id: int
+    site: str
+    flavor: str
+    request: Resources
+    nodes: int
+    class_: str
+    priority: int
+    waits: bool
+    """Whether it has not begun, as far as is known."""
+    leaving: bool
+    """Whether it was asked to stop, or asked for before it begins."""
+    array_id: int | None = None
+    """Of a task: its array."""
+    project: str | None = None
+    person: str = ""
+    placed: int = 0
+    """Times in microseconds; 0: not yet, or nobody knows."""
+    started: int = 0
+    saved: int = 0
+    walltime: int | None = None
+    """Seconds, as are the next two."""
+    expected: int = 0
+    grace: int = 30
+    evictions: int = 0
+    """How often its job was evicted before."""
+    leaves_for: int | None = None
+    """The waiting job (row) that it leaves for, or will."""
+    notice: int = 0
+    """When it will be asked to, where it was told first."""
+
+
+def load(connection: Connection, job_ids: Sequence[int] | None) -> list[Room]:
+    """The room taken by attempts that have not ended: of some jobs (rows), or of all."""
+    known = select(attempts, *_OF_JOB).outerjoin_from(attempts, jobs, jobs.c.id == attempts.c.job_id)
+    query = known.where(attempts.c.kept, attempts.c.state != AttemptState.ENDED)
+    found: list[AttemptRow] = []
+    if job_ids is None:
+        found += connection.execute(query)
+    else:
+        for piece in chunked(job_ids):
+            found += connection.execute(query.where(attempts.c.job_id.in_(piece)))
+    return [_room(row) for row in found]
+
+
+_OF_JOB = (
+    jobs.c.class_, jobs.c.priority, jobs.c.array_id, jobs.c.project, jobs.c.owner, jobs.c.walltime, jobs.c.evictions,
+    jobs.c.grace.label("job_grace"),
+)  # fmt: skip
+
+
+def _room(row: AttemptRow) -> Room:
+    """The room of an attempt; where its job is not known any more, as if that were an ordinary one."""
+    return Room(
+        row.id,
+        row.job_id,
+        row.site,
+        row.flavor,
+        Resources(row.cpu, row.memory, row.gpu),
+        row.nodes,
+        row.class_ or JobClass.BATCH,
+        row.priority or 0,
+        row.state != AttemptState.RUNNING,
+        row.stop_reason is not None,
+        row.array_id,
+        project=row.project,
+        person=row.owner or "",
+        placed=row.placed_at,
+        started=max(row.started_at, row.placed_at) if row.started_at else 0,
+        saved=row.saved_at or 0,
+        walltime=row.walltime,
+        expected=row.expected,
+        grace=30 if row.job_grace is None else row.job_grace,
+        evictions=row.evictions or 0,
+        leaves_for=row.evicted_for,
+        notice=row.notice_at or 0,
+    )
+
+
+def spans(connection: Connection, ids: Sequence[str], now: int) -> dict[str, tuple[int, int]]:
+    """From when to when these attempts ran (microseconds) that have ended; (0, 0) of one that never began."""
+    columns = (attempts.c.id, attempts.c.placed_at, attempts.c.started_at, attempts.c.ended_at)
+    found: dict[str, tuple[int, int]] = {}
+    for piece in chunked(ids):
+        for row in connection.execute(select(*columns).where(attempts.c.id.in_(piece))):
+            if row.started_at and row.ended_at:
+                found[row.id] = max(row.started_at, row.placed_at), min(row.ended_at, now)
+            else:
+                found[row.id] = 0, 0
+    return found
