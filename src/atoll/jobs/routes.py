@@ -25,6 +25,7 @@ from atoll.jobs.accept import Wanted, accept, judged
 from atoll.jobs.acting import act, send_signal
 from atoll.jobs.bulk import read_bulk
 from atoll.jobs.change import change, read_changes
+from atoll.jobs.estimates import Estimates
 from atoll.jobs.prepare import SitesView, prepare_all, prepare_one
 from atoll.jobs.submit import Accepted, Submission, Submitter
 from atoll.jobs.why import why
@@ -145,6 +146,7 @@ async def nothing_else_in_bulk() -> Response:
 
 @router.get("/jobs", response_model=model.JobPage, responses=problems(404))
 async def list_jobs(
+    request: Request,
     who: Caller,
     platform: Here,
     state: Annotated[list[JobState] | None, Query(max_length=10)] = None,
@@ -169,9 +171,10 @@ async def list_jobs(
         owner=owner, states=states, project=project, name=name, since=_since(since), array_id=array, site=site
     )
     kind = "j" if array is None else "t"
+    estimates: Estimates = request.app.state.estimates
     position = read_cursor(kind, cursor)
     items, following = await platform.database.read(
-        lambda connection: service.page(connection, wanted, who, position, limit)
+        lambda connection: service.page(connection, wanted, who, position, limit, estimates)
     )
     next_cursor = write_cursor(kind, following) if following is not None else None
     return JSONResponse({"items": items, "next_cursor": next_cursor})
@@ -182,17 +185,22 @@ def _since(since: datetime | None) -> int | None:
 
 
 @router.get("/jobs/{id}", response_model=model.Job, responses=problems(404))
-async def get_job(job: JobId, who: Caller, platform: Here) -> Response:
+async def get_job(request: Request, job: JobId, who: Caller, platform: Here) -> Response:
     """A job or one task in full."""
-    ref = JobRef.parse(job)
-    return JSONResponse(await platform.database.read(lambda connection: service.get(connection, ref, who)))
+    return await _job_in_full(request, platform, JobRef.parse(job), who)
+
+
+async def _job_in_full(request: Request, platform: Platform, ref: JobRef, who: Principal) -> Response:
+    estimates: Estimates = request.app.state.estimates
+    return JSONResponse(await platform.database.read(lambda connection: service.get(connection, ref, who, estimates)))
 
 
 @router.get("/jobs/{id}/why", response_model=model.Why, responses=problems(404))
-async def explain_job(job: JobId, who: Caller, platform: Here) -> Response:
-    """Why a job waits, or why it ended."""
+async def explain_job(request: Request, job: JobId, who: Caller, platform: Here) -> Response:
+    """Why a job waits and when it is expected to start, or why it ended."""
     ref, now = JobRef.parse(job), to_micros(platform.clock())
-    return JSONResponse(await platform.database.read(lambda connection: why(connection, ref, who, now)))
+    estimates: Estimates = request.app.state.estimates
+    return JSONResponse(await platform.database.read(lambda connection: why(connection, ref, who, now, estimates)))
 
 
 @router.post("/jobs/{id}/cancel", response_model=model.Changed, responses=problems(404))
@@ -246,4 +254,4 @@ async def change_job(request: Request, job: JobId, who: Caller, platform: Here) 
 
     await judged(write, view)
     platform.changed()
-    return JSONResponse(await platform.database.read(lambda connection: service.get(connection, ref, who)))
+    return await _job_in_full(request, platform, ref, who)

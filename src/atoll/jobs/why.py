@@ -12,11 +12,12 @@ from atoll.core.resources import format_seconds
 from atoll.core.site import Health, Site
 from atoll.core.spec import read_spec
 from atoll.core.states import ACTIVE, JobState, Outcome
+from atoll.jobs.estimates import Estimates
 from atoll.jobs.service import Found, find, spec_document
 from atoll.jobs.view import awaited, counts_of
 from atoll.scheduler.fit import obstacle
 from atoll.scheduler.model import Demand
-from atoll.store import attempts, figures, jobs, reserved, sites
+from atoll.store import attempts, jobs, reserved, sites
 from atoll.store.jobs import JobRow
 from atoll.store.people import Principal
 
@@ -24,20 +25,20 @@ _WANTED = {"ok": "to succeed", "not_ok": "to end without success", "any": "to en
 _MOST_FACTS = 20
 
 
-def why(connection: Connection, ref: JobRef, who: Principal, now: int) -> dict[str, Any]:
+def why(connection: Connection, ref: JobRef, who: Principal, now: int, estimates: Estimates) -> dict[str, Any]:
     """The whole answer. Raises NotFound."""
     found = find(connection, ref, who)
     short = found.summary()
     state = JobState(short["state"])
-    position = waiting = None
+    estimate = None
     if state is JobState.QUEUED or (state is JobState.RUNNING and found.row is found.whole and _queues(found.whole)):
-        position, waiting = figures.queue_position(connection, found.row or found.whole)
+        estimate = estimates.of(connection, found.row or found.whole)
     facts = _facts(connection, found, state, now)
     if len(facts) > _MOST_FACTS:
         facts = [*facts[:_MOST_FACTS], f"And {len(facts) - _MOST_FACTS} more."]
     return {
         "job": short["id"], "state": state.value, "code": short["reason"]["code"],
-        "sentence": short["reason"]["sentence"], "position": position, "waiting": waiting, "facts": facts,
+        "sentence": short["reason"]["sentence"], "estimate": estimate, "facts": facts,
     }  # fmt: skip
 
 

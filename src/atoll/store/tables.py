@@ -365,6 +365,17 @@ reserved = Table(
 )
 """The starts that the queue has reserved for waiting jobs."""
 
+forecasts = Table(
+    "forecasts",
+    metadata,
+    # there is one row, 1
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("at", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    Column("learnt", Text, nullable=False, server_default="{}"),
+)
+"""When the jobs that wait are expected to start, all in one piece, and what was learnt of forecasts before."""
+
 spent = Table(
     "spent",
     metadata,
