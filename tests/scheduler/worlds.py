@@ -71,7 +71,7 @@ def trees(draw: st.DrawFn) -> Tree:
 def planned(draw: st.DrawFn, job_id: int, sites: int, *, still: bool) -> Planned:
     """A job; in a `still` world it is there from the beginning, or soon, and never ends."""
     rank = draw(st.sampled_from([0, 1, 2, 2, 2, 2, 3, 3]))
-    walltime = draw(st.sampled_from([60, 300, 600, 900]))
+    walltime = draw(st.sampled_from([60, 300, 600, 900])) * (10_000 if still else 1)  # what never ends is not overdue
     where = draw(st.sampled_from([(), (), *range(sites)]))
     flavors = () if where == () else (("cpu", "gpu")[int(where)],)
     waiting = job(

@@ -246,10 +246,15 @@ def _release_rows(connection: Connection, rows: Sequence[JobRow], now: int) -> i
             .values(hold=False, reason=ReasonCode.DEPENDENCY.value, sentence=None)
         )
     moves = [
-        Move(row.id, _HELD, JobState.QUEUED, ReasonCode.NONE, values={"hold": False})
+        Move(row.id, _HELD, JobState.QUEUED, _reason_to_wait(row, now), values={"hold": False})
         for row in held if not row.blockers
     ]  # fmt: skip
     return len(jobs.move(connection, moves, now)) + len(blocked)
+
+
+def _reason_to_wait(row: JobRow, now: int) -> ReasonCode:
+    """What is known before the queue has looked at it."""
+    return ReasonCode.BEGIN_TIME if row.not_before > now else ReasonCode.NONE
 
 
 # ---- requeue

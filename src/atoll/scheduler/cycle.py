@@ -44,7 +44,7 @@ def cycle(snapshot: Snapshot, now: int, *, head: int = HEAD) -> Decisions:
     reasons = _explain(this, queue[: head + len(this.started)], now)
     return Decisions(
         this.placements(), tuple(reasons), min([*wakeups, *this.wakeups()], default=None), recalls,
-        tuple(this.evictions.chosen), tuple(this.promises.items()), this.reprieved(), this.reservations(),
+        tuple(this.evictions.chosen), this.promised(), this.reprieved(), this.reservations(),
     )  # fmt: skip
 
 

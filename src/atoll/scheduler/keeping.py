@@ -1,6 +1,7 @@
 """What was booked, promised and reserved before, and what is reserved now: room that a cycle keeps from others."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -29,6 +30,7 @@ class Keeping(Starting):
         self._left_alone = {job_id for job_id in self._leaving if not self._still_wants(job_id)}
         self._moments: list[int] = []
         self._kept: set[int] = set()  # jobs for which others still leave
+        self._void: dict[int, Promise] = {}  # promises that came to nothing, with no count
 
     # ---- what was booked, promised and reserved before
 
@@ -73,11 +75,24 @@ class Keeping(Starting):
             self._release(job_id, row, promise, number)
             # elsewhere it may start in its turn, where that breaks no reservation
             count = self._start(row, min(promise.count, self.wanted(row)), ((number,),))[0] if self._is_due(row) else 0
-            if (more := min(promise.count - count, self.left_of(row))) and job_id in self._leaving:
+            more = min(promise.count - count, self.left_of(row))
+            if more and self._is_being_left(job_id, number):
                 self._promise(job_id, row, number, more)
                 self._kept.add(job_id)
+            elif more:
+                self._void[job_id] = replace(promise, count=0)
         for job_id, rows in self._leaving.items():
             self._tell(job_id, rows)
+
+    def _is_being_left(self, job_id: int, number: int) -> bool:
+        """Whether anybody still leaves for a job, or for others who leave something over in the same pool."""
+        return job_id in self._leaving or any(
+            not self._holders_of(number).isdisjoint(rows.tolist()) for rows in self._leaving.values()
+        )
+
+    def promised(self) -> tuple[tuple[int, Promise], ...]:
+        """What is promised anew, and of what was promised before what is no more: nobody leaves for it now."""
+        return tuple((self._void | self.promises).items())
 
     def _is_due(self, row: int) -> bool:
         return bool(self.snapshot.rows["not_before"][row] <= self.now)
@@ -165,12 +180,27 @@ class Keeping(Starting):
             row, number = self.snapshot.row_of(known.job_id), self._pools.get((known.site, known.flavor))
             if row is None or number is None or not self.room.open[number] or known.job_id in self._kept:
                 continue
-            if not self._is_due(row) or not self.wanted(row) or not self._allowed(row, number, 1, self.now):
+            if not self._is_due(row) or not self.wanted(row) or not self._has_quota_at(row, number, known.start):
                 continue  # it could not start if it were time
             if known.start <= self.now:
                 self._start(row, 1, ((number,),))
             if row not in self.started and (start := self._kept_start(row, number, known.start)) is not None:
                 self._hold(row, number, start)
+
+    def _has_quota_at(self, row: int, number: int, moment: int) -> bool:
+        """Whether one task has quota in a pool now, or when those have given theirs back who end before a moment."""
+        if self._allowed(row, number, 1, self.now):
+            return True
+        if self._held_quotas is None or moment <= self.now:
+            return False
+        then, holding = self._held_quotas.copy(), self.snapshot.holding
+        rows = np.flatnonzero((holding["nodes"] > 0) & (holding["rank"] != OPPORTUNISTIC))
+        rows = rows[self.snapshot.ends(rows, self.now) <= moment]
+        counted_as_gone = {other for rows in self._leaving.values() for other in rows.tolist()}
+        for other in set(rows.tolist()) - counted_as_gone:
+            total = Resources(*(int(holding[name][other]) for name in RESOURCES)) * int(holding["nodes"][other])
+            then.add(self.snapshot.owner_of(other)[0], self.snapshot.flavor_of(other), total, -1)
+        return self._quota_count(then, row, number, 1) > 0
 
     def _kept_start(self, row: int, number: int, start: int) -> int | None:
         """A reserved start, or when there is room after all where that is over or something failed.

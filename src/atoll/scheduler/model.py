@@ -386,7 +386,7 @@ class Decisions:
     evictions: tuple[Eviction, ...] = ()
     """Attempts that have to make room."""
     promises: tuple[tuple[int, Promise], ...] = ()
-    """Where the jobs for which they do are to start, by id."""
+    """Where the jobs for which they do are to start, by id; a count of 0 takes back what was promised before."""
     reprieved: tuple[str, ...] = ()
     """Attempts that were told that they would have to leave, and may stay."""
     reservations: tuple[Reservation, ...] = ()

@@ -188,7 +188,8 @@ class Round(Keeping):
         chunk = wanted if alone else max(1, wanted // _CHUNKS)
         full = reserved is None and bool(self._full[int(self.snapshot.rows["demand"][row])])
         count, promised = self._serve(row, chunk, full)
-        if count + promised < chunk and not self._is_promised(row):
+        # what others leave beyond their need is no promise: a reserved start stays until there is one, or it starts
+        if not self._is_promised(row) and (count + promised < chunk or (reserved is not None and not count)):
             self._reserve(row, reserved)
         if not count and not promised:
             self._pass_over(row)

@@ -182,7 +182,7 @@ class Snapshot:
             _ENDLESS if waiting.width is None else waiting.width, self._hold_limit(waiting),
             self._hold_bucket(self._bucket_of(waiting)), waiting.expected, waiting.rank, waiting.backing_off, True,
         )  # fmt: skip
-        if waiting.promise is None:
+        if waiting.promise is None or not waiting.promise.count:
             self._promises.pop(waiting.job_id, None)
         else:
             self._promises[waiting.job_id] = waiting.promise
@@ -570,6 +570,10 @@ class Snapshot:
         pool, rows = self.pools[number], self._running.rows
         place = self._place_numbers.get((pool.site, pool.flavor.name), -2)
         return np.flatnonzero((rows["place"] == place) & (rows["nodes"] > 0))
+
+    def flavor_of(self, row: int) -> str:
+        """The flavor of a row of `holding`."""
+        return self._places[int(self._running.rows["place"][row])][1]
 
     def owner_of(self, row: int) -> tuple[str, str]:
         """The project and person of a row of `holding`."""
