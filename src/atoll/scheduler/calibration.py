@@ -1,15 +1,15 @@
 """From a predicted wait to a range that holds: learnt from what was forecast before and what then came.
 
-Split conformal prediction on the logarithm of (wait + 5 s), by kind of job and size of the predicted wait (Vovk, Gammerman,
-Shafer, "Algorithmic Learning in a Random World", 2005), whose level adapts where too many fall outside or too few
-(Gibbs, Candès, "Adaptive Conformal Inference Under Distribution Shift", NeurIPS 2021). The middle is moved by the
-median error, which lowers the mean absolute one.
+Split conformal prediction on the logarithm of (wait + 5 s), by kind of job and size of the predicted wait (Vovk,
+Gammerman, Shafer, "Algorithmic Learning in a Random World", 2005), whose level adapts where too many fall outside or
+too few (Gibbs, Candès, "Adaptive Conformal Inference Under Distribution Shift", NeurIPS 2021). The middle is moved by
+the median error, which lowers the mean absolute one.
 
 Long waits end late, so that at first only the short ones are known. What still waits when its range is over counts as
 outside at once, with what it has waited so far, until the truth is known.
 
-Control has it `follow` each forecast, and tells it what `started`, what is `gone`, and from time to time to look for what
-is `overdue`. Waits are microseconds.
+Control has it `follow` each forecast, and tells it what `started`, what is `gone`, and from time to time to look for
+what is `overdue`. Waits are microseconds.
 """
 
 import json

@@ -1,7 +1,7 @@
 """How long a run is expected to take, from the runs before it: for the order of candidates and for estimates.
 
-The mean of the last two runs of the same person and name is hard to beat: Tsafrir, Etsion, Feitelson, "Backfilling using
-system-generated predictions rather than user runtime estimates", TPDS 2007. Control tells what ended, and asks.
+The mean of the last two runs of the same person and name is hard to beat: Tsafrir, Etsion, Feitelson, "Backfilling
+using system-generated predictions rather than user runtime estimates", TPDS 2007. Control tells what ended, and asks.
 """
 
 import math

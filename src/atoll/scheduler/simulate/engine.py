@@ -13,6 +13,7 @@ from itertools import count
 
 from atoll.core.resources import Resources
 from atoll.scheduler.model import Change, Decisions, JobGone, JobWaits, Place, Reserved, RoomFreed, RoomTaken, Running
+from atoll.scheduler.runtimes import Runtimes
 from atoll.scheduler.simulate.cluster import Cluster
 from atoll.scheduler.simulate.machines import Machines, Spot
 from atoll.scheduler.simulate.meter import Meter
@@ -66,9 +67,11 @@ class Simulation:
         *,
         interval: int = INTERVAL,
         departures: bool = True,
+        runtimes: Runtimes | None = None,
     ) -> None:
+        """`runtimes` learns from what ends, and tells how long others are expected to run; without it nobody knows."""
         self.jobs, self.cluster, self.policy = jobs, cluster, policy
-        self.interval, self.departures = interval, departures
+        self.interval, self.departures, self.runtimes = interval, departures, runtimes
         self.runs = [JobRun(number, job, job.runtime if departures else _ENDLESS) for number, job in enumerate(jobs)]
         self.snapshot = Snapshot.from_changes(cluster.changes(owned=policy.owned))
         self.machines = Machines(cluster.nodes)
@@ -119,6 +122,7 @@ class Simulation:
             if kind == _Kind.WAKEUP:
                 changed = True
             elif isinstance(what, int):
+                self._expect(self.runs[what])
                 self._wait(self.runs[what])
                 self.meter.waits(self.runs[what].job.project)
                 changed = True
@@ -142,6 +146,10 @@ class Simulation:
 
     def _wait(self, run: JobRun) -> None:
         self._changes.append(JobWaits(waiting_of(run, self.policy)))
+
+    def _expect(self, run: JobRun) -> None:
+        if self.runtimes is not None:
+            run.expected = self.runtimes.expected(run.job.person, run.job.name, run.job.walltime)
 
     def _begin_waiting(self, pool: tuple[str, str], now: int) -> None:
         """Begin those that wait at a site for a node, as far as there is room; one that has none holds nobody up."""
@@ -198,6 +206,9 @@ class Simulation:
             self.meter.waits(run.job.project)
             self._wait(run)
             return
+        if self.runtimes is not None and not run.evictions:
+            job = run.job
+            self.runtimes.learn(job.person, job.name, job.job_class, job.walltime, done // SECOND)
         run.timed_out = done < run.left
         run.left = max(0, run.left - done)
         run.ended = now
@@ -240,6 +251,10 @@ class Simulation:
         if decisions.next_wakeup is not None and decisions.next_wakeup > now:
             self._wake(max(decisions.next_wakeup, self._next_cycle))
         self._watch(decisions)
+        self.decided(now)
+
+    def decided(self, now: int) -> None:
+        """A cycle is over, and what it decided carried out: for those who look at what is then."""
 
     def _watch(self, decisions: Decisions) -> None:
         """Notice when cycles wake one another up and nothing comes of it."""
