@@ -28,6 +28,8 @@ class JobRun:
     """How much of its work was done in vain."""
     promise: Promise | None = None
     """Room that others leave for it."""
+    made_room: int = 0
+    """The longest grace, in seconds, of those who were asked to leave for it."""
 
 
 def waiting_of(run: JobRun, policy: Policy) -> Waiting:
