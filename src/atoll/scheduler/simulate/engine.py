@@ -73,7 +73,7 @@ class Simulation:
         self.jobs, self.cluster, self.policy = jobs, cluster, policy
         self.interval, self.departures, self.runtimes = interval, departures, runtimes
         self.runs = [JobRun(number, job, job.runtime if departures else _ENDLESS) for number, job in enumerate(jobs)]
-        self.snapshot = Snapshot.from_changes(cluster.changes(owned=policy.owned))
+        self.snapshot = Snapshot.from_changes(cluster.changes(owned=policy.owned, quotas=policy.ranked))
         self.machines = Machines(cluster.nodes)
         self._node_numbers = {(node.site, node.name): number for number, node in enumerate(cluster.nodes)}
         self.meter = Meter(cluster, [job.project for job in jobs], any(job.request.gpu for job in jobs))
@@ -91,10 +91,13 @@ class Simulation:
         for run in self.runs:
             self._at(run.job.submitted, _Kind.ARRIVAL, run.number)
 
-    def run(self) -> None:
-        """Let everything happen."""
+    def run(self, until: int = _ENDLESS) -> None:
+        """Let everything happen, or what happens before a time (microseconds)."""
         while self._events and self._fruitless < _FRUITLESS:
             now = self._events[0][0]
+            if now >= until:
+                self.meter.advance(until)
+                return
             self.meter.advance(now)
             changed = self._happen(now)
             if changed and now < self._next_cycle:
@@ -278,6 +281,8 @@ class Simulation:
     def _tell(self, attempt_id: str, for_job: int | None, notice: int) -> None:
         """Note for which job an attempt is to leave, and when; None: for none any more."""
         attempt = self._attempts[attempt_id]
+        if for_job is not None and attempt.begun is not None:
+            self.runs[for_job].made_room = max(self.runs[for_job].made_room, attempt.run.job.grace or 0)
         attempt.running = replace(attempt.running, leaves_for=for_job, notice=notice)
         self._changes.append(RoomTaken(attempt.running))
 

@@ -30,6 +30,8 @@ class JobRun:
     """Room that others leave for it."""
     expected: int = 0
     """How many seconds it is expected to run, as far as runs before it tell; 0: nobody knows."""
+    made_room: int = 0
+    """The longest grace, in seconds, of those who were asked to leave for it."""
 
 
 def waiting_of(run: JobRun, policy: Policy) -> Waiting:
