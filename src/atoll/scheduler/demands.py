@@ -6,21 +6,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atoll.core.resources import MAX_AMOUNT
+from atoll.core.resources import MAX_AMOUNT, Resources
 from atoll.scheduler.fit import Pool, flavor_obstacle, placement_obstacle, preference, wish
 from atoll.scheduler.model import Demand, Placement, SiteState
 from atoll.scheduler.table import Table
 
 _REQUEST = np.dtype([("cpu", "i8"), ("memory", "i8"), ("gpu", "i8")])
+_Shape = tuple[Resources, int, int, bytes]
 
 
 class Demands:
     """Numbers for demands, counted by their users, with the pools that each could ever use."""
 
     def __init__(self) -> None:
-        self._table: Table[Demand] = Table([("cpu", "i8"), ("memory", "i8"), ("gpu", "i8"), ("uses", "i8")])
+        self._table: Table[Demand] = Table(
+            [("cpu", "i8"), ("memory", "i8"), ("gpu", "i8"), ("uses", "i8"), ("shape", "i8")]
+        )
         self._objects: dict[int, Demand] = {}
         self._requests = np.zeros(len(self._table.rows), _REQUEST)
+        self._shapes: Table[_Shape] = Table([("uses", "i8")])
+        self._shape_of: dict[int, _Shape] = {}
         self._preferences: dict[int, tuple[int, ...]] = {}
         self._choices: dict[int, tuple[tuple[int, ...], ...]] = {}
         self._willing: dict[tuple[Placement, bool, str], bool] = {}
@@ -62,6 +67,7 @@ class Demands:
             self._preferences.pop(number, None)
             self._choices.pop(number, None)
             self._possible[number] = False
+            self._drop_shape(number)
             self._table.release((number,))
 
     def uses(self, number: int) -> int:
@@ -87,6 +93,29 @@ class Demands:
         for column, pool in enumerate(self._pools):
             fits = flavor_obstacle(demand, pool.flavor, pool.site) is None
             self._possible[number, column] = fits and self._is_willing(demand, pool.site)
+        self._drop_shape(number)
+        self._table.rows["shape"][number] = self._hold_shape(number)
+
+    def _hold_shape(self, number: int) -> int:
+        shape = self._shape_of[number] = self._shape_key(number)
+        place = self._shapes.index.get(shape)
+        if place is None:
+            place = self._shapes.add(shape)
+        self._shapes.rows["uses"][place] += 1
+        return place
+
+    def _shape_key(self, number: int) -> _Shape:
+        demand = self._objects[number]
+        return demand.request, demand.nodes, demand.placement.grace, self._possible[number].tobytes()
+
+    def _drop_shape(self, number: int) -> None:
+        if (shape := self._shape_of.pop(number, None)) is None:
+            return
+        place = self._shapes.index[shape]
+        self._shapes.rows["uses"][place] -= 1
+        if not self._shapes.rows["uses"][place]:
+            self._shapes.pop(shape)
+            self._shapes.release((place,))
 
     def _is_willing(self, demand: Demand, site: str) -> bool:
         key = (demand.placement, demand.nodes > 1, site)
@@ -101,6 +130,20 @@ class Demands:
     def totals(self) -> NDArray[Any]:
         """A row for each number: milli-CPU, bytes and milli-GPU on all nodes together."""
         return self._table.rows
+
+    @property
+    def shapes(self) -> NDArray[np.int64]:
+        """A number for each number: the same for demands that differ only in who asks, and for how long."""
+        shapes: NDArray[np.int64] = self._table.rows["shape"]
+        return shapes
+
+    def validate(self) -> None:
+        """Hold the shapes against what they are made from. Raises AssertionError."""
+        made = {number: self._shape_key(number) for number in self._objects}
+        assert made == self._shape_of, "a shape is stale"
+        shapes = {number: self._shapes.index.get(shape) for number, shape in made.items()}
+        assert shapes == {number: int(self.shapes[number]) for number in made}, "a shape has another number"
+        assert len(self._shapes) == len(set(made.values())), "a shape without a demand is kept"
 
     @property
     def requests(self) -> NDArray[Any]:

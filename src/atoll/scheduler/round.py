@@ -74,26 +74,41 @@ class Round(Keeping):
         """
         snapshot = self.snapshot
         demands = snapshot.demands
-        opportunistic = bool(snapshot.rows["rank"][rows[0]] == OPPORTUNISTIC)
         self._full = ~self.room.fitting(demands.totals, demands.requests, demands.possible, self._rights(rows))
+        self.dead = bytearray(len(snapshot.rows))
         rows = rows[self._below_width(rows)]
+        if len(rows) and snapshot.rows["rank"][rows[0]] == OPPORTUNISTIC:
+            return self._worth_of_idle(rows)
         kinds, inverse, counts = np.unique(self._kinds_of(rows), return_inverse=True, return_counts=True)
         fits = ~self._full[kinds & _LOW]
-        if opportunistic:
-            worth = fits[inverse]
-        else:
-            quota = self._quota_fits(kinds, None if self.quotas is None else self.quotas.available())
-            worth = (fits & quota)[inverse]
-            order = np.argsort(inverse, kind="stable")
-            places = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-            first = order[places == 0]
-            few = order[places < _FEW]
-            worth[few[self._may_be_helped(rows, first, kinds, fits, quota)[inverse[few]]]] = True
-            worth |= np.isin(rows, self._reserved_rows())
+        quota = self._quota_fits(kinds, None if self.quotas is None else self.quotas.available())
+        worth = (fits & quota)[inverse]
+        order = np.argsort(inverse, kind="stable")
+        places = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        first = order[places == 0]
+        few = order[places < _FEW]
+        worth[few[self._may_be_helped(rows, first, kinds, fits, quota)[inverse[few]]]] = True
+        worth |= np.isin(rows, self._reserved_rows())
         self._kinds = _Kinds(rows[worth], inverse[worth])
-        self.dead = bytearray(len(snapshot.rows))
         found: Rows = rows[worth]
         return found
+
+    def _worth_of_idle(self, rows: Rows) -> Rows:
+        """The same for opportunistic rows: those that may start.
+
+        No quota tells them apart, and no walltime. Where Atoll chooses the nodes they are of one kind if they would
+        take the same room, whoever sent them: an endless backlog is looked at in the time of its few sizes.
+        """
+        demands, numbers = self.snapshot.demands, self.snapshot.rows["demand"][rows]
+        fits = ~self._full[numbers]
+        rows, numbers = rows[fits], numbers[fits]
+        kinds = self._kinds_of(rows)
+        if not self.snapshot.bookings:  # nobody is asked to leave for a booking: there the walltime counts
+            elsewhere = np.array([self.room.nodes_of(number) is None for number in range(len(self.room.pools))], bool)
+            alike = ~demands.possible[numbers][:, elsewhere].any(axis=1)
+            kinds = np.where(alike, -1 - demands.shapes[numbers], kinds)
+        self._kinds = _Kinds(rows, np.unique(kinds, return_inverse=True)[1])
+        return rows
 
     def _may_be_helped(
         self, rows: Rows, first: Rows, kinds: NDArray[np.int64], fits: NDArray[np.bool_], quota: NDArray[np.bool_]

@@ -658,6 +658,7 @@ class Snapshot:
             users[number] = users.get(number, 0) + 1
         assert len(self.demands) == len(users), "a demand without a job is kept"
         assert users == {number: self.demands.uses(number) for number in users}, "users are miscounted"
+        self.demands.validate()
         fresh = Demands()
         fresh.place(pools_of(self.sites.values()), self.sites)
         assert self.pools == pools_of(self.sites.values()) or self._only_free_differs(), "the pools are stale"
