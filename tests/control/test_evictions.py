@@ -16,6 +16,7 @@ from atoll.core.project import Limit, TreeNode
 from atoll.core.reasons import ReasonCode
 from atoll.jobs import actions
 from atoll.jobs.actions import Target
+from atoll.jobs.estimates import Estimates
 from atoll.jobs.why import why
 from atoll.scheduler.model import Policy
 from atoll.store import events, evictions, projects, reserved
@@ -75,7 +76,7 @@ async def reasons_to_stop(motion: SlowMotion, ids: list[int]) -> list[str | None
 
 async def told(motion: SlowMotion, job_id: int) -> dict[str, Any]:
     now = motion.tools.now()
-    return await motion.database.read(lambda connection: why(connection, JobRef(job_id), ADA, now))
+    return await motion.database.read(lambda connection: why(connection, JobRef(job_id), ADA, now, Estimates()))
 
 
 # ---- evictions

@@ -17,6 +17,7 @@ from atoll.drivers.base import StopReason, StopRequest
 from atoll.drivers.fake.behaviour import unanswering, vanished
 from atoll.jobs import actions
 from atoll.jobs.actions import Target
+from atoll.jobs.estimates import Estimates
 from atoll.jobs.why import why
 from atoll.store import attempts, events
 from atoll.store.database import Database
@@ -200,7 +201,7 @@ async def test_why_tells_that_it_was_pulled_back(motion: SlowMotion) -> None:
     await motion.dispatch()
     await motion.step("stop", "observe", "finish")
     now = motion.tools.now()
-    answer = await motion.database.read(lambda connection: why(connection, JobRef(waits), ADA, now))
+    answer = await motion.database.read(lambda connection: why(connection, JobRef(waits), ADA, now, Estimates()))
     told = f"pulled back from the queue of site {SITE}: a job with more right to the next place came."
     assert answer["sentence"] == f"Was {told}"
     assert f"Attempt 1 was {told}" in answer["facts"]

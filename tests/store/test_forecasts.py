@@ -15,3 +15,5 @@ async def test_a_newer_forecast_takes_the_place_of_the_one_before(database: Data
     await database.write(lambda connection: forecasts.write(connection, newer))
     assert await database.read(forecasts.made_at) == 2
     assert await database.read(forecasts.read) == newer
+    await database.write(lambda connection: forecasts.write(connection, Kept(3, b"three")))
+    assert await database.read(forecasts.read) == Kept(3, b"three", newer.learnt)

@@ -15,6 +15,7 @@ from itertools import islice
 from sqlalchemy import Connection
 
 from atoll.control import mirror
+from atoll.control.forecasting import Forecaster
 from atoll.control.mirror import Mirror
 from atoll.control.pace import Pace
 from atoll.control.work import Tools
@@ -26,6 +27,7 @@ from atoll.scheduler.model import (
     Booked,
     Change,
     Decisions,
+    JobGone,
     PolicyChanged,
     Reserved,
     RoomFreed,
@@ -37,14 +39,14 @@ from atoll.scheduler.model import (
 )  # fmt: skip
 from atoll.scheduler.quota import Tree
 from atoll.scheduler.snapshot import Snapshot
-from atoll.store import attempts, events, evictions, jobs, leases, projects, reservations, reserved, rooms, sites
+from atoll.store import attempts, events, evictions, forecasts, jobs, leases, projects, reservations, reserved, rooms, sites
 from atoll.store.attempts import Placing
 from atoll.store.evictions import Eviction
 from atoll.store.jobs import Promised
 from atoll.store.leases import Lease
 from atoll.store.reservations import Reservation as Kept
 from atoll.store.reserved import Start
-from atoll.store.rooms import Room
+from atoll.store.rooms import Room, Span
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ class _News:
     changed: events.Changed
     changes: list[Change]
     rooms: list[Room]
-    spans: Mapping[str, tuple[int, int]]
+    spans: Mapping[str, Span]
     """From when to when those attempts ran that hold room no longer."""
     nodes: list[TreeNode] | None = None
     """The project tree, where it has changed."""
@@ -82,7 +84,8 @@ class Dispatcher:
         self._tools = tools
         self._epoch: int | None = None
         self._snapshot = Snapshot()
-        self._mirror = Mirror(has_tree=False)
+        self._forecaster = Forecaster()
+        self._mirror = Mirror(self._forecaster.runtimes, has_tree=False)
         self._reserved: dict[int, Start] = {}
         """The reserved starts as the store has them, by job."""
         self._cursor = 0
@@ -121,9 +124,22 @@ class Dispatcher:
             raise
         if rest:
             return 0
-        if decisions.next_wakeup is None:
-            return _SITES_EVERY / 1_000_000
-        return max(0.001, min(_SITES_EVERY, decisions.next_wakeup - now) / 1_000_000)
+        pauses = [_SITES_EVERY]
+        if not placings:  # else what was placed comes back as news at once
+            pauses += await self._forecast(lease, now)
+        if decisions.next_wakeup is not None:
+            pauses.append(decisions.next_wakeup - now)
+        return max(0.001, min(pauses) / 1_000_000)
+
+    async def _forecast(self, lease: Lease, now: int) -> list[int]:
+        """Forecast the queue where it is time; the microseconds until it is again, unless nothing waits."""
+        forecaster = self._forecaster
+        if forecaster.due_in(now) == 0:
+            kept = await asyncio.to_thread(forecaster.make, self._snapshot, now)
+            if kept is not None:
+                await self._tools.guarded(lease, lambda connection: forecasts.write(connection, kept))
+        pause = forecaster.due_in(now)
+        return [] if pause is None else [pause]
 
     async def _write(
         self, lease: Lease, decisions: Decisions, placings: list[Placing], now: int, *, all_placed: bool
@@ -189,7 +205,8 @@ class Dispatcher:
         self._cursor = await database.read(events.last_id)
         self._snapshot, self._rooms, self._sites = Snapshot(), {}, {}
         nodes = await database.read(projects.load)
-        self._mirror = Mirror(has_tree=bool(nodes))
+        self._forecaster = await database.read(Forecaster.load)
+        self._mirror = Mirror(self._forecaster.runtimes, has_tree=bool(nodes))
         self._snapshot.apply([PolicyChanged(self._tools.policy), TreeChanged(_tree(nodes))])
         await self._load_sites()
 
@@ -228,6 +245,7 @@ class Dispatcher:
             await self._load_sites()
         changes = news.changes + self._room_changes(news)
         if changes:
+            self._forecaster.changed()
             await asyncio.to_thread(self._snapshot.apply, changes)
         moved = changed.cursor - cursor
         self._cursor = changed.cursor
@@ -258,13 +276,31 @@ class Dispatcher:
         self._pace.count(Counter(room.site for room in freed.values() if not room.waits), self._tools.now())
         changes: list[Change] = []
         for attempt_id, room in freed.items():
-            began, ended = news.spans.get(attempt_id, (0, 0))
-            if began != room.started:
+            span = news.spans.get(attempt_id, Span())
+            if span.began != room.started:
                 # nobody had seen it begin, or the site says better when it did: so much counts as used
-                changes.append(RoomTaken(self._mirror.running(replace(room, started=began))))
-            changes.append(RoomFreed(attempt_id, ended))
+                changes.append(RoomTaken(self._mirror.running(replace(room, started=span.began))))
+            changes.append(RoomFreed(attempt_id, span.ended))
         changes += [RoomTaken(self._mirror.running(room)) for room in news.rooms]
-        return changes
+        return changes + self._learn_from(news, freed)
+
+    def _learn_from(self, news: _News, freed: Mapping[str, Room]) -> list[Change]:
+        """Have the forecasts know what began, ended and went; what is expected now of what waits."""
+        learnt: list[Change] = []
+        for room in news.rooms:
+            if room.started:
+                self._forecaster.started(room, room.started)
+        for attempt_id, room in freed.items():
+            span = news.spans.get(attempt_id, Span())
+            if span.began:
+                self._forecaster.started(room, span.began)
+            if (expects := self._forecaster.ran(room, span)) is not None:
+                learnt.append(expects)
+        placed = {room.job_id for room in (*news.rooms, *freed.values())}
+        for change in news.changes:
+            if isinstance(change, JobGone) and change.job_id not in placed:
+                self._forecaster.gone(change.job_id)
+        return learnt
 
     def _learn(self, now: int) -> None:
         """Have the snapshot know the sites' paces, where they have changed by more than a little."""

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from sqlalchemy import Connection
 
+from atoll.control.forecasting import like
 from atoll.core.project import RESOURCES
 from atoll.core.ranges import Ranges
 from atoll.core.reasons import ReasonCode
@@ -28,6 +29,7 @@ from atoll.scheduler.model import (
     Spent,
     Waiting,
 )
+from atoll.scheduler.runtimes import Runtimes
 from atoll.store import jobs, spent
 from atoll.store.jobs import JobRow
 from atoll.store.reservations import Reservation as Kept
@@ -42,9 +44,11 @@ class Mirror:
     """Translates rows.
 
     Without a project tree, what jobs say of their project means nothing to the queue: each person stands alone.
+    `runtimes` tells how long jobs are expected to run.
     """
 
-    def __init__(self, *, has_tree: bool) -> None:
+    def __init__(self, runtimes: Runtimes, *, has_tree: bool) -> None:
+        self._runtimes = runtimes
         self.has_tree = has_tree
 
     def _project(self, name: str | None, person: str) -> str:
@@ -69,7 +73,7 @@ class Mirror:
             started=room.started,
             saved=room.saved,
             walltime=room.walltime,
-            expected=room.expected,
+            expected=self._runtimes.expected(room.person, room.name, room.walltime),
             grace=room.grace,
             evictions=room.evictions,
             leaves_for=room.leaves_for,
@@ -119,8 +123,9 @@ class Mirror:
                 width=whole.width,
                 group=row.array_id,
                 project=self._project(row.project, row.owner),
-                expected=row.expected,
+                expected=self._runtimes.expected(row.owner, row.name, row.walltime),
                 promise=_promise(row),
+                like=like(row.owner, row.name),
             )
         except Exception:
             log.exception("job %d cannot be read, and is not looked at", row.id)

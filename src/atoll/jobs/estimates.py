@@ -27,7 +27,10 @@ class Estimates:
             return None
         if known is None or known.at != made_at:
             kept = forecasts.read(connection)
-            self._known = known = Forecast.from_bytes(kept.data) if kept is not None else None
+            known = Forecast.from_bytes(kept.data) if kept is not None else None
+            if known is not None:
+                known.of(0)  # its index is made before another thread asks
+            self._known = known
         return known
 
     def add(self, connection: Connection, jobs: Sequence[Document]) -> None:

@@ -195,6 +195,8 @@ class Waiting:
     """Room that others leave for it."""
     ordered: bool = True
     """Whether the first of its flavors is liked best."""
+    like: int = 0
+    """What all jobs have in common that are expected to run for as long, see `Expects`; 0: nothing."""
 
     @property
     def demand(self) -> Demand:
@@ -332,6 +334,14 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True)
+class Expects:
+    """Waiting jobs that are alike are expected to run for so many seconds, but no longer than they may."""
+
+    like: int
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class Reserved:
     """All reservations that hold, from the store; a cycle's own are known to the snapshot already."""
 
@@ -347,7 +357,7 @@ class Booked:
 
 Change = (
     JobWaits | JobGone | RoomTaken | RoomFreed | SiteChanged | SiteGone | TreeChanged | PolicyChanged | Spent | Reserved
-    | Booked
+    | Booked | Expects
 )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ from atoll.scheduler.model import (
     Booked,
     Booking,
     Change,
+    Expects,
     NodeSpot,
     Policy,
     PolicyChanged,
@@ -52,7 +53,7 @@ from atoll.scheduler.table import Columns, Table
 _WAITING: Columns = [
     ("job", "i8"), ("submitted", "i8"), ("not_before", "i8"), ("priority", "i8"), ("told", "i8"),
     ("group", "i8"), ("demand", "i4"), ("width", "i4"), ("limit", "i4"), ("bucket", "i4"), ("expected", "i4"),
-    ("rank", "i1"), ("backing_off", "?"), ("live", "?"),
+    ("like", "i8"), ("rank", "i1"), ("backing_off", "?"), ("live", "?"),
 ]  # fmt: skip
 _RUNNING: Columns = [
     ("job", "i8"), ("cpu", "i8"), ("memory", "i8"), ("gpu", "i8"), ("priority", "i8"), ("placed", "i8"),
@@ -140,7 +141,7 @@ class Snapshot:
                 case _:
                     self._set(change)
 
-    def _set(self, change: TreeChanged | PolicyChanged | Spent | Reserved | Booked) -> None:
+    def _set(self, change: TreeChanged | PolicyChanged | Spent | Reserved | Booked | Expects) -> None:
         """Take in what rarely changes."""
         match change:
             case model.TreeChanged(tree):
@@ -153,6 +154,16 @@ class Snapshot:
                 self.reservations = {reservation.job_id: reservation for reservation in reservations}
             case model.Booked(bookings):
                 self.bookings = bookings
+            case model.Expects(like, seconds):
+                self._expect(like, seconds)
+
+    def _expect(self, like: int, seconds: int) -> None:
+        rows = self._waiting.rows
+        same = np.flatnonzero(rows["live"] & (rows["like"] == like))
+        demands = rows["demand"][same]
+        for number in np.unique(demands).tolist():
+            walltime = self.demands[number].placement.walltime
+            rows["expected"][same[demands == number]] = seconds if walltime is None else min(seconds, walltime)
 
     def _job_waits(self, waiting: Waiting) -> None:
         if waiting.tasks is not None and not waiting.tasks.parts:
@@ -180,7 +191,8 @@ class Snapshot:
             waiting.job_id, waiting.submitted, waiting.not_before, waiting.priority, told,
             _OWN if waiting.group is None else waiting.group, number,
             _ENDLESS if waiting.width is None else waiting.width, self._hold_limit(waiting),
-            self._hold_bucket(self._bucket_of(waiting)), waiting.expected, waiting.rank, waiting.backing_off, True,
+            self._hold_bucket(self._bucket_of(waiting)), waiting.expected, waiting.like, waiting.rank,
+            waiting.backing_off, True,
         )  # fmt: skip
         if waiting.promise is None or not waiting.promise.count:
             self._promises.pop(waiting.job_id, None)
@@ -537,6 +549,7 @@ class Snapshot:
             expected=int(row["expected"]),
             promise=self._promises.get(job_id),
             ordered=demand.ordered,
+            like=int(row["like"]),
         )
 
     def running(self, attempt_id: str) -> Running:

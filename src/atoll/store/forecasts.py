@@ -1,6 +1,7 @@
 """The forecast of the queue: when the jobs that wait are expected to start. Only the dispatcher writes it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
@@ -15,12 +16,15 @@ class Kept:
 
     at: int
     data: bytes
-    learnt: str = "{}"
+    learnt: str | None = None
+    """Of one to write, None: what was learnt stays as it is kept."""
 
 
 def write(connection: Connection, kept: Kept) -> None:
     """Put a forecast in the place of the one before."""
-    values = {"at": kept.at, "data": kept.data, "learnt": kept.learnt}
+    values: dict[str, Any] = {"at": kept.at, "data": kept.data}
+    if kept.learnt is not None:
+        values["learnt"] = kept.learnt
     changed = connection.execute(update(forecasts).where(forecasts.c.id == _ROW).values(values))
     if not changed.rowcount:
         connection.execute(insert(forecasts).values(id=_ROW, **values))

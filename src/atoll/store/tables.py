@@ -97,10 +97,9 @@ jobs = Table(
     Column("site", String(63)),
     Column("outcome", String(16)),
     Column("exit_code", Integer),
-    # in seconds: how long it may run at most, takes to end once asked to, and is expected to run (0: nobody knows)
+    # in seconds: how long it may run at most, and takes to end once asked to
     Column("walltime", BigInteger),
     Column("grace", Integer, nullable=False, server_default="30"),
-    Column("expected", Integer, nullable=False, server_default="0"),
     Column("evictions", Integer, nullable=False, server_default="0"),
     # while it waits: room that others leave for it, so many times its size
     Column("promised_site", String(63)),
@@ -177,8 +176,6 @@ attempts = Table(
     Column("notice_at", BigInteger),
     # when it last wrote a checkpoint; none: never, or nobody knows
     Column("saved_at", BigInteger),
-    # seconds that it was expected to run
-    Column("expected", Integer, nullable=False, server_default="0"),
     # begin of the first complete observation that lacked it
     Column("missing_since", BigInteger),
     # whether the site still keeps something of it

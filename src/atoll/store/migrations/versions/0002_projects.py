@@ -77,7 +77,6 @@ def _extend_jobs() -> None:
     for column in (
         sa.Column("walltime", sa.BigInteger(), nullable=True),
         sa.Column("grace", sa.Integer(), server_default="30", nullable=False),
-        sa.Column("expected", sa.Integer(), server_default="0", nullable=False),
         sa.Column("evictions", sa.Integer(), server_default="0", nullable=False),
         sa.Column("promised_site", sa.String(length=63), nullable=True),
         sa.Column("promised_flavor", sa.String(length=63), nullable=True),
@@ -107,7 +106,6 @@ def _extend_attempts() -> None:
         sa.Column("evicted_for", sa.BigInteger(), nullable=True),
         sa.Column("notice_at", sa.BigInteger(), nullable=True),
         sa.Column("saved_at", sa.BigInteger(), nullable=True),
-        sa.Column("expected", sa.Integer(), server_default="0", nullable=False),
     ):
         op.add_column("attempts", column)
 
@@ -120,6 +118,14 @@ def _create_queue() -> None:
         sa.Column("flavor", sa.String(length=63), nullable=False),
         sa.Column("start", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("job_id"),
+    )
+    op.create_table(
+        "forecasts",
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("data", sa.LargeBinary(), nullable=False),
+        sa.Column("learnt", sa.Text(), server_default="{}", nullable=False),
+        sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
         "spent",
