@@ -259,8 +259,8 @@ def test_with_exact_walltimes_and_nobody_coming_after_the_forecast_is_what_happe
     chance = random.Random(seed)
     jobs = [
         TraceJob(
-            str(number), SECOND, (limit := chance.randrange(10, 500)) * SECOND, Resources(1000 * chance.randrange(1, 5)),
-            walltime=limit, person="ana", grace=0,
+            str(number), SECOND, (limit := chance.randrange(10, 500)) * SECOND,
+            Resources(1000 * chance.randrange(1, 5)), walltime=limit, person="ana", grace=0,
         )
         for number in range(chance.randrange(1, 25))
     ]  # fmt: skip
