@@ -31,6 +31,7 @@ from atoll.scheduler.model import (
     Waiting,
 )
 from atoll.scheduler.quota import Tree
+from atoll.scheduler.runtimes import Runtimes
 from atoll.scheduler.simulate.cluster import Cluster, Node
 from atoll.scheduler.simulate.engine import Simulation
 from atoll.scheduler.simulate.machines import fullest_node
@@ -211,6 +212,18 @@ def test_room_in_pieces_too_small_is_no_room() -> None:
     ]
     snapshot = snapshot_of(owned("own", *nodes), *held, waits(1, gpu=2), waits(2, gpu=1, runs=100))
     assert seconds(snapshot) == {1: 200, 2: 0}
+
+
+def test_one_of_many_uncertain_ends_comes_sooner_than_the_first_that_is_expected() -> None:
+    runtimes = Runtimes()  # nothing is learnt: runs may end at any part of their walltime
+    nodes = [node(f"n{number}", cpu=1) for number in range(100)]
+    held = [
+        runs(str(number + 1), ran=1000, left=1000, at="own", spots=(NodeSpot(f"n{number}"),)) for number in range(100)
+    ]
+    snapshot = snapshot_of(owned("own", *nodes), *held, waits(1), waits(2), waits(3, cpu=2))
+    assert seconds(snapshot, runtimes=runtimes)[1] == pytest.approx(0.69 * 1000 / 100, rel=0.2)
+    assert seconds(snapshot, runtimes=runtimes)[2] == pytest.approx(1.69 * 1000 / 100, rel=0.2)
+    assert seconds(snapshot) == {1: 1000, 2: 1000, 3: None}
 
 
 def test_what_is_behind_goes_by_the_pace_of_the_first() -> None:
