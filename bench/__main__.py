@@ -12,7 +12,19 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import array, bulk, footprint, packing, queue, slurm_site, startup, submissions, trivial
+from bench import (
+    array,
+    bulk,
+    estimates,
+    footprint,
+    opportunism,
+    packing,
+    queue,
+    slurm_site,
+    startup,
+    submissions,
+    trivial,
+)
 from bench.figures import Broken, Row, table
 from bench.machine import describe
 
@@ -27,6 +39,8 @@ BENCHMARKS: dict[str, Callable[[Path, bool], Iterator[Row]]] = {
     "slurm": slurm_site.measure,
     "packing": packing.measure,
     "queue": queue.measure,
+    "estimates": estimates.measure,
+    "opportunism": opportunism.measure,
 }
 
 

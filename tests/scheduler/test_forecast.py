@@ -31,6 +31,7 @@ from atoll.scheduler.model import (
     Waiting,
 )
 from atoll.scheduler.quota import Tree
+from atoll.scheduler.runtimes import Runtimes
 from atoll.scheduler.simulate.cluster import Cluster, Node
 from atoll.scheduler.simulate.engine import Simulation
 from atoll.scheduler.simulate.machines import fullest_node
@@ -213,6 +214,18 @@ def test_room_in_pieces_too_small_is_no_room() -> None:
     assert seconds(snapshot) == {1: 200, 2: 0}
 
 
+def test_one_of_many_uncertain_ends_comes_sooner_than_the_first_that_is_expected() -> None:
+    runtimes = Runtimes()  # nothing is learnt: runs may end at any part of their walltime
+    nodes = [node(f"n{number}", cpu=1) for number in range(100)]
+    held = [
+        runs(str(number + 1), ran=1000, left=1000, at="own", spots=(NodeSpot(f"n{number}"),)) for number in range(100)
+    ]
+    snapshot = snapshot_of(owned("own", *nodes), *held, waits(1), waits(2), waits(3, cpu=2))
+    assert seconds(snapshot, runtimes=runtimes)[1] == pytest.approx(0.69 * 1000 / 100, rel=0.2)
+    assert seconds(snapshot, runtimes=runtimes)[2] == pytest.approx(1.69 * 1000 / 100, rel=0.2)
+    assert seconds(snapshot) == {1: 1000, 2: 1000, 3: None}
+
+
 def test_what_is_behind_goes_by_the_pace_of_the_first() -> None:
     snapshot = snapshot_of(site("local", flavor(cpu=1)), *(waits(number, runs=100) for number in range(1, 41)))
     told = seconds(snapshot, simulated=20)
@@ -259,8 +272,8 @@ def test_with_exact_walltimes_and_nobody_coming_after_the_forecast_is_what_happe
     chance = random.Random(seed)
     jobs = [
         TraceJob(
-            str(number), SECOND, (limit := chance.randrange(10, 500)) * SECOND, Resources(1000 * chance.randrange(1, 5)),
-            walltime=limit, person="ana", grace=0,
+            str(number), SECOND, (limit := chance.randrange(10, 500)) * SECOND,
+            Resources(1000 * chance.randrange(1, 5)), walltime=limit, person="ana", grace=0,
         )
         for number in range(chance.randrange(1, 25))
     ]  # fmt: skip

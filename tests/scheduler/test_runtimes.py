@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from atoll.core.spec import JobClass
 from atoll.scheduler.runtimes import Runtimes
 
@@ -53,3 +55,12 @@ def test_who_came_up_last_is_remembered_within_bounds() -> None:
     runtimes.learn("ana", "c", JobClass.BATCH, None, 30)
     assert runtimes.expected("ana", "a", 60) == 10
     assert runtimes.expected("ana", "b", 60) == 0
+
+
+def test_how_runs_end_by_their_share_of_the_walltime_is_learnt() -> None:
+    runtimes = learnt(*[("ana", "train", 1000, 500) for _ in range(3000)])
+    ran, within = np.array([[400.0], [600.0]]), np.array([50.0, 200.0])
+    soon, late = runtimes.ending(ran[:1], np.array([[1000.0]]), within)[0]
+    assert soon < 0.1
+    assert late > 0.9
+    assert runtimes.ending(np.array([[1001.0]]), np.array([[1000.0]]), within)[0, 0] == 1

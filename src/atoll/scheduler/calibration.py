@@ -1,9 +1,10 @@
 """From a predicted wait to a range that holds: learnt from what was forecast before and what then came.
 
-Split conformal prediction on the logarithm of (wait + 5 s), by kind of job and size of the predicted wait (Vovk,
-Gammerman, Shafer, "Algorithmic Learning in a Random World", 2005), whose level adapts where too many fall outside or
-too few (Gibbs, Candès, "Adaptive Conformal Inference Under Distribution Shift", NeurIPS 2021). The middle is moved by
-the median error, which lowers the mean absolute one.
+Split conformal prediction on the logarithm of (wait + 5 s), from those of the last errors of a kind of job whose
+predicted wait was most alike (Vovk, Gammerman, Shafer, "Algorithmic Learning in a Random World", 2005; the neighbours
+as in Lei, Wasserman, "Distribution-free Prediction Bands for Non-parametric Regression", 2014). Of the ranges that hold
+as many of these the narrowest is told. How many that are adapts to how many came outside (Gibbs, Candès, "Adaptive
+Conformal Inference Under Distribution Shift", NeurIPS 2021). The middle is moved by the median error.
 
 Long waits end late, so that at first only the short ones are known. What still waits when its range is over counts as
 outside at once, with what it has waited so far, until the truth is known.
@@ -14,7 +15,6 @@ what is `overdue`. Waits are microseconds.
 
 import json
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -28,26 +28,26 @@ if TYPE_CHECKING:
 
 PROMISED = len(CLASSES)
 """The kind of a waiting job is its rank, and so much more where others leave for it."""
-KINDS = 2 * PROMISED
 OUTSIDE = 0.1
 """The part that may come outside of its range."""
-_EDGES = (15, 60, 300, 1800, 2 * 3600, 8 * 3600, 86400)
-"""Seconds: where one size of a predicted wait ends and the next begins."""
 _FEW_SECONDS = 5.0
 """Added to all waits, so that seconds more or less do not count as many times as long."""
-_LAST = 200
-"""So many of the last errors of each group count."""
+_LAST = 500
+"""So many of the last errors of each kind count."""
+_ALIKE = 50
+"""So many of them make a range."""
 _ENOUGH = 20
-"""With so many errors a group speaks for itself."""
+"""From so many on they do."""
+_GRAIN = 10
+"""Predicted waits are alike that differ by less than one part in so many."""
 _STEP = 0.02
 """By how much of an error the level of a group adapts."""
-_FOLLOWED = 1000
+_FOLLOWED = 500
 """So many waiting jobs are followed at once."""
 _AT_FIRST = {False: (math.log(1 / 4), 0.0, math.log(4)), True: (math.log(1 / 4), 0.0, math.log(3 / 2))}
 """Least, middle and greatest error that is taken for usual while nothing is learnt: of most jobs, of promised ones."""
 
 Micros = NDArray[np.int64]
-Errors = tuple[float, float, float]
 
 
 @dataclass(slots=True)
@@ -66,25 +66,44 @@ class _Followed:
     """The number of its error, where it counts as outside already."""
 
 
-class _Group:
-    """The last errors of one kind and size: logarithms of what came through what was predicted, by their number."""
+class _Kind:
+    """The last errors of one kind of job: logarithms of what came through what was predicted."""
 
     def __init__(self) -> None:
-        self.errors: dict[int, float] = {}
         self.level = OUTSIDE
+        self.errors: dict[int, tuple[float, float]] = {}
+        """By their number, with the logarithm of what was predicted."""
 
-    def add(self, number: int, error: float, *, outside: bool) -> None:
-        self.errors[number] = error
+    def add(self, number: int, predicted: float, error: float, *, outside: bool) -> None:
+        """Learn one more."""
+        self.errors[number] = predicted, error
         if len(self.errors) > _LAST:
             del self.errors[min(self.errors)]
         self.level = min(0.5, max(0.01, self.level + _STEP * (OUTSIDE - outside)))
+
+    def alike(self, predicted: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The errors of what was predicted most alike, sorted, by logarithms of predicted waits."""
+        known = np.array(list(self.errors.values()))
+        nearest = np.argsort(np.abs(known[None, :, 0] - predicted[:, None]), axis=1, kind="stable")[:, :_ALIKE]
+        return np.sort(known[nearest, 1], axis=1)
+
+    def usual(self, predicted: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Least, middle and greatest error of what was predicted alike, by logarithms of predicted waits."""
+        errors = self.alike(predicted)
+        count = errors.shape[1]
+        inside = min(count, int(np.ceil((count + 1) * (1 - self.level))))
+        # e to the power of an error is what the wait is multiplied with
+        widths = np.exp(errors[:, inside - 1 :]) - np.exp(errors[:, : count - inside + 1])
+        first = widths.argmin(axis=1)
+        row = np.arange(len(errors))
+        return np.stack([errors[row, first], errors[:, count // 2], errors[row, first + inside - 1]])
 
 
 class Calibration:
     """What is known of the errors of forecasts."""
 
     def __init__(self) -> None:
-        self._groups: dict[tuple[int, int], _Group] = {}
+        self._kinds: dict[int, _Kind] = {}
         self._followed: dict[int, _Followed] = {}
         self._number = 0
 
@@ -92,24 +111,30 @@ class Calibration:
 
     def spread(self, kinds: NDArray[np.int8], waits: Micros) -> tuple[Micros, Micros, Micros]:
         """For predicted waits of jobs of some kinds: the least, the likely and the greatest wait."""
-        sizes = np.searchsorted(np.array(_EDGES) * 1_000_000, waits, side="right")
-        keys = kinds.astype(np.int64) * (len(_EDGES) + 1) + sizes
-        found = np.zeros((3, len(waits)))
-        for key in np.unique(keys).tolist():
-            found[:, keys == key] = np.array([self._usual(*divmod(key, len(_EDGES) + 1))]).T
         shift = _FEW_SECONDS * 1e6
-        least, middle, most = np.maximum(0.0, (waits + shift) * np.exp(found) - shift).astype(np.int64)
+        sizes = np.rint(np.log(waits / 1e6 + _FEW_SECONDS) * _GRAIN).astype(np.int64)
+        factors = np.zeros((3, len(waits)))
+        for number in np.unique(kinds).tolist():
+            here, kind = kinds == number, self._kinds.get(number)
+            if kind is None or len(kind.errors) < _ENOUGH:
+                factors[:, here] = np.array([_AT_FIRST[number >= PROMISED]]).T
+            else:
+                different, inverse = np.unique(sizes[here], return_inverse=True)
+                factors[:, here] = kind.usual(different / _GRAIN)[:, inverse]
+        found = np.maximum(0.0, (waits + shift) * np.exp(factors) - shift).astype(np.int64)
+        least, middle, most = found
         return least, middle, most
 
-    def _usual(self, kind: int, size: int) -> Errors:
-        """The usual errors of a group: its own, or those of its kind, or what is sane."""
-        group = self._groups.get((kind, size))
-        if group is not None and len(group.errors) >= _ENOUGH:
-            return _range_of(group.errors.values(), group.level)
-        alike = [error for key, other in self._groups.items() if key[0] == kind for error in other.errors.values()]
-        if len(alike) >= _ENOUGH:
-            return _range_of(alike, OUTSIDE)
-        return _AT_FIRST[kind >= PROMISED]
+    def sooner(self, kind: int, predicted: int, came: int) -> float | None:
+        """What part of the jobs whose wait was predicted alike came sooner than one did; None while too few are known.
+
+        Where what is learnt holds, all parts are as frequent.
+        """
+        known = self._kinds.get(kind)
+        if known is None or len(known.errors) < _ENOUGH:
+            return None
+        errors = known.alike(np.array([_logarithm(predicted)]))[0]
+        return float(np.searchsorted(errors, _logarithm(came) - _logarithm(predicted)) / len(errors))
 
     # ---- learning
 
@@ -141,34 +166,31 @@ class Calibration:
                 self._learn(followed, now, outside=True)
 
     def _learn(self, followed: _Followed, at: int, *, outside: bool) -> None:
-        key = followed.kind, int(np.searchsorted(_EDGES, followed.wait / 1e6, side="right"))
-        group = self._groups.setdefault(key, _Group())
-        came, predicted = max(0, at - followed.made) / 1e6, followed.wait / 1e6
-        error = math.log((came + _FEW_SECONDS) / (predicted + _FEW_SECONDS))
-        if followed.entry >= 0:
-            if followed.entry in group.errors:
-                group.errors[followed.entry] = error
-            return
-        followed.entry = self._number
-        self._number += 1
-        group.add(followed.entry, error, outside=outside)
+        kind = self._kinds.setdefault(followed.kind, _Kind())
+        came, predicted = _logarithm(at - followed.made), _logarithm(followed.wait)
+        if followed.entry < 0:
+            followed.entry = self._number
+            self._number += 1
+            kind.add(followed.entry, predicted, came - predicted, outside=outside)
+        elif followed.entry in kind.errors:
+            kind.errors[followed.entry] = predicted, came - predicted
 
     # ---- keeping it
 
     def to_json(self) -> str:
-        """The state, below 100 kB."""
-        groups = {
-            f"{kind} {size}": {
-                "level": round(group.level, 4),
-                "errors": [[number, round(error, 3)] for number, error in group.errors.items()],
-            }
-            for (kind, size), group in self._groups.items()
+        """The state: 15 bytes for each error that is known, and 60 for each job that is followed."""
+        kinds = {
+            number: [
+                round(kind.level, 4),
+                [[key, *(round(each, 3) for each in kind.errors[key])] for key in kind.errors],
+            ]
+            for number, kind in self._kinds.items()
         }
         followed = {
             job_id: [each.made, each.wait, each.kind, each.earliest, each.latest, each.entry]
             for job_id, each in self._followed.items()
         }
-        return json.dumps({"number": self._number, "groups": groups, "followed": followed}, separators=(",", ":"))
+        return json.dumps({"number": self._number, "kinds": kinds, "followed": followed}, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -176,11 +198,10 @@ class Calibration:
         made = cls()
         try:
             state: dict[str, Any] = json.loads(text)
-            for key, told in state["groups"].items():
-                kind, size = map(int, key.split())
-                group = made._groups[kind, size] = _Group()
-                group.level = float(told["level"])
-                group.errors = {int(number): float(error) for number, error in told["errors"]}
+            for number, (level, errors) in state["kinds"].items():
+                kind = made._kinds[int(number)] = _Kind()
+                kind.level = float(level)
+                kind.errors = {int(key): (float(predicted), float(error)) for key, predicted, error in errors}
             made._followed = {int(job_id): _Followed(*map(int, told)) for job_id, told in state["followed"].items()}
             made._number = int(state["number"])
         except (AttributeError, KeyError, TypeError, ValueError):
@@ -188,10 +209,6 @@ class Calibration:
         return made
 
 
-def _range_of(errors: Iterable[float], level: float) -> Errors:
-    """Least, middle and greatest error but for a part `level`, with the correction for few of split conformal."""
-    known = sorted(errors)
-    count = len(known)
-    low = math.floor((count + 1) * level / 2) - 1
-    high = math.ceil((count + 1) * (1 - level / 2)) - 1
-    return known[max(0, low)], known[count // 2], known[min(count - 1, high)]
+def _logarithm(wait: int) -> float:
+    """Of a wait in microseconds, so that seconds more or less count little."""
+    return math.log(max(0, wait) / 1e6 + _FEW_SECONDS)

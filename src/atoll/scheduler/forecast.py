@@ -17,6 +17,7 @@ from atoll.scheduler.calibration import PROMISED, Calibration
 from atoll.scheduler.fit import is_open
 from atoll.scheduler.model import OPPORTUNISTIC
 from atoll.scheduler.outlook import Outlook
+from atoll.scheduler.runtimes import Runtimes
 from atoll.scheduler.snapshot import Snapshot
 
 UNKNOWN = -1
@@ -96,14 +97,21 @@ class Forecast:
         return cls(int(told["at"]), jobs, starts, earliest, latest, waits, kinds)
 
 
-def forecast(snapshot: Snapshot, now: int, calibration: Calibration, *, simulated: int = 1000) -> Forecast:
-    """Estimates for all that waits at `now` (microseconds), with so many simulated. The snapshot is only read."""
+def forecast(
+    snapshot: Snapshot, now: int, calibration: Calibration, *, simulated: int = 1000, runtimes: Runtimes | None = None
+) -> Forecast:
+    """Estimates for all that waits at `now` (microseconds), with so many simulated. The snapshot is only read.
+
+    With `runtimes` the first in line may start when the first of many ends comes, and not only when one is expected.
+    """
     queue = snapshot.queue()
     rows = snapshot.rows
     claims = np.flatnonzero(rows["rank"][queue] != OPPORTUNISTIC)
     first = claims[:simulated]
     outlook = Outlook(snapshot, now, queue[first])
     outlook.run()
+    if runtimes is not None:
+        outlook.hasten(runtimes)
     starts = np.full(len(queue), UNKNOWN, np.int64)
     starts[first] = outlook.starts
     behind = claims[simulated:]

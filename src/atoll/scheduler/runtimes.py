@@ -8,6 +8,9 @@ import math
 from collections import OrderedDict
 from collections.abc import Hashable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from atoll.core.spec import JobClass
 
 MOST = 20_000
@@ -15,8 +18,11 @@ MOST = 20_000
 _ENOUGH = 10
 """From so many runs on, the usual share of the walltime says something."""
 _RECENT = 1000
-"""About so many of the last runs make the usual share."""
+"""About so many of the last runs make the usual share, and how shares are spread."""
+_BINS = 40
+"""So many parts of the walltime are told apart."""
 
+Floats = NDArray[np.float64]
 _Known = OrderedDict[Hashable, tuple[int, ...]]
 
 
@@ -29,6 +35,7 @@ class Runtimes:
         self._like: _Known = OrderedDict()
         self._runs = 0
         self._share = 0.0
+        self._spread = np.full(_BINS, 1 / _BINS)  # the part of the runs that end in each part of their walltime
 
     def learn(self, person: str, name: str, job_class: JobClass, walltime: int | None, seconds: int) -> None:
         """Take in a run that ended by itself or at its walltime; what was evicted or cancelled says nothing.
@@ -42,7 +49,10 @@ class Runtimes:
         self._add(self._like, (person, _size(walltime)), seconds)
         if walltime:
             self._runs += 1
-            self._share += (min(1.0, seconds / walltime) - self._share) / min(self._runs, _RECENT)
+            share = min(1.0, seconds / walltime)
+            self._share += (share - self._share) / min(self._runs, _RECENT)
+            self._spread *= 1 - 1 / min(self._runs + _ENOUGH, _RECENT)
+            self._spread[min(_BINS - 1, int(share * _BINS))] += 1 - self._spread.sum()
 
     def expected(self, person: str, name: str, walltime: int | None) -> int:
         """How long a run will take, at least 1 and at most its walltime; 0: nobody knows."""
@@ -55,6 +65,15 @@ class Runtimes:
             return 0
         seconds = max(1, round(guess))
         return min(seconds, walltime) if walltime else seconds
+
+    def ending(self, ran: Floats, walltime: Floats, within: Floats) -> Floats:
+        """How likely runs end within so many seconds, of those that have run so long; the arrays are broadcast."""
+        shares, below = np.linspace(0, 1, _BINS + 1), np.concatenate([[0.0], np.cumsum(self._spread)])
+        over = np.interp(ran / walltime, shares, below)
+        then = np.interp((ran + within) / walltime, shares, below)
+        left = 1 - over
+        found: Floats = np.where(left > 1e-9, (then - over) / np.maximum(left, 1e-9), 1.0)
+        return found
 
     def _add(self, known: _Known, key: Hashable, seconds: int) -> None:
         known[key] = (*known.get(key, ())[-1:], seconds)
