@@ -30,7 +30,8 @@ async def forecast(served: Served, jobs: Sequence[int], minutes: Sequence[int | 
     starts = np.array([-1 if each is None else now + each * MINUTE for each in minutes], np.int64)
     known = starts >= 0
     made = Forecast(
-        now, np.array(jobs, np.int64), starts, np.where(known, starts - MINUTE, -1), np.where(known, starts + MINUTE, -1),
+        now, np.array(jobs, np.int64), starts,
+        np.where(known, starts - MINUTE, -1), np.where(known, starts + MINUTE, -1),
         np.zeros(len(jobs), np.int64), np.zeros(len(jobs), np.int8),
     )  # fmt: skip
     await served.do(lambda connection: forecasts.write(connection, Kept(now, made.to_bytes())))

@@ -5,9 +5,8 @@ The snapshot belongs to one tenure of the lease: whoever becomes the leader buil
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
@@ -17,6 +16,7 @@ from sqlalchemy import Connection
 from atoll.control import mirror
 from atoll.control.forecasting import Forecaster
 from atoll.control.mirror import Mirror
+from atoll.control.news import Newsreader
 from atoll.control.pace import Pace
 from atoll.control.work import Tools
 from atoll.core.ids import new_attempt_id
@@ -27,10 +27,8 @@ from atoll.scheduler.model import (
     Booked,
     Change,
     Decisions,
-    JobGone,
     PolicyChanged,
     Reserved,
-    RoomFreed,
     RoomTaken,
     SiteChanged,
     SiteGone,
@@ -39,22 +37,32 @@ from atoll.scheduler.model import (
 )  # fmt: skip
 from atoll.scheduler.quota import Tree
 from atoll.scheduler.snapshot import Snapshot
-from atoll.store import attempts, events, evictions, forecasts, jobs, leases, projects, reservations, reserved, rooms, sites
+from atoll.store import (
+    attempts,
+    events,
+    evictions,
+    forecasts,
+    jobs,
+    leases,
+    projects,
+    reservations,
+    reserved,
+    rooms,
+    sites,
+)
 from atoll.store.attempts import Placing
 from atoll.store.evictions import Eviction
 from atoll.store.jobs import Promised
 from atoll.store.leases import Lease
 from atoll.store.reservations import Reservation as Kept
 from atoll.store.reserved import Start
-from atoll.store.rooms import Room, Span
+from atoll.store.rooms import Room
 
 log = logging.getLogger(__name__)
 
 LEASE = "dispatch"
 MAX_PLACED = 2000
 """Most attempts that one transaction makes; the rest follows in the next round."""
-EVENTS_AT_ONCE = 20_000
-"""Most events that are caught up with in one go."""
 _PAGE = 5000
 _SITES_EVERY = 15 * 1_000_000
 """Microseconds after which the sites are looked at again, event or not."""
@@ -64,35 +72,20 @@ _RECALL_AFTER = timedelta(seconds=60)
 """What waits for a site that has not answered for so long may go elsewhere."""
 
 
-@dataclass
-class _News:
-    """What a stretch of events turned out to mean."""
-
-    changed: events.Changed
-    changes: list[Change]
-    rooms: list[Room]
-    spans: Mapping[str, Span]
-    """From when to when those attempts ran that hold room no longer."""
-    nodes: list[TreeNode] | None = None
-    """The project tree, where it has changed."""
-
-
 class Dispatcher:
-    """The dispatch loop's memory: a snapshot, and how far in the outbox it goes."""
+    """The dispatch loop's memory: a snapshot, kept current by the news."""
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
         self._epoch: int | None = None
         self._snapshot = Snapshot()
+        self._pace = Pace()
         self._forecaster = Forecaster()
         self._mirror = Mirror(self._forecaster.runtimes, has_tree=False)
+        self._newsreader = Newsreader(0, (), self._mirror, self._forecaster, self._pace)
         self._reserved: dict[int, Start] = {}
         """The reserved starts as the store has them, by job."""
-        self._cursor = 0
-        self._rooms: dict[int, dict[str, Room]] = {}
-        """Attempts that hold room, by row of the job."""
         self._sites: dict[str, SiteState] = {}
-        self._pace = Pace()
         self._sites_at = 0
         self._silent: set[str] = set()
         self.paused = False
@@ -202,8 +195,8 @@ class Dispatcher:
     async def _load(self) -> None:
         """Build the snapshot from the store. The cursor is read first: what changes meanwhile is read again."""
         database, now = self._tools.database, self._tools.now()
-        self._cursor = await database.read(events.last_id)
-        self._snapshot, self._rooms, self._sites = Snapshot(), {}, {}
+        cursor = await database.read(events.last_id)
+        self._snapshot, self._sites = Snapshot(), {}
         nodes = await database.read(projects.load)
         self._forecaster = await database.read(Forecaster.load)
         self._mirror = Mirror(self._forecaster.runtimes, has_tree=bool(nodes))
@@ -216,8 +209,7 @@ class Dispatcher:
             return [*used], rooms.load(connection, None), reserved.load(connection)
 
         used, taken, starts = await database.read(read)
-        for room in taken:
-            self._rooms.setdefault(room.job_id, {})[room.attempt_id] = room
+        self._newsreader = Newsreader(cursor, taken, self._mirror, self._forecaster, self._pace)
         self._reserved = {start.job_id: start for start in starts}
         changes = [*used, *(RoomTaken(self._mirror.running(room)) for room in taken)]
         await asyncio.to_thread(self._snapshot.apply, changes)
@@ -233,74 +225,24 @@ class Dispatcher:
 
     async def _catch_up(self) -> bool:
         """Apply what the outbox says has changed; whether there is more."""
-        cursor = self._cursor
-        news = await self._tools.database.read(self._read_news)
-        changed = news.changed
-        if news.nodes is not None:
-            if bool(news.nodes) != self._mirror.has_tree:
-                await self._load()  # now every job's project means something, or none does any more
-                return False
-            self._snapshot.apply([TreeChanged(_tree(news.nodes))])
-        if changed.sites or changed.reservations:
-            await self._load_sites()
-        changes = news.changes + self._room_changes(news)
-        if changes:
-            self._forecaster.changed()
-            await asyncio.to_thread(self._snapshot.apply, changes)
-        moved = changed.cursor - cursor
-        self._cursor = changed.cursor
-        return moved >= EVENTS_AT_ONCE
-
-    def _read_news(self, connection: Connection) -> _News:
-        changed = events.changed(connection, self._cursor, EVENTS_AT_ONCE)
-        nodes = projects.load(connection) if changed.tree else None
-        if not changed.jobs:
-            return _News(changed, [], [], {}, nodes)
-        held = rooms.load(connection, changed.jobs)
-        known = {attempt_id for job_id in changed.jobs for attempt_id in self._rooms.get(job_id, ())}
-        freed = known - {room.attempt_id for room in held}
-        spans = rooms.spans(connection, sorted(freed), self._tools.now())
-        return _News(changed, self._mirror.changes(connection, changed.jobs), held, spans, nodes)
-
-    def _room_changes(self, news: _News) -> list[Change]:
-        held: dict[int, dict[str, Room]] = {}
-        for room in news.rooms:
-            held.setdefault(room.job_id, {})[room.attempt_id] = room
-        freed: dict[str, Room] = {}
-        for job_id in news.changed.jobs:
-            now, before = held.get(job_id, {}), self._rooms.pop(job_id, {})
-            freed |= {attempt_id: room for attempt_id, room in before.items() if attempt_id not in now}
-            if now:
-                self._rooms[job_id] = now
-        # what was refused or taken back has freed no room at the site
-        self._pace.count(Counter(room.site for room in freed.values() if not room.waits), self._tools.now())
-        changes: list[Change] = []
-        for attempt_id, room in freed.items():
-            span = news.spans.get(attempt_id, Span())
-            if span.began != room.started:
-                # nobody had seen it begin, or the site says better when it did: so much counts as used
-                changes.append(RoomTaken(self._mirror.running(replace(room, started=span.began))))
-            changes.append(RoomFreed(attempt_id, span.ended))
-        changes += [RoomTaken(self._mirror.running(room)) for room in news.rooms]
-        return changes + self._learn_from(news, freed)
-
-    def _learn_from(self, news: _News, freed: Mapping[str, Room]) -> list[Change]:
-        """Have the forecasts know what began, ended and went; what is expected now of what waits."""
-        learnt: list[Change] = []
-        for room in news.rooms:
-            if room.started:
-                self._forecaster.started(room, room.started)
-        for attempt_id, room in freed.items():
-            span = news.spans.get(attempt_id, Span())
-            if span.began:
-                self._forecaster.started(room, span.began)
-            if (expects := self._forecaster.ran(room, span)) is not None:
-                learnt.append(expects)
-        placed = {room.job_id for room in (*news.rooms, *freed.values())}
-        for change in news.changes:
-            if isinstance(change, JobGone) and change.job_id not in placed:
-                self._forecaster.gone(change.job_id)
-        return learnt
+        now = self._tools.now()
+        found = await self._tools.database.read(partial(self._newsreader.read, now=now))
+        try:
+            news = self._newsreader.take(found, now)
+            if news.nodes is not None:
+                if bool(news.nodes) != self._mirror.has_tree:
+                    await self._load()  # now every job's project means something, or none does any more
+                    return False
+                self._snapshot.apply([TreeChanged(_tree(news.nodes))])
+            if news.changed.sites or news.changed.reservations:
+                await self._load_sites()
+            if news.changes:
+                self._forecaster.changed()
+                await asyncio.to_thread(self._snapshot.apply, news.changes)
+        except BaseException:
+            self._epoch = None  # what was read is not read again
+            raise
+        return news.more
 
     def _learn(self, now: int) -> None:
         """Have the snapshot know the sites' paces, where they have changed by more than a little."""
