@@ -156,6 +156,17 @@ class Why(Answer):
     facts: tuple[str, ...] = ()
 
 
+class Explained(Answer):
+    """What would become of a job that is not submitted."""
+
+    project: str | None = None
+    code: str
+    sentence: str
+    estimate: Estimate
+    facts: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
 class Submitted(Answer):
     """A job that was just taken in."""
 

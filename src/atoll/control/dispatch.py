@@ -14,6 +14,7 @@ from itertools import islice
 from sqlalchemy import Connection
 
 from atoll.control import mirror
+from atoll.control.answering import AT_ONCE, answers
 from atoll.control.forecasting import Forecaster
 from atoll.control.mirror import Mirror
 from atoll.control.news import Newsreader
@@ -45,6 +46,7 @@ from atoll.store import (
     jobs,
     leases,
     projects,
+    questions,
     reservations,
     reserved,
     rooms,
@@ -88,6 +90,8 @@ class Dispatcher:
         self._sites: dict[str, SiteState] = {}
         self._sites_at = 0
         self._silent: set[str] = set()
+        self._asked = True
+        """Whether there may be questions."""
         self.paused = False
         """Set: nothing is placed any more."""
 
@@ -117,12 +121,23 @@ class Dispatcher:
             raise
         if rest:
             return 0
+        if self._asked and await self._answer(lease, now):
+            return 0
         pauses = [_SITES_EVERY]
         if not placings:  # else what was placed comes back as news at once
             pauses += await self._forecast(lease, now)
         if decisions.next_wakeup is not None:
             pauses.append(decisions.next_wakeup - now)
         return max(0.001, min(pauses) / 1_000_000)
+
+    async def _answer(self, lease: Lease, now: int) -> bool:
+        """Answer questions on jobs that nobody has submitted; whether there are more."""
+        open_ones = await self._tools.database.read(partial(questions.unanswered, most=AT_ONCE))
+        self._asked = bool(open_ones)
+        if open_ones:
+            found = await asyncio.to_thread(answers, open_ones, self._snapshot, self._mirror, self._forecaster, now)
+            await self._tools.guarded(lease, partial(questions.answer, answers=found, now=now))
+        return self._asked
 
     async def _forecast(self, lease: Lease, now: int) -> list[int]:
         """Forecast the queue where it is time; the microseconds until it is again, unless nothing waits."""
@@ -234,6 +249,7 @@ class Dispatcher:
                     await self._load()  # now every job's project means something, or none does any more
                     return False
                 self._snapshot.apply([TreeChanged(_tree(news.nodes))])
+            self._asked |= news.changed.questions
             if news.changed.sites or news.changed.reservations:
                 await self._load_sites()
             if news.changes:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from atoll.core.spec import JobClass
 from atoll.scheduler.calibration import Calibration
-from atoll.scheduler.forecast import forecast
+from atoll.scheduler.forecast import Forecast, forecast
 from atoll.scheduler.model import Expects
 from atoll.scheduler.runtimes import Runtimes
 from atoll.scheduler.snapshot import Snapshot
@@ -90,7 +90,7 @@ class Forecaster:
         self._news, self._empty = False, not len(snapshot)
         try:
             self._calibration.overdue(now)
-            made = forecast(snapshot, now, self._calibration)
+            made = self.forecast(snapshot, now)
             self._calibration.follow(made)
             data = made.to_bytes()
         except Exception:
@@ -104,6 +104,10 @@ class Forecaster:
             return Kept(now, data)
         self._learnt_at = now
         return Kept(now, data, self._calibration.to_json())
+
+    def forecast(self, snapshot: Snapshot, now: int) -> Forecast:
+        """What is expected of all that waits, of which nothing is kept or learnt."""
+        return forecast(snapshot, now, self._calibration)
 
 
 def like(person: str, name: str) -> int:

@@ -2,8 +2,10 @@
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any, cast
 
 from sqlalchemy import Connection
 
@@ -100,6 +102,12 @@ class Mirror:
             waiting = self._waiting(row, whole) if whole is not None and jobs.waits(row) else None
             changes.append(JobGone(row.id) if waiting is None else JobWaits(waiting))
         return changes
+
+    def hypothetical(self, job_id: int, columns: Mapping[str, Any], now: int) -> Waiting | None:
+        """The entry that a job with such columns would be, if it was submitted now."""
+        given = {"id": job_id, "submitted_at": now, "array_id": None, "promised_count": None, **columns}
+        row = cast(JobRow, SimpleNamespace(**given))
+        return self._waiting(row, row)
 
     def _waiting(self, row: JobRow, whole: JobRow) -> Waiting | None:
         """The entry of a job, an array or a task; `whole` has the specification and the width (of a task: its array's).

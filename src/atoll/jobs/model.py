@@ -150,6 +150,17 @@ class Why(BaseModel):
     facts: list[str]
 
 
+class Explained(BaseModel):
+    """What would become of a job."""
+
+    project: Annotated[str | None, Field(description="The one that it would count to.")]
+    code: ReasonCode
+    sentence: Annotated[str, Field(description="Why it would wait.")]
+    estimate: Estimate
+    facts: Annotated[list[str], Field(description="What else is to know, of each site for one.")]
+    warnings: list[str]
+
+
 class Output(BaseModel):
     """A file that a job brought out."""
 

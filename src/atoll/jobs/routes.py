@@ -23,6 +23,7 @@ from atoll.faces.http.problems import problems
 from atoll.jobs import actions, model, service
 from atoll.jobs.accept import Wanted, accept, judged
 from atoll.jobs.acting import act, send_signal
+from atoll.jobs.asking import ask
 from atoll.jobs.bulk import read_bulk
 from atoll.jobs.change import change, read_changes
 from atoll.jobs.estimates import Estimates
@@ -138,9 +139,29 @@ async def submit_many(request: Request, who: Caller, platform: Here, hold: bool 
     return _created(await accept(wanted, view, submitter), None)
 
 
+@router.post(
+    "/jobs/explain", response_model=model.Explained, responses=problems(403, 404, 409, 413, 415),
+    openapi_extra=_body(_reference("JobSpec")),
+)  # fmt: skip
+async def explain_hypothetical_job(request: Request, who: Caller, platform: Here) -> Response:
+    """Whether a job could run, where, and when it would start, without submitting it."""
+    view: SitesView = request.app.state.sites
+    spec = read_spec_json(await json_body(request))
+
+    async def prepare_now() -> dict[str, Any]:
+        return prepare_one(spec, who, view, platform).columns
+
+    columns = await judged(prepare_now, view)
+    answer = await ask(platform, who.person, columns)
+    return JSONResponse({"project": columns["project"], **answer, "warnings": view.warnings()})
+
+
 @router.api_route("/jobs/bulk", methods=["GET", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"], include_in_schema=False)
-async def nothing_else_in_bulk() -> Response:
-    """`bulk` is no job, so that what can be done to a job cannot be done to it."""
+@router.api_route(
+    "/jobs/explain", methods=["GET", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"], include_in_schema=False
+)
+async def nothing_else_there() -> Response:
+    """`bulk` and `explain` are no jobs, so that what can be done to a job cannot be done to them."""
     raise HTTPException(405)
 
 

@@ -373,6 +373,17 @@ forecasts = Table(
 )
 """When the jobs that wait are expected to start, all in one piece, and what was learnt of forecasts before."""
 
+questions = Table(
+    "questions",
+    metadata,
+    Column("person", String(255), primary_key=True),
+    Column("id", String(32), nullable=False, unique=True),
+    Column("columns", Text, nullable=False),
+    Column("asked_at", BigInteger, nullable=False),
+    Column("answer", Text),
+)
+"""Questions on jobs that nobody has submitted, and their answers."""
+
 spent = Table(
     "spent",
     metadata,

@@ -239,7 +239,7 @@ def why(client: "Client", jobs: Jobs, output: Output = Format.TABLE) -> None:
     )
 
 
-def _expectation(estimate: "Estimate") -> str:
+def expectation(estimate: "Estimate") -> str:
     """A sentence on a job's place in the queue, and when it is expected to start."""
     from atoll.faces.terminal import times
 
@@ -257,6 +257,6 @@ def _print_why(answer: "Why", *, named: bool) -> None:
     state = coloured(answer.state, answer.state)
     say(f"{answer.job + '  ' if named else ''}{state}: {printable(answer.sentence)}")
     if answer.estimate is not None:
-        say(f"  {_expectation(answer.estimate)}")
+        say(f"  {expectation(answer.estimate)}")
     for fact in answer.facts:
         say(f"  {printable(fact)}")

@@ -128,6 +128,16 @@ def _create_queue() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
+        "questions",
+        sa.Column("person", sa.String(length=255), nullable=False),
+        sa.Column("id", sa.String(length=32), nullable=False),
+        sa.Column("columns", sa.Text(), nullable=False),
+        sa.Column("asked_at", sa.BigInteger(), nullable=False),
+        sa.Column("answer", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("person"),
+        sa.UniqueConstraint("id"),
+    )
+    op.create_table(
         "spent",
         sa.Column("project", sa.String(length=63), nullable=False),
         sa.Column("person", sa.String(length=255), nullable=False),
