@@ -53,7 +53,7 @@ async def expected(motion: SlowMotion, job_id: int) -> tuple[Expected, int]:
 async def ran(motion: SlowMotion, *documents: dict[str, Any], owner: str = "ada") -> None:
     for document in documents:
         await motion.insert(document, owner=owner)
-        await motion.settle()
+        await motion.settle(seconds=100)
 
 
 async def test_what_waits_is_expected_to_start_when_what_runs_must_end(motion: SlowMotion) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from atoll.core.clock import to_micros
 from atoll.core.ids import JobRef
+from atoll.faces.http.sse import ServerEvent
 from atoll.faces.http.times import moment
 from atoll.jobs import watch
 from atoll.scheduler.forecast import Forecast
@@ -99,6 +100,10 @@ async def test_tasks_and_arrays_of_which_some_run_are_told_when_the_next_task_st
     assert (await ask(served, f"{JOBS}/{array}[4]"))["estimate"] is None
 
 
+async def _next(stream: AsyncIterator[ServerEvent]) -> ServerEvent:
+    return await anext(stream)
+
+
 async def test_who_watches_a_job_hears_when_it_is_expected_to_start_at_another_time(served: Served) -> None:
     job, other = await served.submit(), await served.submit()
     first = await forecast(served, [job, other], [5, 6])
@@ -107,7 +112,7 @@ async def test_who_watches_a_job_hears_when_it_is_expected_to_start_at_another_t
         opened, told = await anext(stream), await anext(stream)
         assert (opened.name, told.name) == ("opened", "estimate")
         assert (told.data["job"], told.data["estimate"]["start"]) == (job, moment(first + 5 * MINUTE))
-        following = asyncio.create_task(anext(stream))
+        following = asyncio.create_task(_next(stream))
         served.clock.advance(1)
         await forecast(served, [job], [5])  # a second later, which the range allows for
         served.clock.advance(1)
