@@ -86,7 +86,7 @@ class _Kind:
         self.level = min(0.5, max(0.01, self.level + _STEP * (OUTSIDE - outside)))
 
     def alike(self, predicted: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The errors of what was predicted most alike, of that the last ones, sorted; by logarithms of predicted waits."""
+        """The errors of what was predicted most alike, the latest of equals, sorted; by logarithms of waits."""
         known = np.array(list(self.errors.values()))[::-1]
         nearest = np.argsort(np.abs(known[None, :, 0] - predicted[:, None]), axis=1, kind="stable")[:, :_ALIKE]
         return np.sort(known[nearest, 1], axis=1)
