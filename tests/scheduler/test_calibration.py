@@ -66,8 +66,8 @@ def test_ranges_follow_when_waits_become_other_ones() -> None:
 
 def test_the_middle_is_moved_by_what_all_are_wrong_by() -> None:
     calibration = Calibration()
-    learn(calibration, 200, random.Random(3))
-    assert told(calibration, 100)[1] == pytest.approx(160, abs=25)
+    learn(calibration, 200, random.Random(3), factor=5)
+    assert told(calibration, 100)[1] == pytest.approx(800, abs=150)
 
 
 def test_what_was_predicted_alike_counts_and_other_kinds_do_not() -> None:

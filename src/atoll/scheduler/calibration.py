@@ -4,7 +4,7 @@ Split conformal prediction on the logarithm of (wait + 5 s), from those of the l
 predicted wait was most alike (Vovk, Gammerman, Shafer, "Algorithmic Learning in a Random World", 2005; the neighbours
 as in Lei, Wasserman, "Distribution-free Prediction Bands for Non-parametric Regression", 2014). Of the ranges that hold
 as many of these the narrowest is told. How many that are adapts to how many came outside (Gibbs, Candès, "Adaptive
-Conformal Inference Under Distribution Shift", NeurIPS 2021). The middle is moved by the median error.
+Conformal Inference Under Distribution Shift", NeurIPS 2021). The middle is moved by the median error where that helps.
 
 Long waits end late, so that at first only the short ones are known. What still waits when its range is over counts as
 outside at once, with what it has waited so far, until the truth is known.
@@ -42,6 +42,8 @@ _ENOUGH = 20
 """From so many on they do."""
 _GRAIN = 10
 """Predicted waits are alike that differ by less than one part in so many."""
+_BETTER = 0.8
+"""The middle is moved where that makes the usual error so many times as large, or less."""
 _STEP = 0.02
 """By how much of an error the level of a group adapts."""
 _FOLLOWED = 500
@@ -84,8 +86,8 @@ class _Kind:
         self.level = min(0.5, max(0.01, self.level + _STEP * (OUTSIDE - outside)))
 
     def alike(self, predicted: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The errors of what was predicted most alike, sorted, by logarithms of predicted waits."""
-        known = np.array(list(self.errors.values()))
+        """The errors of what was predicted most alike, the latest of equals, sorted; by logarithms of waits."""
+        known = np.array(list(self.errors.values()))[::-1]
         nearest = np.argsort(np.abs(known[None, :, 0] - predicted[:, None]), axis=1, kind="stable")[:, :_ALIKE]
         return np.sort(known[nearest, 1], axis=1)
 
@@ -98,7 +100,10 @@ class _Kind:
         widths = np.exp(errors[:, inside - 1 :]) - np.exp(errors[:, : count - inside + 1])
         first = widths.argmin(axis=1)
         row = np.arange(len(errors))
-        return np.stack([errors[row, first], errors[:, count // 2], errors[row, first + inside - 1]])
+        middle = np.median(errors, axis=1)
+        moved = np.median(np.abs(errors - middle[:, None]), axis=1)
+        middle[moved > _BETTER * np.median(np.abs(errors), axis=1)] = 0.0
+        return np.stack([errors[row, first], middle, errors[row, first + inside - 1]])
 
 
 class Calibration:

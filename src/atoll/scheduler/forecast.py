@@ -151,7 +151,7 @@ def _with_ranges(
     columns = []
     for column, later in zip(spread, (0, 0, _GRAIN - 1), strict=True):
         told = np.full(len(queue), UNKNOWN, np.int64)
-        told[known] = (now + np.maximum(column, begins[known]) + later) // _GRAIN * _GRAIN
+        told[known] = np.maximum(now, (now + np.maximum(column, begins[known]) + later) // _GRAIN * _GRAIN)
         columns.append(told)
     earliest, likely, latest = columns
     for place, reserved in _reserved(snapshot, jobs):
