@@ -4,7 +4,7 @@ What is told is written to the store, so its sentence holds no figure that chang
 or ends; `explain` looks the current figures up.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -57,6 +57,11 @@ class View:
         """The pools that are open and could run a row, the preferred first."""
         number = int(self.snapshot.rows["demand"][row])
         return [choice for choice in self.snapshot.demands.preference(number) if self.room.open[choice]]
+
+    def kind(self, row: int) -> Hashable:
+        """What decides what a row lacks, apart from a promise: rows with equal ones lack the same."""
+        demand, choices = self.demand(row), tuple(self.choices(row))
+        return (demand.request, demand.nodes, choices, _right(self.snapshot, row)) if choices else demand
 
     def promise(self, row: int) -> Promise | None:
         """The room that others leave for a row; None once they have left."""

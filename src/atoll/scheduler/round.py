@@ -39,6 +39,8 @@ class Round(Keeping):
     def __init__(self, snapshot: Snapshot, now: int) -> None:
         super().__init__(snapshot, now)
         self._full = np.zeros(len(snapshot.demands.totals), np.bool_)
+        self._relieved: NDArray[np.bool_] | None = None
+        """By demand: whether others might leave for jobs of the class that is looked at; None: that is not known."""
         self._kinds = _Kinds(np.zeros(0, np.intp), np.zeros(0, np.intp))
         self.dead = bytearray()
         """By row: whether it need not be looked at any more."""
@@ -74,7 +76,9 @@ class Round(Keeping):
         """
         snapshot = self.snapshot
         demands = snapshot.demands
-        self._full = ~self.room.fitting(demands.totals, demands.requests, demands.possible, self._rights(rows))
+        rights = self._rights(rows) if self.room.of_engines.any() else []
+        self._full = ~self.room.fitting(demands.totals, demands.requests, demands.possible, rights)
+        self._relieved = np.zeros(len(self._full), np.bool_)
         self.dead = bytearray(len(snapshot.rows))
         rows = rows[self._below_width(rows)]
         if len(rows) and snapshot.rows["rank"][rows[0]] == OPPORTUNISTIC:
@@ -104,8 +108,7 @@ class Round(Keeping):
         rows, numbers = rows[fits], numbers[fits]
         kinds = self._kinds_of(rows)
         if not self.snapshot.bookings:  # nobody is asked to leave for a booking: there the walltime counts
-            elsewhere = np.array([self.room.nodes_of(number) is None for number in range(len(self.room.pools))], bool)
-            alike = ~demands.possible[numbers][:, elsewhere].any(axis=1)
+            alike = ~demands.possible[numbers][:, self.room.of_engines].any(axis=1)
             kinds = np.where(alike, -1 - demands.shapes[numbers], kinds)
         self._kinds = _Kinds(rows, np.unique(kinds, return_inverse=True)[1])
         return rows
@@ -123,6 +126,8 @@ class Round(Keeping):
         waiting, numbers = self.snapshot.rows, kinds & _LOW
         rank, priority = int(waiting["rank"][rows[0]]), int(waiting["priority"][rows].max())
         helped = relieved(self.snapshot, self.room, self.quotas, rank, priority, numbers)
+        self._relieved = np.zeros(len(self._full), np.bool_)
+        self._relieved[numbers] = helped
         most = self.snapshot.policy.reservations
         if most is None:
             ours = np.array([can and not self._queues(n) for n, can in enumerate(self.room.open)], np.bool_)
@@ -175,7 +180,9 @@ class Round(Keeping):
             return np.ones(len(kinds), np.bool_)
         demands, buckets = kinds & _LOW, kinds >> 32
         index = quotas.tree.index
-        nodes = np.array([index.get(snapshot.bucket_key(bucket)[1], -1) for bucket in buckets.tolist()], np.intp)
+        distinct, inverse = np.unique(buckets, return_inverse=True)
+        projects = [snapshot.bucket_key(bucket)[1] for bucket in distinct.tolist()]
+        nodes = np.array([index.get(project, -1) for project in projects], np.intp)[inverse]
         totals, possible = snapshot.demands.totals, snapshot.demands.possible
         found = np.zeros(len(kinds), np.bool_)
         for number, pool in enumerate(self.room.pools):
@@ -255,6 +262,7 @@ class Round(Keeping):
         job = self.snapshot.rows[row]
         return (
             job["rank"] != OPPORTUNISTIC and len(self._vain) < _SEARCHES
+            and (self._relieved is None or bool(self._relieved[job["demand"]]))
             and (self._right(row), int(job["demand"])) not in self._vain
             and (int(job["job"]) not in self._leaving or int(job["job"]) in self._left_alone)
         )  # fmt: skip

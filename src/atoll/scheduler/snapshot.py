@@ -86,6 +86,7 @@ class Snapshot:
         self._bucket_keys: dict[int, Bucket] = {}
         self._empty: set[int] = set()  # buckets that may have no rows any more
         self._ordered: tuple[int, NDArray[np.intp]] | None = None
+        self._placed: tuple[int, NDArray[np.int32]] | None = None
         self._queue: NDArray[np.intp] = np.zeros(0, np.intp)
         self._arrived: list[int] = []  # rows that the queue lacks
         self._left: list[int] = []  # rows that the queue has and that wait no more
@@ -97,6 +98,7 @@ class Snapshot:
         self._attempts: dict[int, str] = {}  # the attempt of each row of what runs
         self._spots: dict[int, tuple[NodeSpot, ...]] = {}  # by row of what runs
         self._used: dict[tuple[str, str], Used] = {}
+        self._rows_at: dict[tuple[str, str], NDArray[np.intp]] = {}  # see `holders_of`
         self._holders: dict[int, int] = {}  # attempts that hold room, by job or array
         self._limits: Table[int] = Table(_LIMITS)  # the same, of what has a width and waits: a cycle's columns
         self.policy = Policy()
@@ -222,6 +224,7 @@ class Snapshot:
         if number is None:
             number = self._buckets.add(key)
             self._bucket_keys[number] = key
+            self._placed = None
         self._buckets.rows["uses"][number] += 1
         return number
 
@@ -282,6 +285,7 @@ class Snapshot:
         if running.spots:
             self._spots[row] = running.spots
         self._used.setdefault((running.site, running.flavor), Used()).add(running)
+        self._rows_at.pop((running.site, running.flavor), None)
         self.owned.take(running, row)
         self._count_holder(running.job_id, 1)
         self._count_use(running, 1)
@@ -304,6 +308,7 @@ class Snapshot:
         self._spots.pop(row, None)
         place = (running.site, running.flavor)
         self._used[place].remove(running)
+        self._rows_at.pop(place, None)
         if not self._used[place].attempts:
             del self._used[place]
         self._running.release((row,))
@@ -423,14 +428,14 @@ class Snapshot:
 
     def _positions(self) -> NDArray[np.int32]:
         """The place of each bucket in the queue."""
-        standing = Standing(self.shares, self.is_over)
-        keys = {
-            number: standing.sort_key(rank, project, person, rank == OPPORTUNISTIC)
-            for number, (rank, project, person) in self._bucket_keys.items()
-        }
-        positions = np.zeros(len(self._buckets.rows), np.int32)
-        positions[sorted(keys, key=keys.__getitem__)] = np.arange(len(keys), dtype=np.int32)
-        return positions
+        mark = self.shares.version
+        if self._placed is None or self._placed[0] != mark:
+            keys = Standing(self.shares, self.is_over).sort_keys(self._bucket_keys.values())
+            numbers = [number for _, number in sorted(zip(keys, self._bucket_keys, strict=True))]
+            positions = np.zeros(len(self._buckets.rows), np.int32)
+            positions[numbers] = np.arange(len(keys), dtype=np.int32)
+            self._placed = mark, positions
+        return self._placed[1]
 
     def _by_bucket(self) -> NDArray[np.intp]:
         """The row numbers of all that waits: by bucket, priority (high first), age, id."""
@@ -463,6 +468,7 @@ class Snapshot:
             if not self._buckets.rows["uses"][number] and number in self._bucket_keys:
                 self._buckets.pop(self._bucket_keys.pop(number))
                 self._buckets.release((number,))
+                self._placed = None
         self._empty.clear()
 
     def _key(self, row: int) -> tuple[int, int, int, int]:
@@ -579,10 +585,13 @@ class Snapshot:
         return self._running.rows
 
     def holders_of(self, number: int) -> NDArray[np.intp]:
-        """The rows of `holding` of the attempts in a pool."""
+        """The rows of `holding` of the attempts in a pool; not to be changed."""
         pool, rows = self.pools[number], self._running.rows
-        place = self._place_numbers.get((pool.site, pool.flavor.name), -2)
-        return np.flatnonzero((rows["place"] == place) & (rows["nodes"] > 0))
+        key = pool.site, pool.flavor.name
+        if (known := self._rows_at.get(key)) is None:
+            place = self._place_numbers.get(key, -2)
+            known = self._rows_at[key] = np.flatnonzero((rows["place"] == place) & (rows["nodes"] > 0))
+        return known
 
     def flavor_of(self, row: int) -> str:
         """The flavor of a row of `holding`."""
@@ -639,13 +648,10 @@ class Snapshot:
         waiting, running, _ = self.contents()
         order = [int(self.rows["job"][row]) for row in self.queue()]
         standing = Standing(self.shares, self.is_over)
+        keys = standing.sort_keys((job.rank, job.project, job.placement.person) for job in waiting.values())
         expected = sorted(
-            (
-                standing.sort_key(job.rank, job.project, job.placement.person, job.rank == OPPORTUNISTIC),
-                -job.priority, job.submitted, job.job_id,
-            )
-            for job in waiting.values()
-        )  # fmt: skip
+            (key, -job.priority, job.submitted, job.job_id) for key, job in zip(keys, waiting.values(), strict=True)
+        )
         assert order == [key[-1] for key in expected], "the queue is not in order"
         counted = self.shares.amounts(), None if self.quotas is None else self.quotas.usage.copy()
         self._count_all()
@@ -657,6 +663,10 @@ class Snapshot:
         for attempt in running.values():
             used.setdefault((attempt.site, attempt.flavor), Used()).add(attempt)
         self.owned.validate()
+        known = [self.holders_of(number) for number in range(len(self.pools))]
+        self._rows_at.clear()
+        fresh_rows = [self.holders_of(number) for number in range(len(self.pools))]
+        assert all(map(np.array_equal, known, fresh_rows)), "the rows of a pool are stale"
         assert self._used == used, "what the pools hold is not the sum of what runs"
         holders = Counter(attempt.job_id for attempt in running.values())
         assert self._holders == holders, "those that hold room are miscounted"
