@@ -162,7 +162,7 @@ class Explained(Answer):
     project: str | None = None
     code: str
     sentence: str
-    estimate: Estimate
+    estimate: Estimate | None = None
     facts: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 

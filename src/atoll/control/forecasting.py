@@ -107,7 +107,7 @@ class Forecaster:
 
     def forecast(self, snapshot: Snapshot, now: int) -> Forecast:
         """What is expected of all that waits, of which nothing is kept or learnt."""
-        return forecast(snapshot, now, self._calibration)
+        return forecast(snapshot, now, self._calibration, runtimes=self.runtimes)
 
 
 def like(person: str, name: str) -> int:

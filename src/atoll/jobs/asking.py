@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any
 
 from atoll.core.clock import to_micros
-from atoll.core.errors import Conflict, Unavailable
+from atoll.core.errors import Conflict
+from atoll.core.reasons import ReasonCode
 from atoll.faces.http.platform import Platform
 from atoll.faces.http.times import moment, moment_or_none
 from atoll.store import questions
@@ -17,12 +18,17 @@ from atoll.store.questions import Question
 SECONDS = 10.0
 """So long an answer is waited for."""
 _LOOK_AGAIN = 1.0
+_NOBODY_CAN_SAY: dict[str, Any] = {
+    "code": ReasonCode.NONE.value, "sentence": "Nobody can say now when it would start; ask again later.",
+    "estimate": None, "facts": [],
+}  # fmt: skip
 
 
 async def ask(platform: Platform, person: str, columns: Mapping[str, Any]) -> dict[str, Any]:
     """What would become of a job with these columns, if a person submitted it now.
 
-    Raises Unavailable where the scheduler does not answer, and Conflict where the person has asked again meanwhile.
+    There is no estimate where the scheduler does not answer. Raises Unavailable, and Conflict where the person has
+    asked again meanwhile.
     """
     question = Question(secrets.token_hex(16), columns)
     now = to_micros(platform.clock())
@@ -32,20 +38,15 @@ async def ask(platform: Platform, person: str, columns: Mapping[str, Any]) -> di
         async with asyncio.timeout(SECONDS):
             answer = json.loads(await _answer(platform, question.id))
     except TimeoutError:
-        answer = None
+        answer = None  # nobody can say
     finally:
         await platform.database.write(partial(questions.forget, question=question.id))
-    if answer is None:
-        raise Unavailable(
-            "no_answer", "The job could be submitted, but nobody can say now when it would start; ask again later.",
-            retry_after=5,
-        )  # fmt: skip
-    return _document(answer)
+    return _document(answer) if answer is not None else _NOBODY_CAN_SAY
 
 
 async def _answer(platform: Platform, question: str) -> str:
     seen = 0
-    while True:
+    while not platform.stopping.is_set():
         try:
             text = await platform.database.read(partial(questions.answer_to, question=question))
         except KeyError:
@@ -53,6 +54,7 @@ async def _answer(platform: Platform, question: str) -> str:
         if text is not None:
             return text
         seen = await platform.changes.wait(seen, _LOOK_AGAIN)
+    return "null"
 
 
 def _document(answer: Mapping[str, Any]) -> dict[str, Any]:

@@ -156,7 +156,7 @@ class Explained(BaseModel):
     project: Annotated[str | None, Field(description="The one that it would count to.")]
     code: ReasonCode
     sentence: Annotated[str, Field(description="Why it would wait.")]
-    estimate: Estimate
+    estimate: Annotated[Estimate | None, Field(description="None where the queue is not looked at just now.")]
     facts: Annotated[list[str], Field(description="What else is to know, of each site for one.")]
     warnings: list[str]
 

@@ -68,12 +68,12 @@ class Chances:
         """The rows of attempts each of whose ends alone makes room for a request."""
         snapshot, found = self._snapshot, [np.zeros(0, np.intp)]
         for pool in pools:
-            stretch = snapshot.owned.stretches.get(pool)
-            found.append(self._on_nodes(request, stretch) if stretch is not None else self._in_pool(request, pool))
+            on_nodes = pool in snapshot.owned.stretches
+            found.append(self._on_nodes(request, pool) if on_nodes else self._in_pool(request, pool))
         return np.unique(np.concatenate(found))
 
-    def _on_nodes(self, request: Resources, stretch: slice) -> Rows:
-        nodes, claims = self._snapshot.owned.nodes, self._snapshot.owned.claims(stretch)
+    def _on_nodes(self, request: Resources, pool: int) -> Rows:
+        nodes, claims = self._snapshot.owned.nodes, self._snapshot.owned.claims_in(pool)
         at = claims["node"].astype(np.intp)
         enough = (nodes.cpu[at] >= 0) & (nodes.cpu[at] + claims["cpu"] >= request.cpu)
         enough &= nodes.memory[at] + claims["memory"] >= request.memory

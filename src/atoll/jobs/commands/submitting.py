@@ -85,12 +85,13 @@ def explain(
     def table() -> None:
         from atoll.faces.terminal import times
 
-        start = answer.estimate.start
+        start = answer.estimate.start if answer.estimate is not None else None
         if start is not None and (start - times.now()).total_seconds() < 1:
             say("It could run, and would start at once.")
         else:
             say(f"It could run. {printable(answer.sentence)}")
-            say(f"  {expectation(answer.estimate)}")
+            if answer.estimate is not None:
+                say(f"  {expectation(answer.estimate)}")
         for fact in answer.facts:
             say(f"  {printable(fact)}")
 
