@@ -78,7 +78,9 @@ async def test_before_the_first_forecast_nothing_is_expected(served: Served) -> 
 async def test_nobody_can_say_when_opportunistic_work_starts(served: Served) -> None:
     job = await served.submit(**{"class": "opportunistic"})
     await forecast(served, [job], [None])
-    told = (await ask(served, f"{JOBS}/{job}/why"))["estimate"]
+    answer = await ask(served, f"{JOBS}/{job}/why")
+    assert "It is opportunistic: it runs on what is idle, and has no promise of when that is." in answer["facts"]
+    told = answer["estimate"]
     assert (told["position"], told["start"], told["earliest"], told["latest"]) == (1, None, None, None)
 
 

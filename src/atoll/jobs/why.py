@@ -10,7 +10,7 @@ from atoll.core.ids import JobRef, task_name
 from atoll.core.reasons import evicted_for, recalled_from
 from atoll.core.resources import format_seconds
 from atoll.core.site import Health, Site
-from atoll.core.spec import read_spec
+from atoll.core.spec import JobClass, read_spec
 from atoll.core.states import ACTIVE, JobState, Outcome
 from atoll.jobs.estimates import Estimates
 from atoll.jobs.service import Found, find, spec_document
@@ -57,7 +57,7 @@ def _facts(connection: Connection, found: Found, state: JobState, now: int) -> l
     if state is JobState.HELD:
         facts += _holders(connection, found)
     if state is JobState.QUEUED or (found.task is None and counts is not None and counts["waiting"]):
-        facts += _begin(found, now) + _return(connection, found) + _reservation(connection, found)
+        facts += _promise(found) + _begin(found, now) + _return(connection, found) + _reservation(connection, found)
         facts += _sites(sites.load(connection), found.whole, now)
     elif state in ACTIVE:
         facts += _current(connection, found, now)
@@ -78,6 +78,12 @@ def _holders(connection: Connection, found: Found) -> list[str]:
         state = other.state if other is not None else "waiting"
         facts.append(f"Waits for job {task_name(edge.on_job, edge.on_task)} {_WANTED[edge.kind]}; it is {state}.")
     return facts
+
+
+def _promise(found: Found) -> list[str]:
+    if found.whole.class_ != JobClass.OPPORTUNISTIC:
+        return []
+    return ["It is opportunistic: it runs on what is idle, and has no promise of when that is."]
 
 
 def _begin(found: Found, now: int) -> list[str]:
