@@ -315,6 +315,24 @@ async def test_a_tree_that_appears_governs_what_waits_already(motion: SlowMotion
     assert (await motion.job(waiting)).reason == ReasonCode.QUOTA
 
 
+async def test_what_waits_goes_only_where_its_data_may_as_the_tree_says_now(motion: SlowMotion) -> None:
+    await plant(motion, tree(astro=4))
+    await motion.step("describe")
+    await motion.insert(job(cpu=4, project="astro"))
+    await motion.dispatch()
+    [waiting] = await motion.insert(job(cpu=4, project="astro"))
+    await motion.dispatch()
+    root, astro = tree(astro=8)
+    await plant(motion, [root, replace(astro, clearance=("patients",))])
+    await motion.dispatch()
+    found = await motion.job(waiting)
+    assert (found.state, found.reason) == ("queued", ReasonCode.NO_SITE)
+    assert "is not cleared for patients" in found.sentence
+    await plant(motion, [root, astro])
+    await motion.dispatch()
+    assert (await motion.job(waiting)).reason == ReasonCode.RESOURCES
+
+
 # ---- notices
 
 

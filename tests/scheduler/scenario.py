@@ -98,6 +98,8 @@ class SiteEntry(Document):
     recalls: bool = False
     backlog: dict[JobClass, int] = Field(default_factory=dict)
     max_jobs: int | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    clearance: list[str] = Field(default_factory=list)
 
     def state(self, name: str) -> SiteState:
         """The same, for the scheduler."""
@@ -108,7 +110,9 @@ class SiteEntry(Document):
         report = SiteReport(
             flavors, frozenset({Ability.MULTINODE}), queues=self.queues, recalls=self.recalls, max_jobs=self.max_jobs
         )
-        site = Site(name, "fake", {}, report, self.health, backlog=self.backlog)
+        site = Site(
+            name, "fake", self.labels, report, self.health, backlog=self.backlog, clearance=frozenset(self.clearance)
+        )
         return SiteState(site, drained=self.drained)
 
 

@@ -1,5 +1,7 @@
 """What can never be: which site refuses which job, and what a submission is told."""
 
+from dataclasses import replace
+
 import pytest
 
 from atoll.core.reasons import ReasonCode
@@ -43,6 +45,19 @@ def test_a_specification_becomes_the_abilities_that_it_needs() -> None:
         3600,
     )
     assert (made.request.cpu, made.request.memory, made.nodes, made.flavors) == (2000, GIB, 2, ("cpu",))
+
+
+def test_a_project_needs_every_word_of_its_clearance() -> None:
+    needy = Demand.of(read_spec({"command": ["true"]}), "ada", GIB, frozenset({"patients", "internal"}))
+    half, whole = (
+        replace(site(), site=replace(site().site, clearance=words))
+        for words in ({"internal"}, {"patients", "internal", "more"})
+    )
+    assert refusal(needy, half) == (
+        "project",
+        "No site can run it: local is not cleared for patients, which the job's project needs (project).",
+    )
+    assert refusal(needy, half, whole) is None
 
 
 @pytest.mark.parametrize(

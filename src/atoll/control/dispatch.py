@@ -83,7 +83,7 @@ class Dispatcher:
         self._snapshot = Snapshot()
         self._pace = Pace()
         self._forecaster = Forecaster()
-        self._mirror = Mirror(self._forecaster.runtimes, has_tree=False)
+        self._mirror = Mirror(self._forecaster.runtimes)
         self._newsreader = Newsreader(0, (), self._mirror, self._forecaster, self._pace)
         self._reserved: dict[int, Start] = {}
         """The reserved starts as the store has them, by job."""
@@ -214,7 +214,7 @@ class Dispatcher:
         self._snapshot, self._sites = Snapshot(), {}
         nodes = await database.read(projects.load)
         self._forecaster = await database.read(Forecaster.load)
-        self._mirror = Mirror(self._forecaster.runtimes, has_tree=bool(nodes))
+        self._mirror = Mirror(self._forecaster.runtimes, nodes)
         self._snapshot.apply([PolicyChanged(self._tools.policy), TreeChanged(_tree(nodes))])
         await self._load_sites()
 
@@ -245,8 +245,9 @@ class Dispatcher:
         try:
             news = self._newsreader.take(found, now)
             if news.nodes is not None:
-                if bool(news.nodes) != self._mirror.has_tree:
-                    await self._load()  # now every job's project means something, or none does any more
+                if not self._mirror.reads_alike(news.nodes):
+                    # now every job's project means something, or none does any more; or data may go elsewhere
+                    await self._load()
                     return False
                 self._snapshot.apply([TreeChanged(_tree(news.nodes))])
             self._asked |= news.changed.questions

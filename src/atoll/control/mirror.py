@@ -10,7 +10,7 @@ from typing import Any, cast
 from sqlalchemy import Connection
 
 from atoll.control.forecasting import like
-from atoll.core.project import RESOURCES
+from atoll.core.project import RESOURCES, TreeNode, clearances
 from atoll.core.ranges import Ranges
 from atoll.core.reasons import ReasonCode
 from atoll.core.resources import Resources
@@ -49,9 +49,15 @@ class Mirror:
     `runtimes` tells how long jobs are expected to run.
     """
 
-    def __init__(self, runtimes: Runtimes, *, has_tree: bool) -> None:
+    def __init__(self, runtimes: Runtimes, nodes: Sequence[TreeNode] = ()) -> None:
+        """`nodes` are the project tree."""
         self._runtimes = runtimes
-        self.has_tree = has_tree
+        self.has_tree = bool(nodes)
+        self._clearances = clearances(nodes)
+
+    def reads_alike(self, nodes: Sequence[TreeNode]) -> bool:
+        """Whether jobs mean to the queue under another tree what they mean under this one, quotas apart."""
+        return bool(nodes) == self.has_tree and clearances(nodes) == self._clearances
 
     def _project(self, name: str | None, person: str) -> str:
         return name or "" if self.has_tree else person
@@ -115,7 +121,8 @@ class Mirror:
         None for a row that makes no sense: it must not keep the others from their turn.
         """
         try:
-            demand = _demand(whole.spec, row.owner, row.memory)
+            clearance = self._clearances.get(row.project or "", _NO_WORDS)
+            demand = _demand(whole.spec, row.owner, row.memory, clearance)
             return Waiting(
                 job_id=row.id,
                 rank=RANKS[JobClass(row.class_)],
@@ -196,17 +203,18 @@ def _promise(row: JobRow) -> Promise | None:
 
 _NO_DEMAND = ("name", "command", "script", "args", "env", "labels", "begin", "array", "dependencies", "priority")
 """Fields that differ from job to job and say nothing of where it fits."""
+_NO_WORDS: frozenset[str] = frozenset()
 
 
-def _demand(text: str, person: str, memory: int) -> Demand:
+def _demand(text: str, person: str, memory: int, clearance: frozenset[str]) -> Demand:
     """The demand of a specification; jobs that differ only in what does not matter here share one."""
     document = json.loads(text)
     for name in _NO_DEMAND:
         document.pop(name, None)
-    return _demand_of(json.dumps(document), person, memory)
+    return _demand_of(json.dumps(document), person, memory, clearance)
 
 
 @lru_cache(maxsize=2048)
-def _demand_of(rest: str, person: str, memory: int) -> Demand:
+def _demand_of(rest: str, person: str, memory: int, clearance: frozenset[str]) -> Demand:
     document = json.loads(rest)
-    return Demand.of(read_spec({**document, "command": ["-"]}), person, memory)
+    return Demand.of(read_spec({**document, "command": ["-"]}), person, memory, clearance)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, StringConstraints, ValidationError
 from atoll.core.documents import read_yaml
 from atoll.core.errors import Invalid
 from atoll.core.resources import Bytes, Milli, Seconds
-from atoll.core.spec import Document, Name, explain_validation
+from atoll.core.spec import Document, Name, Text, explain_validation
 
 DEFAULT_PORT = 8470
 DEFAULT_DATA = "atoll-data"
@@ -33,6 +33,10 @@ class LocalSite(Document):
     accounts: Annotated[
         dict[str, Name],
         Field(default_factory=dict, description="Unix account of each person whose jobs run here too; needs root."),
+    ]
+    clearance: Annotated[
+        list[Text],
+        Field(default_factory=list, max_length=100, description="The words of projects whose data may be here."),
     ]
 
 

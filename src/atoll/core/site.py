@@ -100,6 +100,8 @@ class Site:
     """Accounts of persons; None: what the driver knows of them."""
     backlog: Mapping[JobClass, int] = field(default_factory=dict)
     """How many attempts of a class may wait in the engine's own queue, where that is not the default."""
+    clearance: frozenset[str] = frozenset()
+    """The words of projects whose data may be here."""
 
     @property
     def all_labels(self) -> dict[str, str]:

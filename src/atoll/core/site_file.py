@@ -15,7 +15,7 @@ from pydantic import (
 
 from atoll.core.documents import read_yaml
 from atoll.core.errors import Invalid
-from atoll.core.spec import Document, JobClass, Name, explain_validation
+from atoll.core.spec import Document, JobClass, Name, Text, explain_validation
 
 SAME_NAME = "same-name"
 SHARED = "shared"
@@ -111,6 +111,10 @@ class SiteFile(Document):
         dict[JobClass, Annotated[int, Field(ge=0, le=1_000_000)]],
         Field(default_factory=dict, description="How many attempts of each class may wait in the engine's own queue."),
     ]
+    clearance: Annotated[
+        list[Text],
+        Field(default_factory=list, max_length=100, description="The words of projects whose data may be here."),
+    ]
     config: Annotated[dict[str, Any], Field(default_factory=dict, description="The driver's own settings.")]
 
 
@@ -120,7 +124,7 @@ _KNOWN = {"": list(SiteFile.model_fields), "identity": ["map"]}
 def read_site(document: Any) -> SiteFile:
     """The site that plain data says. Raises Invalid, naming the field."""
     if not isinstance(document, dict):
-        sentence = "A site must be keys and values: name, driver, labels, identity, backlog, config."
+        sentence = "A site must be keys and values: name, driver, labels, identity, backlog, clearance, config."
         raise Invalid("bad_site", sentence, field="site")
     try:
         return SiteFile.model_validate(document)

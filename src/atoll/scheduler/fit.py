@@ -122,6 +122,9 @@ def placement_obstacle(placement: Placement, nodes: int, site: Site) -> Obstacle
         return Obstacle("offload", f"{name} is remote (offload: never)")
     if placement.offload == "only" and not is_remote(site):
         return Obstacle("offload", f"{name} is not remote (offload: only)")
+    if missing := sorted(placement.clearance - site.clearance):
+        words = ", ".join(missing)
+        return Obstacle("project", f"{name} is not cleared for {words}, which the job's project needs (project)")
     limit = report.max_walltime
     if limit is not None and placement.walltime is not None and placement.walltime > limit:
         return Obstacle("walltime", f"{name} allows at most {format_seconds(limit)} (walltime)")

@@ -102,6 +102,8 @@ class Placement:
     """Seconds."""
     grace: int = 30
     """Seconds that it may take to end once it was asked to, as at the end of its walltime."""
+    clearance: frozenset[str] = frozenset()
+    """The words that a site must have for the data of its project."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +131,11 @@ class Demand:
         return self.request * self.nodes
 
     @classmethod
-    def of(cls, spec: JobSpec, person: str, memory: int) -> "Demand":
-        """What a specification demands; `memory` (bytes on each node) counts where it names none."""
+    def of(cls, spec: JobSpec, person: str, memory: int, clearance: frozenset[str] = frozenset()) -> "Demand":
+        """What a specification demands; `memory` (bytes on each node) counts where it names none.
+
+        `clearance`: the words that its project needs.
+        """
         environment = spec.environment
         wanted = {
             Ability.IMAGE: environment is not None and environment.image is not None,
@@ -155,6 +160,7 @@ class Demand:
                 frozenset(ability for ability, needed in wanted.items() if needed),
                 spec.walltime,
                 spec.grace,
+                clearance,
             ),
         )
 

@@ -1,7 +1,7 @@
 """Sites as configured, and what their drivers last reported."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -31,13 +31,14 @@ class Configured:
 
 def put(
     connection: Connection, name: str, driver: str, labels: Mapping[str, str], config: Mapping[str, Any], *,
-    identity: Identity | None = None, backlog: Mapping[JobClass, int] | None = None, local: bool = False,
+    identity: Identity | None = None, backlog: Mapping[JobClass, int] | None = None, clearance: Collection[str] = (),
+    local: bool = False,
 ) -> bool | None:  # fmt: skip
     """Add the site (True), or change how it is configured (False; its report stays); None: it was so before."""
     values: dict[str, Any] = {
         "driver": driver, "labels": json.dumps(dict(labels)), "config": json.dumps(dict(config)),
         "identity": json.dumps(identity.model_dump(mode="json")) if identity is not None else None,
-        "backlog": json.dumps(dict(backlog or {})), "local": local,
+        "backlog": json.dumps(dict(backlog or {})), "clearance": json.dumps(sorted(set(clearance))), "local": local,
     }  # fmt: skip
     before = connection.execute(select(sites).where(sites.c.name == name)).one_or_none()
     if before is None:
@@ -129,6 +130,7 @@ def _site(row: Row[*tuple[Any, ...]]) -> Site:
         message=row.message,
         identity=Identity.model_validate(json.loads(row.identity)) if row.identity else None,
         backlog={JobClass(name): depth for name, depth in json.loads(row.backlog).items()},
+        clearance=frozenset(json.loads(row.clearance)),
     )
 
 

@@ -279,6 +279,7 @@ sites = Table(
     Column("config", Text, nullable=False),
     Column("identity", Text),
     Column("backlog", Text, nullable=False, server_default="{}"),
+    Column("clearance", Text, nullable=False, server_default="[]"),
     # the machine of one replica, which alone works with it
     Column("local", Boolean, nullable=False, server_default=false()),
     # rises with each change of the columns above

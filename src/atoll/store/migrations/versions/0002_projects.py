@@ -15,6 +15,7 @@ def upgrade() -> None:
     _create_reservations()
     _extend_jobs()
     _extend_attempts()
+    _extend_sites()
     _create_queue()
 
 
@@ -108,6 +109,10 @@ def _extend_attempts() -> None:
         sa.Column("saved_at", sa.BigInteger(), nullable=True),
     ):
         op.add_column("attempts", column)
+
+
+def _extend_sites() -> None:
+    op.add_column("sites", sa.Column("clearance", sa.Text(), server_default="[]", nullable=False))
 
 
 def _create_queue() -> None:
