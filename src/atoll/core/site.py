@@ -79,6 +79,8 @@ class SiteReport:
     """Whether what waits in that queue can be pulled back: the driver knows `StopReason.RECALLED`."""
     nodes: tuple[Node, ...] = ()
     """Where Atoll itself chooses the nodes: all that there are. Empty: the engine chooses."""
+    volumes: frozenset[str] | None = None
+    """Names of the volumes that jobs may ask for; None: not known before a job is handed over."""
     notes: tuple[str, ...] = ()
     """Sentences for the operator: what works less well here, and why."""
 

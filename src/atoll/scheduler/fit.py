@@ -11,7 +11,7 @@ from atoll.core.project import RESOURCES
 from atoll.core.reasons import Reason, ReasonCode
 from atoll.core.resources import Resources, format_bytes, format_milli, format_seconds
 from atoll.core.site import Ability, Flavor, Health, Site
-from atoll.core.spec import ConstraintTerm, suggestion
+from atoll.core.spec import ConstraintTerm, nearest, suggestion
 from atoll.scheduler.model import CLASSES, Demand, Placement, Running, SiteState, Waiting
 
 FIELDS: dict[Ability, str] = {
@@ -109,6 +109,10 @@ def placement_obstacle(placement: Placement, nodes: int, site: Site) -> Obstacle
     wanted = placement.abilities | ({Ability.MULTINODE} if nodes > 1 else frozenset())
     for ability in sorted(wanted - report.abilities):
         return Obstacle(FIELDS[ability], f"{name} has no ability {ability} ({FIELDS[ability]})")
+    if report.volumes is not None and (unknown := sorted(placement.volumes - report.volumes)):
+        near = nearest(unknown[0], sorted(report.volumes))
+        hint = "" if near is None else f", but {near!r}"
+        return Obstacle("volumes", f"{name} has no volume {unknown[0]!r}{hint} (volumes)")
     if site.identity is not None:
         if not site.identity.serves(placement.person):
             return Obstacle("person", f"{name} has no account for {placement.person}")
@@ -199,19 +203,19 @@ def impossible(demand: Demand, sites: Sequence[Site]) -> tuple[str, str] | None:
     willing = [site for site in sites if placement_obstacle(demand.placement, demand.nodes, site) is None]
     if not willing:
         return obstacles[0].field, f"No site can run it: {clauses(found.clause for found in obstacles)}."
-    nearest = largest(willing, demand.flavors)
-    if not nearest:
+    most_of = largest(willing, demand.flavors)
+    if not most_of:
         known = sorted({flavor.name for site in sites if site.report for flavor in site.report.flavors})
         hint = suggestion(demand.flavors[0], known) if demand.flavors else ""
         wanted = " or ".join(demand.flavors)
         return "flavor", f"No site has the flavor {wanted}; there is {', '.join(known)}.{hint}"
     for resource in RESOURCES:
-        asked, (most, where) = getattr(demand.request, resource), nearest[resource]
+        asked, (most, where) = getattr(demand.request, resource), most_of[resource]
         if asked > most:
             sentence = f"{bare(resource, asked)} is more than any site has; "
             return resource, sentence + f"the largest node has {bare(resource, most)} ({where})."
-    if demand.nodes > nearest["nodes"][0]:
-        most, where = nearest["nodes"]
+    if demand.nodes > most_of["nodes"][0]:
+        most, where = most_of["nodes"]
         return "nodes", f"{demand.nodes} nodes are more than any site has; the most are {most} ({where})."
     sizes = [found for found in obstacles if found.field in (*RESOURCES, "nodes")]
     sentence = f"No site has all of it together: {clauses(found.clause for found in obstacles)}."

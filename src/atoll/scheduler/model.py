@@ -104,6 +104,8 @@ class Placement:
     """Seconds that it may take to end once it was asked to, as at the end of its walltime."""
     clearance: frozenset[str] = frozenset()
     """The words that a site must have for the data of its project."""
+    volumes: frozenset[str] = frozenset()
+    """Names of the volumes that it mounts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,7 @@ class Demand:
                 spec.walltime,
                 spec.grace,
                 clearance,
+                frozenset(volume.name for volume in spec.volumes),
             ),
         )
 

@@ -707,7 +707,7 @@ def _essence(state: SiteState) -> Any:
     flavors = tuple(map(_lasting, report.flavors))
     return (
         state.site.all_labels, flavors, report.abilities, report.max_walltime, report.owner, state.site.identity,
-        report.nodes, state.site.clearance,
+        report.nodes, state.site.clearance, report.volumes,
     )  # fmt: skip
 
 

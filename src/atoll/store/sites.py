@@ -153,4 +153,8 @@ def _parse(text: str) -> SiteReport:
     )
     abilities = frozenset(Ability(item) for item in document.pop("abilities"))
     notes = tuple(document.pop("notes"))
-    return SiteReport(flavors=flavors, abilities=abilities, notes=notes, **document)
+    volumes = document.pop("volumes", None)  # older reports have none
+    return SiteReport(
+        flavors=flavors, abilities=abilities, notes=notes, volumes=None if volumes is None else frozenset(volumes),
+        **document,
+    )  # fmt: skip
