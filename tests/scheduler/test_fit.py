@@ -69,7 +69,7 @@ def test_a_project_needs_every_word_of_its_clearance() -> None:
     needy = Demand.of(read_spec({"command": ["true"]}), "ada", GIB, frozenset({"patients", "internal"}))
     half, whole = (
         replace(site(), site=replace(site().site, clearance=words))
-        for words in ({"internal"}, {"patients", "internal", "more"})
+        for words in (frozenset({"internal"}), frozenset({"patients", "internal", "more"}))
     )
     assert refusal(needy, half) == (
         "project",

@@ -40,7 +40,7 @@ from atoll.core.site_file import Identity, SiteFile
 from atoll.drivers.base import DriverSetup
 from atoll.faces.http.platform import Platform
 from atoll.people.service import local_token
-from atoll.scheduler.model import CLASSES, Policy
+from atoll.scheduler.model import CLASSES, Policy, Weights
 from atoll.store import attempts, leases, settings, sites
 from atoll.store.attempts import AttemptState
 from atoll.store.database import Database
@@ -202,6 +202,7 @@ def _policy(queue: QueueConfig) -> Policy:
         minimum_run=tuple(getattr(queue.minimum_run, name) for name in CLASSES),
         most_evictions=queue.most_evictions,
         walltimes=tuple(getattr(queue.walltimes, name) for name in CLASSES),
+        weights=Weights(**queue.weights.model_dump()),
     )
 
 

@@ -19,6 +19,7 @@ from atoll.control.forecasting import Forecaster
 from atoll.control.mirror import Mirror
 from atoll.control.news import Newsreader
 from atoll.control.pace import Pace
+from atoll.control.waits import Waits
 from atoll.control.work import Tools
 from atoll.core.ids import new_attempt_id
 from atoll.core.project import TreeNode
@@ -82,9 +83,10 @@ class Dispatcher:
         self._epoch: int | None = None
         self._snapshot = Snapshot()
         self._pace = Pace()
+        self._waits = Waits()
         self._forecaster = Forecaster()
         self._mirror = Mirror(self._forecaster.runtimes)
-        self._newsreader = Newsreader(0, (), self._mirror, self._forecaster, self._pace)
+        self._newsreader = Newsreader(0, (), self._mirror, self._forecaster, self._pace, self._waits)
         self._reserved: dict[int, Start] = {}
         """The reserved starts as the store has them, by job."""
         self._sites: dict[str, SiteState] = {}
@@ -107,6 +109,7 @@ class Dispatcher:
             return 0  # what was decided before may not be in the snapshot yet: no decision without it
         now = tools.now()
         self._learn(now)
+        await self._learn_waits(lease, now)
         if now - self._sites_at > _SITES_EVERY:
             await self._load_sites()
             if await self._recall(lease):
@@ -224,7 +227,7 @@ class Dispatcher:
             return [*used], rooms.load(connection, None), reserved.load(connection)
 
         used, taken, starts = await database.read(read)
-        self._newsreader = Newsreader(cursor, taken, self._mirror, self._forecaster, self._pace)
+        self._newsreader = Newsreader(cursor, taken, self._mirror, self._forecaster, self._pace, self._waits)
         self._reserved = {start.job_id: start for start in starts}
         changes = [*used, *(RoomTaken(self._mirror.running(room)) for room in taken)]
         await asyncio.to_thread(self._snapshot.apply, changes)
@@ -269,6 +272,21 @@ class Dispatcher:
                 self._sites[name] = replace(state, pace=pace)
                 self._snapshot.apply([SiteChanged(self._sites[name])])
 
+    async def _learn_waits(self, lease: Lease, now: int) -> None:
+        """Note how long attempts usually wait in the sites' own queues, where that is another by more than a little."""
+        changed: dict[str, int] = {}
+        for name, state in self._sites.items():
+            wait = self._waits.of(name, now) if state.site.report is not None and state.site.report.queues else 0
+            if abs(wait - state.site.wait) > state.site.wait * 0.2:
+                changed[name] = wait
+        if not changed:
+            return
+        await self._tools.guarded(lease, partial(sites.set_waits, waits=changed))
+        for name, wait in changed.items():
+            state = self._sites[name]
+            self._sites[name] = replace(state, site=replace(state.site, wait=wait))
+            self._snapshot.apply([SiteChanged(self._sites[name])])
+
     async def _load_sites(self) -> None:
         def read(connection: Connection) -> tuple[list[SiteState], list[Kept]]:
             drained = sites.drained(connection)
@@ -282,6 +300,8 @@ class Dispatcher:
         now = self._tools.clock()
         self._sites_at = self._tools.now()
         states, kept = await self._tools.database.read(read)
+        for state in states:
+            self._waits.recall(state.site.name, state.site.wait, self._sites_at)
         before, self._sites = self._sites, {state.site.name: state for state in states}
         self._snapshot.apply(
             [

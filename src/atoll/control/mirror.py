@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any, cast
@@ -111,7 +112,7 @@ class Mirror:
 
     def hypothetical(self, job_id: int, columns: Mapping[str, Any], now: int) -> Waiting | None:
         """The entry that a job with such columns would be, if it was submitted now."""
-        given = {"id": job_id, "submitted_at": now, "array_id": None, "promised_count": None, **columns}
+        given = {"id": job_id, "submitted_at": now, "array_id": None, "promised_count": None, "site": None, **columns}
         row = cast(JobRow, SimpleNamespace(**given))
         return self._waiting(row, row)
 
@@ -122,7 +123,7 @@ class Mirror:
         """
         try:
             clearance = self._clearances.get(row.project or "", _NO_WORDS)
-            demand = _demand(whole.spec, row.owner, row.memory, clearance)
+            demand = _demand(whole.spec, row.owner, row.memory, clearance, row.site or "")
             return Waiting(
                 job_id=row.id,
                 rank=RANKS[JobClass(row.class_)],
@@ -206,15 +207,17 @@ _NO_DEMAND = ("name", "command", "script", "args", "env", "labels", "begin", "ar
 _NO_WORDS: frozenset[str] = frozenset()
 
 
-def _demand(text: str, person: str, memory: int, clearance: frozenset[str]) -> Demand:
+def _demand(text: str, person: str, memory: int, clearance: frozenset[str], last_site: str) -> Demand:
     """The demand of a specification; jobs that differ only in what does not matter here share one."""
     document = json.loads(text)
+    kept_at = last_site if document.get("checkpoint") is not None else ""
     for name in _NO_DEMAND:
         document.pop(name, None)
-    return _demand_of(json.dumps(document), person, memory, clearance)
+    return _demand_of(json.dumps(document), person, memory, clearance, kept_at)
 
 
 @lru_cache(maxsize=2048)
-def _demand_of(rest: str, person: str, memory: int, clearance: frozenset[str]) -> Demand:
+def _demand_of(rest: str, person: str, memory: int, clearance: frozenset[str], kept_at: str) -> Demand:
     document = json.loads(rest)
-    return Demand.of(read_spec({**document, "command": ["-"]}), person, memory, clearance)
+    demand = Demand.of(read_spec({**document, "command": ["-"]}), person, memory, clearance)
+    return replace(demand, placement=replace(demand.placement, kept_at=kept_at))

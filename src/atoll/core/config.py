@@ -67,6 +67,17 @@ class UsualWalltimes(Document):
     opportunistic: Annotated[Seconds, Field(gt=0)] | None = 24 * 3600
 
 
+class WeightsConfig(Document):
+    """What counts how much where a job could go to several places: in time that one would rather wait."""
+
+    wait: Annotated[float, Field(ge=0, le=1e6)] = 1
+    remote: Seconds = 3600
+    waste: Seconds = 600
+    data: Seconds = 86400
+    price: Seconds = 60
+    energy: Seconds = 1
+
+
 class QueueConfig(Document):
     """How the queue works."""
 
@@ -84,6 +95,7 @@ class QueueConfig(Document):
         int, Field(ge=0, le=1000, description="A job is evicted no more after so many times, but opportunistic ones.")
     ] = 3
     walltimes: Annotated[UsualWalltimes, Field(default_factory=UsualWalltimes)]
+    weights: Annotated[WeightsConfig, Field(default_factory=WeightsConfig)]
 
 
 class PlatformConfig(Document):
@@ -137,6 +149,7 @@ def _names(model: type[BaseModel]) -> list[str]:
 _KNOWN = {
     "": _names(PlatformConfig), "local": _names(LocalSite), "keep_days": _names(KeepDays),
     "queue": _names(QueueConfig), "queue.minimum_run": _names(MinimumRuns), "queue.walltimes": _names(UsualWalltimes),
+    "queue.weights": _names(WeightsConfig),
 }  # fmt: skip
 _FROM_ENVIRONMENT = ("host", "port", "database", "store", "memory_per_cpu", "log_limit", "file_limit")
 """Settings that a variable ATOLL_NAME gives."""

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from atoll.core.resources import Resources
-from atoll.core.site_file import Identity
+from atoll.core.site_file import Identity, Price
 from atoll.core.spec import JobClass
 
 
@@ -104,6 +104,12 @@ class Site:
     """How many attempts of a class may wait in the engine's own queue, where that is not the default."""
     clearance: frozenset[str] = frozenset()
     """The words of projects whose data may be here."""
+    price: Price | None = None
+    """What an hour costs; None: nothing."""
+    energy: float | None = None
+    """Grams of CO2e in a kWh of its electricity; None: nobody said."""
+    wait: int = 0
+    """Seconds that attempts usually wait in the engine's own queue, as they did of late."""
 
     @property
     def all_labels(self) -> dict[str, str]:

@@ -14,7 +14,7 @@ from atoll.core.states import ACTIVE, JobState, Outcome
 from atoll.jobs.estimates import Estimates
 from atoll.jobs.service import Found, find, spec_document
 from atoll.jobs.view import awaited, counts_of
-from atoll.scheduler.fit import obstacle
+from atoll.scheduler.fit import is_remote, obstacle
 from atoll.scheduler.model import Demand
 from atoll.store import attempts, jobs, projects, reserved, sites
 from atoll.store.jobs import JobRow
@@ -124,6 +124,10 @@ def _sites(connection: Connection, whole: JobRow, now: int) -> list[str]:
             facts.append(found.sentence)
         elif site.health is not Health.OK or site.report is None:
             facts.append(_silence(site, now))
+        elif is_remote(site) and site.wait:
+            usual = format_seconds(site.wait)
+            sentence = f"Site {site.name} could run it; jobs usually wait {usual} there, so shorter ones stay local."
+            facts.append(sentence)
         else:
             facts.append(f"Site {site.name} could run it once it has room.")
     return facts or ["There is no site yet that could run it."]

@@ -247,25 +247,6 @@ def pools_of(states: Iterable[SiteState]) -> tuple[Pool, ...]:
     )
 
 
-def preference(demand: Demand, pools: Sequence[Pool], possible: Iterable[bool]) -> tuple[int, ...]:
-    """Numbers of the possible pools, the preferred first.
-
-    The job's own order of flavors; local sites before remote ones; no GPU nodes for jobs without; names.
-    """
-
-    def key(number: int) -> tuple[int, bool, bool, str, int]:
-        pool = pools[number]
-        wasteful = demand.request.gpu == 0 and pool.flavor.node.gpu > 0
-        return wish(demand, pool), pool.remote, wasteful, pool.site, pool.rank
-
-    return tuple(sorted((number for number, can in enumerate(possible) if can), key=key))
-
-
-def wish(demand: Demand, pool: Pool) -> int:
-    """How well a demand likes a pool's flavor, by its own order of flavors; 0 is best."""
-    return demand.flavors.index(pool.flavor.name) if demand.ordered and demand.flavors else 0
-
-
 def is_open(state: SiteState) -> bool:
     """Whether a site takes new attempts: it answers, and is not drained."""
     return state.site.health is Health.OK and not state.drained and state.site.report is not None

@@ -75,7 +75,8 @@ def file_of(connection: Connection, name: str) -> SiteFile:
     site = next(site for site in sites.load(connection) if site.name == name)
     return SiteFile(
         name=name, driver=site.driver, labels=dict(site.labels), identity=site.identity, backlog=dict(site.backlog),
-        clearance=sorted(site.clearance), config=dict(configured.config),
+        clearance=sorted(site.clearance), price=site.price, energy=site.energy,
+        config=dict(configured.config),
     )  # fmt: skip
 
 
@@ -93,7 +94,7 @@ def put(connection: Connection, file: SiteFile, now: int) -> bool | None:
             )
     added = sites.put(
         connection, file.name, file.driver, file.labels, file.config, identity=file.identity, backlog=file.backlog,
-        clearance=file.clearance,
+        clearance=file.clearance, price=file.price, energy=file.energy,
     )  # fmt: skip
     if added is not None:
         sites.tell(connection, file.name, "configured", "", now)

@@ -112,7 +112,13 @@ def _extend_attempts() -> None:
 
 
 def _extend_sites() -> None:
-    op.add_column("sites", sa.Column("clearance", sa.Text(), server_default="[]", nullable=False))
+    for column in (
+        sa.Column("clearance", sa.Text(), server_default="[]", nullable=False),
+        sa.Column("price", sa.Text(), nullable=True),
+        sa.Column("energy", sa.Float(), nullable=True),
+        sa.Column("wait", sa.Integer(), server_default="0", nullable=False),
+    ):
+        op.add_column("sites", column)
 
 
 def _create_queue() -> None:
