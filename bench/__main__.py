@@ -16,6 +16,7 @@ from bench import (
     array,
     bulk,
     estimates,
+    eviction,
     footprint,
     opportunism,
     packing,
@@ -41,6 +42,7 @@ BENCHMARKS: dict[str, Callable[[Path, bool], Iterator[Row]]] = {
     "queue": queue.measure,
     "estimates": estimates.measure,
     "opportunism": opportunism.measure,
+    "eviction": eviction.measure,
 }
 
 

@@ -32,7 +32,9 @@ OUTSIDE = 0.1
 """The part that may come outside of its range."""
 _FEW_SECONDS = 5.0
 """Added to all waits, so that seconds more or less do not count as many times as long."""
-_LAST = 500
+_CYCLE = 1_000_000
+"""Microseconds: what could start now starts when the next cycle comes."""
+_LAST = 400
 """So many of the last errors of each kind count."""
 _ALIKE = 50
 """So many of them make a range."""
@@ -123,7 +125,7 @@ class Calibration:
                 factors[:, here] = kind.usual(different / _GRAIN)[:, inverse]
         found = np.maximum(0.0, (waits + shift) * np.exp(factors) - shift).astype(np.int64)
         least, middle, most = found
-        return least, middle, most
+        return least, middle, most + _CYCLE
 
     def sooner(self, kind: int, predicted: int, came: int) -> float | None:
         """What part of the jobs whose wait was predicted alike came sooner than one did; None while too few are known.

@@ -45,10 +45,10 @@ class Chances:
         rows = rows[(leaves_for < 0) | (leaves_for == job_id)]
         moments = _MOMENTS * ((until - self._now) / SECOND)
         ends = self._expected_ends(rows, moments)
-        enough = np.flatnonzero(ends >= _MEDIAN + before)
-        if not len(enough):
+        if ends[-1] < _MEDIAN + before:
             return until
-        return min(until, self._now + int(moments[enough[0]] * SECOND))
+        seconds = np.interp(_MEDIAN + before, np.append(0.0, ends), np.append(0.0, moments))
+        return min(until, self._now + int(seconds * SECOND))
 
     def _expected_ends(self, rows: Rows, moments: NDArray[np.float64]) -> NDArray[np.float64]:
         """How many of some attempts will have ended by moments, in seconds from now: the mean of a Poisson process."""

@@ -149,10 +149,9 @@ def _with_ranges(
     begins = np.maximum(0, rows["not_before"][queue] - now)
     spread = calibration.spread(kinds[known], waits[known])
     columns = []
-    for column in spread:
+    for column, later in zip(spread, (0, 0, _GRAIN - 1), strict=True):
         told = np.full(len(queue), UNKNOWN, np.int64)
-        moments = now + np.maximum(column, begins[known])
-        told[known] = moments // _GRAIN * _GRAIN
+        told[known] = (now + np.maximum(column, begins[known]) + later) // _GRAIN * _GRAIN
         columns.append(told)
     earliest, likely, latest = columns
     for place, reserved in _reserved(snapshot, jobs):

@@ -84,7 +84,7 @@ class Outlook:
             kind = int(line.kind[place])
             if len(before) == _HASTENED:
                 return
-            if not (self.promised[place] or self._allowed[kind].any()):
+            if line.limits[place] >= 0 or not (self.promised[place] or self._allowed[kind].any()):
                 continue
             pools = tuple(np.flatnonzero(self._possible[kind]).tolist())
             ahead = sum(bool((self._possible[kind] & other).any()) for other in before)
