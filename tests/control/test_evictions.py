@@ -105,6 +105,8 @@ async def test_idle_work_makes_room_and_comes_back(motion: SlowMotion) -> None:
     assert (row.state, row.reason, row.evictions, row.submitted_at) == ("queued", ReasonCode.EVICTED, 1, submitted)
     answer = await told(motion, leaves)
     assert "Attempt 1 was evicted for a job with a claim." in answer["facts"]
+    await motion.dispatch()
+    assert motion.dispatcher._snapshot.waiting(leaves).placement.kept_at == "played", "its checkpoints are there"
     await motion.settle()
     for job_id in (*victims, claim):
         assert (await motion.job(job_id)).state == "succeeded"
