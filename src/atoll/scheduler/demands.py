@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from atoll.core.resources import MAX_AMOUNT, Resources
 from atoll.scheduler.fit import Pool, flavor_obstacle, is_open, placement_obstacle
 from atoll.scheduler.model import Demand, Placement, SiteState, Weights
-from atoll.scheduler.scores import preference, score, wish
+from atoll.scheduler.scores import Scores, wish
 from atoll.scheduler.table import Table
 
 _REQUEST = np.dtype([("cpu", "i8"), ("memory", "i8"), ("gpu", "i8")])
@@ -34,6 +34,7 @@ class Demands:
         self._preferences: dict[tuple[int, int], tuple[int, ...]] = {}  # by number and level
         self._choices: dict[tuple[int, int], tuple[tuple[int, ...], ...]] = {}
         self._weights = Weights()
+        self._scores = Scores((), {}, self._weights)
         self._waits = np.zeros(0, np.int64)  # by pool the usual wait there, if it is remote
         self._at_home = np.zeros(0, np.bool_)  # by pool whether it is local, and open
         self._cutoffs = np.zeros(0, np.int64)  # the different waits
@@ -100,6 +101,7 @@ class Demands:
         self._weights = weights
         self._preferences.clear()
         self._choices.clear()
+        self._scores = Scores(self._pools, self._states, weights)
         states = [self._states[pool.site] for pool in self._pools]
         waits = [state.site.wait if pool.remote else 0 for pool, state in zip(self._pools, states, strict=True)]
         self._waits = np.array(waits, np.int64)
@@ -209,8 +211,8 @@ class Demands:
     def preference(self, number: int, level: int = 0) -> tuple[int, ...]:
         """The pools that the demand could use at a level, the preferred first."""
         if (known := self._preferences.get((number, level))) is None:
-            possible = self.within(np.array([number]), np.array([level]))[0].tolist()
-            known = preference(self._objects[number], self._pools, possible, self._states, self._weights)
+            possible = self.within(np.array([number]), np.array([level]))[0] if level else self._possible[number]
+            known = self._scores.preference(self._objects[number], possible.tolist())
             self._preferences[number, level] = known
         return known
 
@@ -220,9 +222,10 @@ class Demands:
             demand, parts = self._objects[number], dict[tuple[Any, ...], list[int]]()
             for choice in self.preference(number, level):
                 pool = self._pools[choice]
-                site = self._states[pool.site].site
-                is_owned = site.report is not None and bool(site.report.nodes)
-                liked = wish(demand, pool), score(demand, pool, site, self._weights).place
+                report = self._states[pool.site].site.report
+                is_owned = report is not None and bool(report.nodes)
+                # of nodes that some waste and others do not, packing chooses
+                liked = wish(demand, pool), self._scores.place(demand, choice)
                 parts.setdefault(liked if is_owned else (choice,), []).append(choice)
             known = self._choices[number, level] = tuple(map(tuple, parts.values()))
         return known

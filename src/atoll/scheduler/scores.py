@@ -1,28 +1,13 @@
-"""Which of the places that could run a job are better: each is scored in seconds that one would rather wait.
+"""Which of the places that could run a job are better: what speaks against each is added up, as time.
 
-The job's own order of flavors comes first; then what a place costs, the least first. Used by `demands`.
+The job's own order of flavors comes first; then what speaks least against a place, in seconds that one would rather
+wait than have it. Used by `demands`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
-from atoll.core.site import Site
 from atoll.scheduler.fit import Pool
 from atoll.scheduler.model import Demand, SiteState, Weights
-
-
-class Score(NamedTuple):
-    """What is to be said against a place, in seconds."""
-
-    place: float
-    """Of the site."""
-    waste: float
-    """Of the nodes; where Atoll chooses these, packing looks to it."""
-
-    @property
-    def total(self) -> float:
-        """All of it."""
-        return self.place + self.waste
 
 
 def wish(demand: Demand, pool: Pool) -> int:
@@ -30,35 +15,36 @@ def wish(demand: Demand, pool: Pool) -> int:
     return demand.flavors.index(pool.flavor.name) if demand.ordered and demand.flavors else 0
 
 
-def score(demand: Demand, pool: Pool, site: Site, weights: Weights) -> Score:
-    """What is to be said against a pool for a demand."""
-    kept_at = demand.placement.kept_at
-    place = (
-        weights.wait * site.wait
-        + weights.remote * pool.remote
-        + weights.data * bool(kept_at and kept_at != site.name)
-        + weights.price * _cost(demand, site)
-        + weights.energy * (site.energy or 0)
-    )
-    return Score(place, weights.waste * (demand.request.gpu == 0 and pool.flavor.node.gpu > 0))
+class Scores:
+    """What speaks against pools, by their number, as their sites are now."""
 
+    def __init__(self, pools: Sequence[Pool], states: Mapping[str, SiteState], weights: Weights) -> None:
+        self._pools, self._weights = pools, weights
+        sites = [states[pool.site].site for pool in pools]
+        self._of_site = [
+            weights.wait * site.wait + weights.remote * pool.remote + weights.energy * (site.energy or 0)
+            for pool, site in zip(pools, sites, strict=True)
+        ]
+        self._prices = [site.price for site in sites]
+        self._has_gpus = [pool.flavor.node.gpu > 0 for pool in pools]
 
-def _cost(demand: Demand, site: Site) -> float:
-    """What the demand costs at a site, in money per hour."""
-    if site.price is None:
-        return 0
-    total = demand.total
-    return (total.cpu * site.price.cpu + total.gpu * site.price.gpu) / 1000
+    def place(self, demand: Demand, number: int) -> float:
+        """What speaks against a pool's site."""
+        found, kept_at = self._of_site[number], demand.placement.kept_at
+        if kept_at and kept_at != self._pools[number].site:
+            found += self._weights.data
+        if (price := self._prices[number]) is not None:
+            total = demand.total
+            found += self._weights.price * (total.cpu * price.cpu + total.gpu * price.gpu) / 1000
+        return found
 
+    def preference(self, demand: Demand, possible: Iterable[bool]) -> tuple[int, ...]:
+        """Numbers of the possible pools, the preferred first: by the job's own order, what speaks least, and names."""
+        waste = 0 if demand.request.gpu else self._weights.waste
 
-def preference(
-    demand: Demand, pools: Sequence[Pool], possible: Iterable[bool], states: Mapping[str, SiteState], weights: Weights
-) -> tuple[int, ...]:
-    """Numbers of the possible pools, the preferred first: by the job's own order of flavors, score, and names."""
+        def key(number: int) -> tuple[int, float, str, int]:
+            pool = self._pools[number]
+            against = self.place(demand, number) + (waste if self._has_gpus[number] else 0)
+            return wish(demand, pool), against, pool.site, pool.rank
 
-    def key(number: int) -> tuple[int, float, str, int]:
-        pool = pools[number]
-        against = score(demand, pool, states[pool.site].site, weights)
-        return wish(demand, pool), against.total, pool.site, pool.rank
-
-    return tuple(sorted((number for number, can in enumerate(possible) if can), key=key))
+        return tuple(sorted((number for number, can in enumerate(possible) if can), key=key))
