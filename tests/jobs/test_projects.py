@@ -308,6 +308,27 @@ def add_flavor(connection: Connection, name: str) -> None:
     sites.set_report(connection, "there", SiteReport((Flavor(name, size, size),), abilities), 1)
 
 
+async def test_a_project_goes_only_where_its_data_may(served: Served) -> None:
+    await served.add_site()
+    await plant(served, ROOT, ASTRO, replace(OPTICS, clearance=("patients",)))
+    refused = (await submit(served, project="optics")).json()
+    assert (refused["code"], refused["field"]) == ("impossible", "project")
+    assert "is not cleared for patients" in refused["detail"]
+    job = await served.submit(project="astro")
+    assert (await change(served, job, project="optics")).json()["field"] == "project"
+    await served.do(lambda connection: sites.put(connection, "there", "fake", {}, {}, clearance=["patients"]))
+    report = (await served.database.read(sites.load))[0].report
+    assert report is not None
+    await served.do(lambda connection: sites.set_report(connection, "there", report, 1))
+    served.app.state.sites.forget()
+    accepted = await submit(served, project="optics")
+    assert accepted.status_code == 201
+    async with served.client("anna") as client:
+        told = (await client.get(f"/api/v1/jobs/{accepted.json()['id']}/why")).json()
+    assert [fact for fact in told["facts"] if "is not cleared for patients" in fact]
+    assert "Site there could run it once it has room." in told["facts"]
+
+
 async def test_what_sites_will_have_is_not_known_before_they_have_reported(served: Served) -> None:
     await plant(served, ROOT, ASTRO, OPTICS)
     assert (await submit(served, project="optics", cpu=3)).status_code == 201

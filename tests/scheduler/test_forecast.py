@@ -72,6 +72,17 @@ def seconds(snapshot: Snapshot, **rest: Any) -> dict[int, float | None]:
     }
 
 
+def test_a_job_that_stays_local_is_expected_to_start_there() -> None:
+    far = site("far", flavor(cpu=9), labels={"remote": "true"}, queues=True)
+    far = replace(far, site=replace(far.site, wait=720))
+    same: dict[str, Any] = {"runs": 2 * HOUR, "person": "ana"}
+    snapshot = snapshot_of(
+        site("here", flavor(cpu=1)), far, runs("1", at="here"),
+        waits(1, expected=300, **same), waits(2, expected=900, **same), waits(3, cpu=2, expected=300, **same),
+    )  # fmt: skip
+    assert seconds(snapshot) == {1: HOUR, 2: 0, 3: 0}
+
+
 def test_jobs_start_one_after_the_other_as_what_runs_ends() -> None:
     here = site("local", flavor(cpu=2))
     snapshot = snapshot_of(here, runs("1", left=100), runs("2", left=300), *(waits(number) for number in (1, 2, 3)))

@@ -19,6 +19,7 @@ from atoll.control.forecasting import Forecaster
 from atoll.control.mirror import Mirror
 from atoll.control.news import Newsreader
 from atoll.control.pace import Pace
+from atoll.control.waits import Waits
 from atoll.control.work import Tools
 from atoll.core.ids import new_attempt_id
 from atoll.core.project import TreeNode
@@ -82,9 +83,10 @@ class Dispatcher:
         self._epoch: int | None = None
         self._snapshot = Snapshot()
         self._pace = Pace()
+        self._waits = Waits()
         self._forecaster = Forecaster()
-        self._mirror = Mirror(self._forecaster.runtimes, has_tree=False)
-        self._newsreader = Newsreader(0, (), self._mirror, self._forecaster, self._pace)
+        self._mirror = Mirror(self._forecaster.runtimes)
+        self._newsreader = Newsreader(0, (), self._mirror, self._forecaster, self._pace, self._waits)
         self._reserved: dict[int, Start] = {}
         """The reserved starts as the store has them, by job."""
         self._sites: dict[str, SiteState] = {}
@@ -107,6 +109,7 @@ class Dispatcher:
             return 0  # what was decided before may not be in the snapshot yet: no decision without it
         now = tools.now()
         self._learn(now)
+        await self._learn_waits(lease, now)
         if now - self._sites_at > _SITES_EVERY:
             await self._load_sites()
             if await self._recall(lease):
@@ -214,7 +217,7 @@ class Dispatcher:
         self._snapshot, self._sites = Snapshot(), {}
         nodes = await database.read(projects.load)
         self._forecaster = await database.read(Forecaster.load)
-        self._mirror = Mirror(self._forecaster.runtimes, has_tree=bool(nodes))
+        self._mirror = Mirror(self._forecaster.runtimes, nodes)
         self._snapshot.apply([PolicyChanged(self._tools.policy), TreeChanged(_tree(nodes))])
         await self._load_sites()
 
@@ -224,7 +227,7 @@ class Dispatcher:
             return [*used], rooms.load(connection, None), reserved.load(connection)
 
         used, taken, starts = await database.read(read)
-        self._newsreader = Newsreader(cursor, taken, self._mirror, self._forecaster, self._pace)
+        self._newsreader = Newsreader(cursor, taken, self._mirror, self._forecaster, self._pace, self._waits)
         self._reserved = {start.job_id: start for start in starts}
         changes = [*used, *(RoomTaken(self._mirror.running(room)) for room in taken)]
         await asyncio.to_thread(self._snapshot.apply, changes)
@@ -245,8 +248,9 @@ class Dispatcher:
         try:
             news = self._newsreader.take(found, now)
             if news.nodes is not None:
-                if bool(news.nodes) != self._mirror.has_tree:
-                    await self._load()  # now every job's project means something, or none does any more
+                if not self._mirror.reads_alike(news.nodes):
+                    # now every job's project means something, or none does any more; or data may go elsewhere
+                    await self._load()
                     return False
                 self._snapshot.apply([TreeChanged(_tree(news.nodes))])
             self._asked |= news.changed.questions
@@ -268,6 +272,21 @@ class Dispatcher:
                 self._sites[name] = replace(state, pace=pace)
                 self._snapshot.apply([SiteChanged(self._sites[name])])
 
+    async def _learn_waits(self, lease: Lease, now: int) -> None:
+        """Note how long attempts usually wait in the sites' own queues, where that is another by more than a little."""
+        changed: dict[str, int] = {}
+        for name, state in self._sites.items():
+            wait = self._waits.of(name, now) if state.site.report is not None and state.site.report.queues else 0
+            if abs(wait - state.site.wait) > state.site.wait * 0.2:
+                changed[name] = wait
+        if not changed:
+            return
+        await self._tools.guarded(lease, partial(sites.set_waits, waits=changed))
+        for name, wait in changed.items():
+            state = self._sites[name]
+            self._sites[name] = replace(state, site=replace(state.site, wait=wait))
+            self._snapshot.apply([SiteChanged(self._sites[name])])
+
     async def _load_sites(self) -> None:
         def read(connection: Connection) -> tuple[list[SiteState], list[Kept]]:
             drained = sites.drained(connection)
@@ -281,6 +300,8 @@ class Dispatcher:
         now = self._tools.clock()
         self._sites_at = self._tools.now()
         states, kept = await self._tools.database.read(read)
+        for state in states:
+            self._waits.recall(state.site.name, state.site.wait, self._sites_at)
         before, self._sites = self._sites, {state.site.name: state for state in states}
         self._snapshot.apply(
             [

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from atoll.control.forecasting import Forecaster
 from atoll.control.mirror import Mirror
 from atoll.control.pace import Pace
+from atoll.control.waits import Waits
 from atoll.core.project import TreeNode
 from atoll.scheduler.model import Change, JobGone, RoomFreed, RoomTaken
 from atoll.store import events, projects, rooms
@@ -42,7 +43,9 @@ class _Rooms:
 class Newsreader:
     """Follows the outbox from `cursor` on, and remembers who holds room: of those that end nothing else tells."""
 
-    def __init__(self, cursor: int, taken: Sequence[Room], mirror: Mirror, forecaster: Forecaster, pace: Pace) -> None:
+    def __init__(
+        self, cursor: int, taken: Sequence[Room], mirror: Mirror, forecaster: Forecaster, pace: Pace, waits: Waits
+    ) -> None:
         """`taken` is the room that is held at `cursor`."""
         self.cursor = cursor
         self._rooms: dict[int, dict[str, Room]] = {}  # by row of the job, and attempt
@@ -51,6 +54,7 @@ class Newsreader:
         self._mirror = mirror
         self._forecaster = forecaster
         self._pace = pace
+        self._waits = waits
 
     def read(self, connection: Connection, now: int) -> tuple[News, _Rooms]:
         """What has changed since the last time, for `take`."""
@@ -69,6 +73,7 @@ class Newsreader:
         """Take in what was read, and learn from it; the news with all changes."""
         news, taken = found
         self.cursor = news.changed.cursor
+        begun = [room for room in taken.held if room.started and not self._has_begun(room)]
         freed = self._exchange(news.changed.jobs, taken.held)
         # what was refused or taken back has freed no room at the site
         self._pace.count(Counter(room.site for room in freed.values() if not room.waits), now)
@@ -77,11 +82,21 @@ class Newsreader:
             span = taken.spans.get(attempt_id, Span())
             if span.began != room.started:
                 # nobody had seen it begin, or the site says better when it did: so much counts as used
-                changes.append(RoomTaken(self._mirror.running(replace(room, started=span.began))))
+                room = replace(room, started=span.began)
+                changes.append(RoomTaken(self._mirror.running(room)))
+                if span.began:
+                    begun.append(room)
             changes.append(RoomFreed(attempt_id, span.ended))
         changes += [RoomTaken(self._mirror.running(room)) for room in taken.held]
+        for room in begun:
+            self._waits.began(room.site, room.placed, room.started)
         learnt = self._learn(news, taken, freed)
         return replace(news, changes=[*news.changes, *changes, *learnt])
+
+    def _has_begun(self, room: Room) -> bool:
+        """Whether an attempt was known to have begun before."""
+        known = self._rooms.get(room.job_id, {}).get(room.attempt_id)
+        return known is not None and known.started > 0
 
     def _exchange(self, jobs: Sequence[int], rooms_now: Sequence[Room]) -> dict[str, Room]:
         """Remember who of some jobs holds room now; who did before and does no longer."""

@@ -1,6 +1,5 @@
 """Why a job is where it is: its reason, its place among those that wait, and the facts behind it."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection
@@ -15,9 +14,9 @@ from atoll.core.states import ACTIVE, JobState, Outcome
 from atoll.jobs.estimates import Estimates
 from atoll.jobs.service import Found, find, spec_document
 from atoll.jobs.view import awaited, counts_of
-from atoll.scheduler.fit import obstacle
+from atoll.scheduler.fit import is_remote, obstacle
 from atoll.scheduler.model import Demand
-from atoll.store import attempts, jobs, reserved, sites
+from atoll.store import attempts, jobs, projects, reserved, sites
 from atoll.store.jobs import JobRow
 from atoll.store.people import Principal
 
@@ -58,7 +57,7 @@ def _facts(connection: Connection, found: Found, state: JobState, now: int) -> l
         facts += _holders(connection, found)
     if state is JobState.QUEUED or (found.task is None and counts is not None and counts["waiting"]):
         facts += _promise(found) + _begin(found, now) + _return(connection, found) + _reservation(connection, found)
-        facts += _sites(sites.load(connection), found.whole, now)
+        facts += _sites(connection, found.whole, now)
     elif state in ACTIVE:
         facts += _current(connection, found, now)
     elif state not in (JobState.HELD, JobState.QUEUED):
@@ -120,16 +119,21 @@ def _lowered(sentence: str) -> str:
     return sentence[:1].lower() + sentence[1:]
 
 
-def _sites(known: Sequence[Site], whole: JobRow, now: int) -> list[str]:
+def _sites(connection: Connection, whole: JobRow, now: int) -> list[str]:
     """What each site means for a waiting job."""
-    demand = Demand.of(read_spec(spec_document(whole)), whole.owner, whole.memory)
+    clearance = projects.clearance_of(connection, whole.project)
+    demand = Demand.of(read_spec(spec_document(whole)), whole.owner, whole.memory, clearance)
     facts = []
-    for site in known:
+    for site in sites.load(connection):
         found = obstacle(demand, site)
         if found is not None:
             facts.append(found.sentence)
         elif site.health is not Health.OK or site.report is None:
             facts.append(_silence(site, now))
+        elif is_remote(site) and site.wait:
+            usual = format_seconds(site.wait)
+            sentence = f"Site {site.name} could run it; jobs usually wait {usual} there, so shorter ones stay local."
+            facts.append(sentence)
         else:
             facts.append(f"Site {site.name} could run it once it has room.")
     return facts or ["There is no site yet that could run it."]

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from atoll.core.project import RESOURCES
 from atoll.scheduler.ahead import SECOND, Amounts, Rows, Times, expected_ends
+from atoll.scheduler.kinds import buckets_in, demands_in, kinds_of, levels_in
 from atoll.scheduler.noderoom import NodeRoom
 from atoll.scheduler.room import ENDLESS
 from atoll.scheduler.snapshot import Snapshot
@@ -25,27 +26,29 @@ class Candidates:
         """How many tasks still wait of each, 1 of a single job."""
         self.limits: list[int] = waiting["limit"].tolist()
         self.widths: list[int] = waiting["width"].tolist()
-        self._kinds(snapshot, waiting["demand"], waiting["bucket"])
+        self._kinds(snapshot)
         self._stays(snapshot, waiting)
         self._nodes = NodeRoom(snapshot.owned, lambda held: _node_ends(snapshot, held, now)) if snapshot.owned else None
         self._looks = _LOOKS
         self._snapshot, self._now = snapshot, now
 
-    def _kinds(self, snapshot: Snapshot, demands: NDArray[np.int32], buckets: NDArray[np.int32]) -> None:
-        kinds, inverse = np.unique(buckets.astype(np.int64) << 32 | demands, return_inverse=True)
+    def _kinds(self, snapshot: Snapshot) -> None:
+        kinds, inverse = np.unique(kinds_of(snapshot, self.rows), return_inverse=True)
         self.kind = inverse.astype(np.intp)
         """The kind of each row; what follows has an entry for each kind."""
-        self.demand = (kinds & (2**32 - 1)).astype(np.intp)
-        keys = [snapshot.bucket_key(bucket) for bucket in (kinds >> 32).tolist()]
+        self.demand = demands_in(kinds).astype(np.intp)
+        keys = [snapshot.bucket_key(bucket) for bucket in buckets_in(kinds).tolist()]
         index = {} if snapshot.tree is None else snapshot.tree.index
         self.project = np.array([index.get(project, -1) for _, project, _ in keys], np.int64)
         """The node of the tree, -1 for none."""
         self.owner = [(project, person) for _, project, person in keys]
         totals = snapshot.demands.totals[self.demand]
         self.total: Amounts = np.stack([totals[name] for name in RESOURCES], axis=1).astype(np.int64)
-        self.possible = snapshot.demands.possible[self.demand]
+        levels = levels_in(kinds)
+        self.possible = snapshot.demands.within(self.demand, levels)
         """By kind and pool."""
-        self.preference = [snapshot.demands.preference(number) for number in self.demand.tolist()]
+        pairs = zip(self.demand.tolist(), levels.tolist(), strict=True)
+        self.preference = [snapshot.demands.preference(number, level) for number, level in pairs]
 
     def _stays(self, snapshot: Snapshot, waiting: NDArray[np.void]) -> None:
         self.run: list[int] = []

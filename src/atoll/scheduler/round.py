@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from atoll.core.resources import Resources
 from atoll.scheduler.evict import Claim, Victim
 from atoll.scheduler.keeping import Keeping
+from atoll.scheduler.kinds import buckets_in, demands_in, kinds_of, levels_in
 from atoll.scheduler.line import Right
 from atoll.scheduler.model import OPPORTUNISTIC, Promise
 from atoll.scheduler.noderoom import NodeRoom, Plan
@@ -30,7 +31,6 @@ _TASKS = 256
 _OVERDUE = 100
 _FEW = 64
 """So many jobs of one kind have others leave for them in one cycle."""
-_LOW = 2**32 - 1
 
 
 class Round(Keeping):
@@ -44,7 +44,7 @@ class Round(Keeping):
         self._kinds = _Kinds(np.zeros(0, np.intp), np.zeros(0, np.intp))
         self.dead = bytearray()
         """By row: whether it need not be looked at any more."""
-        self._vain: set[tuple[Right, int]] = set()
+        self._vain: set[tuple[Right, int, int]] = set()
         self._helped: dict[int, int] = {}
         """For how many tasks of each row others leave, or leave enough for somebody else."""
 
@@ -58,16 +58,10 @@ class Round(Keeping):
         if not len(found):
             return
         found = found[np.lexsort((waiting["job"][found], waiting["submitted"][found]))]
-        kinds, inverse = np.unique(self._kinds_of(found), return_inverse=True)
+        kinds, inverse = np.unique(kinds_of(self.snapshot, found), return_inverse=True)
         within = self._quota_fits(kinds, None if self.quotas is None else self.quotas.subtree - self.quotas.usage)
         for row in found[within[inverse]][:_OVERDUE].tolist():
             self.serve(row)
-
-    def _kinds_of(self, rows: Rows) -> NDArray[np.int64]:
-        """A number for each row; rows of one are of one person in one project and class, and demand the same."""
-        waiting = self.snapshot.rows
-        kinds: NDArray[np.int64] = waiting["bucket"][rows].astype(np.int64) << 32 | waiting["demand"][rows]
-        return kinds
 
     def worth_a_look(self, rows: Rows) -> Rows:
         """Of the rows of one class those that may start, and the first few of each other kind: others may help them.
@@ -83,8 +77,8 @@ class Round(Keeping):
         rows = rows[self._below_width(rows)]
         if len(rows) and snapshot.rows["rank"][rows[0]] == OPPORTUNISTIC:
             return self._worth_of_idle(rows)
-        kinds, inverse, counts = np.unique(self._kinds_of(rows), return_inverse=True, return_counts=True)
-        fits = ~self._full[kinds & _LOW]
+        kinds, inverse, counts = np.unique(kinds_of(self.snapshot, rows), return_inverse=True, return_counts=True)
+        fits = ~self._full[demands_in(kinds)]
         quota = self._quota_fits(kinds, None if self.quotas is None else self.quotas.available())
         worth = (fits & quota)[inverse]
         order = np.argsort(inverse, kind="stable")
@@ -106,7 +100,7 @@ class Round(Keeping):
         demands, numbers = self.snapshot.demands, self.snapshot.rows["demand"][rows]
         fits = ~self._full[numbers]
         rows, numbers = rows[fits], numbers[fits]
-        kinds = self._kinds_of(rows)
+        kinds = kinds_of(self.snapshot, rows)
         if not self.snapshot.bookings:  # nobody is asked to leave for a booking: there the walltime counts
             alike = ~demands.possible[numbers][:, self.room.of_engines].any(axis=1)
             kinds = np.where(alike, -1 - demands.shapes[numbers], kinds)
@@ -123,7 +117,7 @@ class Round(Keeping):
         """
         if not len(rows):
             return np.zeros(0, np.bool_)
-        waiting, numbers = self.snapshot.rows, kinds & _LOW
+        waiting, numbers = self.snapshot.rows, demands_in(kinds)
         rank, priority = int(waiting["rank"][rows[0]]), int(waiting["priority"][rows].max())
         helped = relieved(self.snapshot, self.room, self.quotas, rank, priority, numbers)
         self._relieved = np.zeros(len(self._full), np.bool_)
@@ -131,7 +125,7 @@ class Round(Keeping):
         most = self.snapshot.policy.reservations
         if most is None:
             ours = np.array([can and not self._queues(n) for n, can in enumerate(self.room.open)], np.bool_)
-            possible = self.snapshot.demands.possible[numbers] & ours
+            possible = self.snapshot.demands.within(numbers, levels_in(kinds)) & ours
             covered = sorted(self._covered_for_certain(kinds[fits | helped]))
             reservable = quota & possible.any(axis=1) & ~possible[:, covered].any(axis=1)
         else:
@@ -147,7 +141,7 @@ class Round(Keeping):
         return [
             job_id
             for job_id, row in rows.items()
-            if row is None or not np.isin(self._kinds_of(np.array([row], np.intp)), kinds).any()
+            if row is None or not np.isin(kinds_of(self.snapshot, np.array([row], np.intp)), kinds).any()
         ]
 
     def _covered_for_certain(self, kinds: NDArray[np.int64]) -> set[int]:
@@ -178,15 +172,15 @@ class Round(Keeping):
         quotas, snapshot = self.quotas, self.snapshot
         if quotas is None or available is None:
             return np.ones(len(kinds), np.bool_)
-        demands, buckets = kinds & _LOW, kinds >> 32
+        demands, buckets = demands_in(kinds), buckets_in(kinds)
         index = quotas.tree.index
         distinct, inverse = np.unique(buckets, return_inverse=True)
         projects = [snapshot.bucket_key(bucket)[1] for bucket in distinct.tolist()]
         nodes = np.array([index.get(project, -1) for project in projects], np.intp)[inverse]
-        totals, possible = snapshot.demands.totals, snapshot.demands.possible
+        totals, possible = snapshot.demands.totals, snapshot.demands.within(demands, levels_in(kinds))
         found = np.zeros(len(kinds), np.bool_)
         for number, pool in enumerate(self.room.pools):
-            fits = possible[demands, number] & self.room.open[number]
+            fits = possible[:, number] & self.room.open[number]
             for name, column in quotas.tree.governed.get(pool.flavor.name, ()):
                 wanted = totals[name][demands]
                 fits &= (wanted == 0) | ((nodes >= 0) & (wanted <= available[nodes, column]))
@@ -235,7 +229,7 @@ class Round(Keeping):
 
         How many started, and for how many others leave now.
         """
-        number, choices, count = int(self.snapshot.rows["demand"][row]), self._choices(row), 0
+        choices, count = self._choices(row), 0
         none = False
         if not full:
             count, none = self._start(row, chunk, choices)
@@ -245,7 +239,9 @@ class Round(Keeping):
         if promised or full or self._is_promised(row) or int(self.snapshot.rows["job"][row]) in self._leaving:
             return count, promised
         more, none_queued = self._start(row, chunk - count, choices, queued=True)
-        self._full[number] = none and none_queued  # it may have been quota that lacked, which others have
+        if self.snapshot.level(row) == 0:  # else others who demand the same may go to more places
+            # it may have been quota that lacked, which others have
+            self._full[int(self.snapshot.rows["demand"][row])] = none and none_queued
         return count + more, 0
 
     def _pass_over_limit(self, row: int) -> None:
@@ -263,9 +259,13 @@ class Round(Keeping):
         return (
             job["rank"] != OPPORTUNISTIC and len(self._vain) < _SEARCHES
             and (self._relieved is None or bool(self._relieved[job["demand"]]))
-            and (self._right(row), int(job["demand"])) not in self._vain
+            and self._search(row) not in self._vain
             and (int(job["job"]) not in self._leaving or int(job["job"]) in self._left_alone)
         )  # fmt: skip
+
+    def _search(self, row: int) -> tuple[Right, int, int]:
+        """What a search for others to evict depends on: where it was in vain for one row, it is for all."""
+        return self._right(row), int(self.snapshot.rows["demand"][row]), self.snapshot.level(row)
 
     def make_others_leave(self, row: int, wanted: int) -> int:
         """Choose who has to leave for tasks of a row; for how many of them others do now."""
@@ -277,7 +277,7 @@ class Round(Keeping):
             wanted = min(wanted, _TASKS - known.count)
         claim = self._best_claim(row, None if known is None else self._pools[known.site, known.flavor])
         if claim is None:
-            self._vain.add((self._right(row), int(self.snapshot.rows["demand"][row])))
+            self._vain.add(self._search(row))
             return 0
         chosen = len(self.evictions.chosen)
         count = self._evict_for(row, claim, wanted)
@@ -412,9 +412,13 @@ class Round(Keeping):
         waits = np.zeros(len(self.snapshot.rows), np.bool_)
         waits[rows[self._below_width(rows)]] = True
         waits[[row for row in self.started if not self.left_of(row)]] = False
-        numbers = np.zeros(len(demands.totals), np.bool_)
-        numbers[self.snapshot.rows["demand"][waits]] = True
-        self.room.close(np.asarray(demands.possible[numbers].any(axis=0), np.bool_))
+        found = np.flatnonzero(waits)
+        numbers, levels = self.snapshot.rows["demand"][found], self.snapshot.levels(found)
+        wanted = np.zeros(len(self.room.pools), np.bool_)
+        for level in np.unique(levels).tolist():
+            here = np.unique(numbers[levels == level])
+            wanted |= demands.within(here, np.full(len(here), level)).any(axis=0)
+        self.room.close(wanted)
 
     def recalls(self) -> tuple[str, ...]:
         """What is to be pulled back out of sites' queues, and was not evicted from there."""

@@ -22,7 +22,7 @@ from atoll.core.resources import Resources
 from atoll.core.site import Flavor
 from atoll.scheduler import model
 from atoll.scheduler.demands import Demands
-from atoll.scheduler.fit import Pool, Used, pools_of
+from atoll.scheduler.fit import Pool, Used, is_open, pools_of
 from atoll.scheduler.fragmentation import Typical
 from atoll.scheduler.model import (
     OPPORTUNISTIC,
@@ -345,6 +345,7 @@ class Snapshot:
         if policy != self.policy:
             if policy.half_life != self.policy.half_life:
                 self.shares = self.shares.with_half_life(policy.half_life)
+            self.demands.weigh(policy.weights)
             self.policy = policy
             self._count_all()
 
@@ -365,6 +366,8 @@ class Snapshot:
         self.sites[state.site.name] = state
         if before is None or _essence(before) != _essence(state):
             self._rebuild_pools()
+        elif _terms(before) != _terms(state):
+            self.demands.weigh(self.policy.weights)
 
     def _rebuild_pools(self) -> None:
         self.pools = pools_of(self.sites.values())
@@ -489,6 +492,22 @@ class Snapshot:
         edges = np.flatnonzero(np.diff(numbers)) + 1
         for part in np.split(rows, edges) if len(rows) else ():
             yield self.bucket(int(part[0])), part.tolist()
+
+    def levels(self, rows: NDArray[np.intp]) -> NDArray[np.int64]:
+        """At how many usual waits rows look, as `Demands.levels` tells."""
+        return self.demands.levels(self._waiting.rows["demand"][rows], self._waiting.rows["expected"][rows])
+
+    def preference(self, row: int) -> tuple[int, ...]:
+        """The pools that a row may use, the preferred first."""
+        return self.demands.preference(int(self._waiting.rows["demand"][row]), self.level(row))
+
+    def choices(self, row: int) -> tuple[tuple[int, ...], ...]:
+        """The same as `Demands.choices` has them."""
+        return self.demands.choices(int(self._waiting.rows["demand"][row]), self.level(row))
+
+    def level(self, row: int) -> int:
+        """The same of one row."""
+        return int(self.levels(np.array([row]))[0]) if self.demands.has_levels else 0
 
     def row_of(self, job_id: int) -> int | None:
         """The row of a waiting job, None for one that does not wait."""
@@ -717,8 +736,13 @@ def _essence(state: SiteState) -> Any:
     flavors = tuple(map(_lasting, report.flavors))
     return (
         state.site.all_labels, flavors, report.abilities, report.max_walltime, report.owner, state.site.identity,
-        report.nodes,
+        report.nodes, state.site.clearance, report.volumes,
     )  # fmt: skip
+
+
+def _terms(state: SiteState) -> Any:
+    """What of a site decides whether others are preferred to it."""
+    return is_open(state), state.site.wait, state.site.price, state.site.energy
 
 
 def _lasting(flavor: Flavor) -> Flavor:

@@ -279,6 +279,9 @@ sites = Table(
     Column("config", Text, nullable=False),
     Column("identity", Text),
     Column("backlog", Text, nullable=False, server_default="{}"),
+    Column("clearance", Text, nullable=False, server_default="[]"),
+    Column("price", Text),
+    Column("energy", Float),
     # the machine of one replica, which alone works with it
     Column("local", Boolean, nullable=False, server_default=false()),
     # rises with each change of the columns above
@@ -288,6 +291,8 @@ sites = Table(
     Column("message", Text, nullable=False, server_default=""),
     Column("report", Text),
     Column("seen_at", BigInteger),
+    # seconds that attempts usually wait in the engine's queue
+    Column("wait", Integer, nullable=False, server_default="0"),
 )
 
 projects = Table(

@@ -15,6 +15,7 @@ def upgrade() -> None:
     _create_reservations()
     _extend_jobs()
     _extend_attempts()
+    _extend_sites()
     _create_queue()
 
 
@@ -108,6 +109,16 @@ def _extend_attempts() -> None:
         sa.Column("saved_at", sa.BigInteger(), nullable=True),
     ):
         op.add_column("attempts", column)
+
+
+def _extend_sites() -> None:
+    for column in (
+        sa.Column("clearance", sa.Text(), server_default="[]", nullable=False),
+        sa.Column("price", sa.Text(), nullable=True),
+        sa.Column("energy", sa.Float(), nullable=True),
+        sa.Column("wait", sa.Integer(), server_default="0", nullable=False),
+    ):
+        op.add_column("sites", column)
 
 
 def _create_queue() -> None:
