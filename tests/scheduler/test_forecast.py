@@ -75,7 +75,7 @@ def seconds(snapshot: Snapshot, **rest: Any) -> dict[int, float | None]:
 def test_a_job_that_stays_local_is_expected_to_start_there() -> None:
     far = site("far", flavor(cpu=9), labels={"remote": "true"}, queues=True)
     far = replace(far, site=replace(far.site, wait=720))
-    same = {"runs": 2 * HOUR, "person": "ana"}
+    same: dict[str, Any] = {"runs": 2 * HOUR, "person": "ana"}
     snapshot = snapshot_of(
         site("here", flavor(cpu=1)), far, runs("1", at="here"),
         waits(1, expected=300, **same), waits(2, expected=900, **same), waits(3, cpu=2, expected=300, **same),
