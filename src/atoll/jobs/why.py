@@ -139,7 +139,7 @@ def _sites(connection: Connection, whole: JobRow, now: int) -> list[str]:
 
 
 def _far(site: Site, walltime: int | None) -> str:
-    """What a remote site with a queue means for a job that a local one could run. Runs before it tell more than this."""
+    """What a remote site with a queue means for a job that a local one could run, as far as its walltime tells."""
     usual = format_seconds(site.wait)
     if walltime is not None and walltime < site.wait:
         return f"Site {site.name} has a usual wait of {usual}, longer than the job runs; it stays local."
