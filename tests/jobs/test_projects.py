@@ -350,3 +350,23 @@ async def test_the_check_costs_next_to_nothing_for_each_job(served: Served) -> N
     without = time.perf_counter() - began
     print(f"{(with_tree - without) / 5000 * 1e6:.1f} µs for each job beside {without / 5000 * 1e6:.1f} µs")
     assert (with_tree - without) / 5000 < 200e-6
+
+
+async def test_why_tells_how_long_jobs_usually_wait_at_a_remote_site(served: Served) -> None:
+    await served.add_site("far", remote="true")
+    await served.do(lambda connection: sites.set_waits(connection, {"far": 720, "gone": 60}))
+    assert (await facts(served))[0] == "Site far could run it once it has room."
+    await served.add_site("here")
+    assert (await facts(served))[0].endswith("what is shorter than the usual wait, 12m 0s, stays local.")
+    assert (await facts(served, walltime="10m")) == [
+        "Site far has a usual wait of 12m 0s, longer than the job runs; it stays local.",
+        "Site here could run it once it has room.",
+    ]
+
+
+async def facts(served: Served, **spec: Any) -> list[str]:
+    """What is told of a new job."""
+    job = await served.submit(**spec)
+    async with served.client("anna") as client:
+        found: list[str] = (await client.get(f"/api/v1/jobs/{job}/why")).json()["facts"]
+    return found

@@ -122,21 +122,34 @@ def _lowered(sentence: str) -> str:
 def _sites(connection: Connection, whole: JobRow, now: int) -> list[str]:
     """What each site means for a waiting job."""
     clearance = projects.clearance_of(connection, whole.project)
-    demand = Demand.of(read_spec(spec_document(whole)), whole.owner, whole.memory, clearance)
+    spec = read_spec(spec_document(whole))
+    demand = Demand.of(spec, whole.owner, whole.memory, clearance)
+    known, drained = sites.load(connection), sites.drained(connection)
+    has_home = any(
+        site.report is not None and site.health is Health.OK and site.name not in drained
+        and not is_remote(site) and obstacle(demand, site) is None
+        for site in known
+    )  # fmt: skip
     facts = []
-    for site in sites.load(connection):
+    for site in known:
         found = obstacle(demand, site)
         if found is not None:
             facts.append(found.sentence)
         elif site.health is not Health.OK or site.report is None:
             facts.append(_silence(site, now))
-        elif is_remote(site) and site.wait:
-            usual = format_seconds(site.wait)
-            sentence = f"Site {site.name} could run it; jobs usually wait {usual} there, so shorter ones stay local."
-            facts.append(sentence)
+        elif is_remote(site) and site.wait and has_home:
+            facts.append(_far(site, spec.walltime))
         else:
             facts.append(f"Site {site.name} could run it once it has room.")
     return facts or ["There is no site yet that could run it."]
+
+
+def _far(site: Site, walltime: int | None) -> str:
+    """What a remote site with a queue means for a job that a local one could run, as far as its walltime tells."""
+    usual = format_seconds(site.wait)
+    if walltime is not None and walltime < site.wait:
+        return f"Site {site.name} has a usual wait of {usual}, longer than the job runs; it stays local."
+    return f"Site {site.name} could run it once it has room; what is shorter than the usual wait, {usual}, stays local."
 
 
 def _silence(site: Site, now: int) -> str:
