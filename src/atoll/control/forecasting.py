@@ -20,7 +20,7 @@ from atoll.store.rooms import Room, Run, Span
 log = logging.getLogger(__name__)
 
 _SECOND = 1_000_000
-_EVERY = 1 * _SECOND
+_EVERY = _SECOND // 5
 """Microseconds that lie between two forecasts at least where something changes, and more where they take long."""
 _ANYWAY = 30 * _SECOND
 """What waits too long changes a forecast too."""

@@ -148,7 +148,7 @@ class Calibration:
     def follow(self, forecast: "Forecast") -> None:
         """Remember what was forecast for jobs that are not followed yet: of a long queue some from all its length."""
         known = np.fromiter(self._followed, np.int64, len(self._followed))
-        new = np.flatnonzero((forecast.starts >= 0) & ~np.isin(forecast.jobs, known))
+        new = np.flatnonzero((forecast.starts >= 0) & (forecast.waits >= 0) & ~np.isin(forecast.jobs, known))
         places = _FOLLOWED - len(self._followed)
         if len(new) > places:
             new = new[np.linspace(0, len(new) - 1, places).astype(np.intp)] if places > 0 else new[:0]

@@ -54,7 +54,7 @@ class Forecast:
     earliest: Times
     latest: Times
     waits: Times
-    """What was predicted before anything was learnt from errors: for `Calibration.follow`."""
+    """What was predicted before anything was learnt from errors, for `Calibration.follow`; -1: not to be followed."""
     kinds: NDArray[np.int8]
     """See `calibration.PROMISED`."""
     _places: dict[int, int] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -144,14 +144,14 @@ def _with_ranges(
     rows = snapshot.rows
     jobs = rows["job"][queue].astype(np.int64)
     known = starts >= 0
-    waits = np.where(known, np.maximum(0, starts - now), 0)
-    # nobody waits for less than for the begin time: only what comes then is uncertain
+    # up to the begin time all is certain: only what is waited for then is not
     begins = np.maximum(0, rows["not_before"][queue] - now)
+    waits = np.where(known, np.maximum(0, starts - now - begins), 0)
     spread = calibration.spread(kinds[known], waits[known])
     columns = []
     for column, later in zip(spread, (0, 0, _GRAIN - 1), strict=True):
         told = np.full(len(queue), UNKNOWN, np.int64)
-        told[known] = np.maximum(now, (now + np.maximum(column, begins[known]) + later) // _GRAIN * _GRAIN)
+        told[known] = np.maximum(now, (now + begins[known] + column + later) // _GRAIN * _GRAIN)
         columns.append(told)
     earliest, likely, latest = columns
     for place, reserved in _reserved(snapshot, jobs):
@@ -159,7 +159,8 @@ def _with_ranges(
         for column in (earliest, likely, latest):
             if column[place] != UNKNOWN:
                 column[place] = min(column[place], max(now, reserved))
-    return Forecast(now, jobs, likely, earliest, latest, np.where(known, waits // _GRAIN * _GRAIN, 0), kinds)
+    told = np.where(known & (begins == 0), waits // _GRAIN * _GRAIN, UNKNOWN)
+    return Forecast(now, jobs, likely, earliest, latest, told, kinds)
 
 
 def _reserved(snapshot: Snapshot, jobs: NDArray[np.int64]) -> list[tuple[int, int]]:
