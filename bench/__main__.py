@@ -12,7 +12,20 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import array, bulk, footprint, packing, queue, slurm_site, startup, submissions, trivial
+from bench import (
+    array,
+    bulk,
+    estimates,
+    eviction,
+    footprint,
+    opportunism,
+    packing,
+    queue,
+    slurm_site,
+    startup,
+    submissions,
+    trivial,
+)
 from bench.figures import Broken, Row, table
 from bench.machine import describe
 
@@ -27,6 +40,9 @@ BENCHMARKS: dict[str, Callable[[Path, bool], Iterator[Row]]] = {
     "slurm": slurm_site.measure,
     "packing": packing.measure,
     "queue": queue.measure,
+    "estimates": estimates.measure,
+    "opportunism": opportunism.measure,
+    "eviction": eviction.measure,
 }
 
 

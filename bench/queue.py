@@ -98,9 +98,13 @@ def _trace_at_once(most: int | None) -> float:
 # ---- a long queue
 
 
-def _long_queue(nodes: int, jobs: int) -> tuple[float, float, list[float]]:
-    """How many start at first, the seconds of that cycle, and milliseconds for single changes afterwards."""
-    chance = random.Random(1)
+def long_queue(nodes: int, jobs: int) -> Snapshot:
+    """So many that wait before so many nodes, after what could start at `NOW` has started."""
+    return _first_cycle(nodes, jobs, random.Random(1))[0]
+
+
+def _first_cycle(nodes: int, jobs: int, chance: random.Random) -> tuple[Snapshot, int, float]:
+    """What is after the first cycle, how many started in it, and the seconds that it took."""
     snapshot = Snapshot.from_changes(_institution(nodes, chance))
     waits = [_job(number, chance, jobs) for number in range(1, jobs + 1)]
     snapshot.apply(map(JobWaits, waits))
@@ -110,6 +114,13 @@ def _long_queue(nodes: int, jobs: int) -> tuple[float, float, list[float]]:
         job = known[place.job_id]
         snapshot.apply([JobGone(job.job_id), RoomTaken(_begun(job, place.flavor, place.spots[0]))])
     snapshot.apply([Reserved(decisions.reservations)])
+    return snapshot, len(decisions.placements), seconds
+
+
+def _long_queue(nodes: int, jobs: int) -> tuple[float, float, list[float]]:
+    """How many start at first, the seconds of that cycle, and milliseconds for single changes afterwards."""
+    chance = random.Random(1)
+    snapshot, started, seconds = _first_cycle(nodes, jobs, chance)
     snapshot.apply([Reserved(cycle(snapshot, NOW + _SECOND).reservations)])
     held = sorted(snapshot.contents()[1])
     changes: list[list[Change]] = [
@@ -123,7 +134,7 @@ def _long_queue(nodes: int, jobs: int) -> tuple[float, float, list[float]]:
         found = cycle(snapshot, NOW + number * _SECOND)
         figures.append(1000 * (time.process_time() - begun))
         snapshot.apply([Reserved(found.reservations)])
-    return len(decisions.placements), seconds, figures
+    return started, seconds, figures
 
 
 def _institution(count: int, chance: random.Random) -> list[Change]:

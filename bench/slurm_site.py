@@ -42,7 +42,7 @@ def measure(folder: Path, small: bool = False) -> Iterator[Row]:
 
 
 @contextmanager
-def _site(folder: Path, cluster: SlurmCluster, **more: Any) -> Iterator[tuple[RunningPlatform, Client]]:
+def slurm_site(folder: Path, cluster: SlurmCluster, **more: Any) -> Iterator[tuple[RunningPlatform, Client]]:
     """A platform with the cluster as its only open site."""
     with running(folder) as platform, client(platform) as atoll:
         file = {
@@ -80,7 +80,7 @@ def _submitting(folder: Path, small: bool) -> Iterator[Row]:
     answer: tuple[list[float], float, int] = [], 0.0, 0
     with (
         SlurmCluster(nodes=1, cpus=2) as cluster,
-        _site(folder, cluster, backlog={"batch": 100_000}) as (platform, atoll),
+        slurm_site(folder, cluster, backlog={"batch": 100_000}) as (platform, atoll),
     ):
         peer = subprocess.Popen(
             [sys.executable, "-m", "bench.psij_slurm"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -123,7 +123,7 @@ def _makespan(folder: Path, small: bool) -> Iterator[Row]:
     ours: list[float] = []
     theirs: list[float] = []
     asked: list[float] = []
-    with SlurmCluster(nodes=4, cpus=16) as cluster, _site(folder, cluster) as (platform, atoll):
+    with SlurmCluster(nodes=4, cpus=16) as cluster, slurm_site(folder, cluster) as (platform, atoll):
         for _ in range(rounds):
             theirs.append(_by_sbatch(cluster, count, seconds))
             cluster.reset_questions()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from pathlib import Path
 
 import pytest
@@ -115,6 +117,33 @@ def test_ps_lists_what_has_not_ended_unless_told_otherwise(there: Atoll) -> None
     assert any(line.split()[:3] == [held, "held-one", "held"] for line in table)
     assert "--limit" in there("ps", "--all", "--limit", "1").err
     there("cancel", held)
+
+
+def test_explain_says_what_would_become_of_a_job_and_submits_nothing(there: Atoll) -> None:
+    before = there("ps", "--all", "-o", "name").out
+    told = there("explain", "--name", "what-if", "--", "true")
+    assert (told.code, told.out.splitlines()[0]) == (0, "It could run, and would start at once.")
+    assert "Site local could run it" in told.out
+    later = there("explain", "--begin", "now+1hour", "--", "true")
+    assert "expected to start at " in later.out
+    answer = json.loads(there("explain", "--begin", "now+1hour", "-o", "json", "--", "true").out)
+    assert (answer["code"], answer["estimate"]["position"]) == ("BeginTime", 1)
+    impossible = there("explain", "--cpu", "9999", "--", "true")
+    assert (impossible.code, impossible.out) == (Invalid.exit_code, "")
+    assert "more than any site has" in impossible.err
+    assert there("ps", "--all", "-o", "name").out == before
+
+
+def test_what_waits_is_told_when_it_will_start(there: Atoll) -> None:
+    job = submit(there, "--begin", "now+1hour", "--name", "later", "--", "true")
+    deadline = time.monotonic() + 30
+    while "expected to start" not in (told := there("why", job).out) and time.monotonic() < deadline:
+        time.sleep(0.2)  # forecasts come by themselves
+    assert re.search(r"It is number 1 of 1 in the queue, expected to start at .* \(in 59m \d+s\)", told)
+    row = next(line for line in there("ps").out.splitlines() if line.split()[:1] == [job])
+    assert re.search(r"~(59m \d+s|1h 0m)", row)
+    assert json.loads(there("show", job, "-o", "json").out)["estimate"]["position"] == 1
+    there("cancel", job)
 
 
 def test_hold_release_and_set_change_what_waits(there: Atoll) -> None:

@@ -16,6 +16,7 @@ from atoll.core.project import Limit, TreeNode
 from atoll.core.reasons import ReasonCode
 from atoll.jobs import actions
 from atoll.jobs.actions import Target
+from atoll.jobs.estimates import Estimates
 from atoll.jobs.why import why
 from atoll.scheduler.model import Policy
 from atoll.store import events, evictions, projects, reserved
@@ -75,7 +76,7 @@ async def reasons_to_stop(motion: SlowMotion, ids: list[int]) -> list[str | None
 
 async def told(motion: SlowMotion, job_id: int) -> dict[str, Any]:
     now = motion.tools.now()
-    return await motion.database.read(lambda connection: why(connection, JobRef(job_id), ADA, now))
+    return await motion.database.read(lambda connection: why(connection, JobRef(job_id), ADA, now, Estimates()))
 
 
 # ---- evictions
@@ -104,6 +105,8 @@ async def test_idle_work_makes_room_and_comes_back(motion: SlowMotion) -> None:
     assert (row.state, row.reason, row.evictions, row.submitted_at) == ("queued", ReasonCode.EVICTED, 1, submitted)
     answer = await told(motion, leaves)
     assert "Attempt 1 was evicted for a job with a claim." in answer["facts"]
+    await motion.dispatch()
+    assert motion.dispatcher._snapshot.waiting(leaves).placement.kept_at == "played", "its checkpoints are there"
     await motion.settle()
     for job_id in (*victims, claim):
         assert (await motion.job(job_id)).state == "succeeded"
@@ -312,6 +315,24 @@ async def test_a_tree_that_appears_governs_what_waits_already(motion: SlowMotion
     await plant(motion, tree(astro=4, bio=0))
     await motion.dispatch()
     assert (await motion.job(waiting)).reason == ReasonCode.QUOTA
+
+
+async def test_what_waits_goes_only_where_its_data_may_as_the_tree_says_now(motion: SlowMotion) -> None:
+    await plant(motion, tree(astro=4))
+    await motion.step("describe")
+    await motion.insert(job(cpu=4, project="astro"))
+    await motion.dispatch()
+    [waiting] = await motion.insert(job(cpu=4, project="astro"))
+    await motion.dispatch()
+    root, astro = tree(astro=8)
+    await plant(motion, [root, replace(astro, clearance=("patients",))])
+    await motion.dispatch()
+    found = await motion.job(waiting)
+    assert (found.state, found.reason) == ("queued", ReasonCode.NO_SITE)
+    assert "is not cleared for patients" in found.sentence
+    await plant(motion, [root, astro])
+    await motion.dispatch()
+    assert (await motion.job(waiting)).reason == ReasonCode.RESOURCES
 
 
 # ---- notices

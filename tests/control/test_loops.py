@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from atoll.control import dispatch, finish, launches
+from atoll.control import finish, launches, news
 from atoll.core.reasons import ReasonCode
 from atoll.core.states import JobState, Outcome
 from atoll.drivers.base import AttemptStatus, DriverError, Held, LogChunk, Observation, Phase
@@ -305,7 +305,7 @@ async def test_no_decision_is_made_on_a_snapshot_that_lags_behind(
     await motion.dispatch()
     real = events.changed
     monkeypatch.setattr(events, "changed", lambda connection, cursor, limit: real(connection, cursor, 10))
-    monkeypatch.setattr(dispatch, "EVENTS_AT_ONCE", 10)
+    monkeypatch.setattr(news, "EVENTS_AT_ONCE", 10)
     for priority in range(6):
         await motion.insert(*[{"env": {"FAKE_RUNTIME": "1000"}, "priority": priority}] * 8)
         await motion.dispatch()

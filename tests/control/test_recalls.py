@@ -17,8 +17,9 @@ from atoll.drivers.base import StopReason, StopRequest
 from atoll.drivers.fake.behaviour import unanswering, vanished
 from atoll.jobs import actions
 from atoll.jobs.actions import Target
+from atoll.jobs.estimates import Estimates
 from atoll.jobs.why import why
-from atoll.store import attempts, events
+from atoll.store import attempts, events, sites
 from atoll.store.database import Database
 from atoll.store.people import Principal
 from tests.control.harness import SITE, SlowMotion
@@ -55,6 +56,26 @@ async def stop_reasons(motion: SlowMotion, ids: list[int]) -> list[str | None]:
 async def order_of_starts(motion: SlowMotion, ids: list[int]) -> list[int]:
     began = [((await motion.job(job_id)).started_at, job_id) for job_id in ids]
     return [job_id for _, job_id in sorted(began)]
+
+
+async def test_how_long_attempts_wait_at_the_site_is_learnt_and_kept(motion: SlowMotion) -> None:
+    ids = await motion.insert(*[lasting(1800)] * 4)
+    for _ in range(130):
+        await motion.round()
+        motion.clock.advance(60)
+    assert (await motion.job(ids[-1])).state == "succeeded"
+    [site] = await motion.database.read(sites.load)
+    # the four waited 0, 30, 60 and 90 minutes, each counts an eighth, and it is forty minutes ago
+    assert 10 * 60 < site.wait < 20 * 60
+    await motion.crash()
+    await motion.dispatch()
+    [state] = motion.dispatcher._snapshot.sites.values()
+    assert state.site.wait == site.wait
+    motion.clock.advance(10 * 3600)
+    await motion.dispatch()
+    await motion.dispatch()
+    [site] = await motion.database.read(sites.load)
+    assert site.wait == 0, "it is long ago"
 
 
 async def test_what_waits_at_the_site_is_pulled_back_for_a_job_of_higher_priority(motion: SlowMotion) -> None:
@@ -200,7 +221,7 @@ async def test_why_tells_that_it_was_pulled_back(motion: SlowMotion) -> None:
     await motion.dispatch()
     await motion.step("stop", "observe", "finish")
     now = motion.tools.now()
-    answer = await motion.database.read(lambda connection: why(connection, JobRef(waits), ADA, now))
+    answer = await motion.database.read(lambda connection: why(connection, JobRef(waits), ADA, now, Estimates()))
     told = f"pulled back from the queue of site {SITE}: a job with more right to the next place came."
     assert answer["sentence"] == f"Was {told}"
     assert f"Attempt 1 was {told}" in answer["facts"]

@@ -8,7 +8,7 @@ from datetime import date
 import pytest
 
 from atoll.core.errors import Invalid
-from atoll.core.project import Limit
+from atoll.core.project import Limit, clearances
 from atoll.core.project_file import read_project_file, read_projects, write_projects
 
 TREE = b"""
@@ -31,6 +31,20 @@ def test_a_whole_tree_is_read_in_base_units() -> None:
     assert (astro.people, astro.managers, astro.clearance) == (("ana", "ben"), ("ana",), ("internal",))
     assert astro.ends == date(2030, 1, 31)
     assert chemistry.quotas == {("cpu", "cpu"): Limit(500), ("cpu", "memory"): Limit(1000)}
+
+
+def test_a_project_needs_the_words_of_those_above_it_too() -> None:
+    nodes = read_projects(
+        {
+            "projects": {
+                "institute": {},
+                "medicine": {"parent": "institute", "clearance": ["internal"]},
+                "trials": {"parent": "medicine", "clearance": ["patients"]},
+                "astro": {"parent": "institute"},
+            }
+        }
+    )
+    assert clearances(nodes) == {"medicine": {"internal"}, "trials": {"internal", "patients"}}
 
 
 def test_what_is_written_back_is_read_as_the_same() -> None:

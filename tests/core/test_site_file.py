@@ -11,7 +11,8 @@ from atoll.core.spec import JobClass
 ODD = b"""
 name: odd-slurm
 driver: slurm
-labels: {region: eu, clearance: internal}
+labels: {region: eu}
+clearance: [internal]
 identity: {map: same-name}
 backlog: {batch: 50}
 config:
@@ -23,7 +24,12 @@ config:
 
 def test_a_whole_site_file_is_read_and_written_back_as_it_was() -> None:
     site = read_site_file(ODD, "site.yaml")
-    assert (site.name, site.driver, site.labels["clearance"]) == ("odd-slurm", "slurm", "internal")
+    assert (site.name, site.driver, site.labels, site.clearance) == (
+        "odd-slurm",
+        "slurm",
+        {"region": "eu"},
+        ["internal"],
+    )
     assert site.backlog == {JobClass.BATCH: 50}
     assert site.config["classes"]["batch"] == {"partition": "long"}
     assert SiteFile.model_validate_json(site.model_dump_json()) == site

@@ -112,19 +112,6 @@ async def test_rows_of_tasks_cannot_be_had_by_their_own_number(served: Served) -
 # ---- why
 
 
-async def test_why_tells_the_place_in_the_queue_in_the_schedulers_order(served: Served) -> None:
-    await served.add_site()
-    late, early = await served.submit(), None
-    served.clock.advance(-10)
-    early = await served.submit()
-    urgent = await served.submit(priority=9)
-    array = await served.submit(array="0-9", **{"class": "interactive"})
-    held = await served.submit(dependencies=[late])
-    places = {job: (await _why(served, job))["position"] for job in (late, early, urgent, array, held)}
-    assert places == {array: 1, urgent: 2, early: 3, late: 4, held: None}
-    assert (await _why(served, late))["waiting"] == 4
-
-
 async def test_why_names_what_a_job_waits_for(served: Served) -> None:
     first = await served.submit()
     second = await served.submit(dependencies=[{"job": str(first), "on": "any"}])

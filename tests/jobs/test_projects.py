@@ -308,6 +308,27 @@ def add_flavor(connection: Connection, name: str) -> None:
     sites.set_report(connection, "there", SiteReport((Flavor(name, size, size),), abilities), 1)
 
 
+async def test_a_project_goes_only_where_its_data_may(served: Served) -> None:
+    await served.add_site()
+    await plant(served, ROOT, ASTRO, replace(OPTICS, clearance=("patients",)))
+    refused = (await submit(served, project="optics")).json()
+    assert (refused["code"], refused["field"]) == ("impossible", "project")
+    assert "is not cleared for patients" in refused["detail"]
+    job = await served.submit(project="astro")
+    assert (await change(served, job, project="optics")).json()["field"] == "project"
+    await served.do(lambda connection: sites.put(connection, "there", "fake", {}, {}, clearance=["patients"]))
+    report = (await served.database.read(sites.load))[0].report
+    assert report is not None
+    await served.do(lambda connection: sites.set_report(connection, "there", report, 1))
+    served.app.state.sites.forget()
+    accepted = await submit(served, project="optics")
+    assert accepted.status_code == 201
+    async with served.client("anna") as client:
+        told = (await client.get(f"/api/v1/jobs/{accepted.json()['id']}/why")).json()
+    assert [fact for fact in told["facts"] if "is not cleared for patients" in fact]
+    assert "Site there could run it once it has room." in told["facts"]
+
+
 async def test_what_sites_will_have_is_not_known_before_they_have_reported(served: Served) -> None:
     await plant(served, ROOT, ASTRO, OPTICS)
     assert (await submit(served, project="optics", cpu=3)).status_code == 201
@@ -329,3 +350,23 @@ async def test_the_check_costs_next_to_nothing_for_each_job(served: Served) -> N
     without = time.perf_counter() - began
     print(f"{(with_tree - without) / 5000 * 1e6:.1f} µs for each job beside {without / 5000 * 1e6:.1f} µs")
     assert (with_tree - without) / 5000 < 200e-6
+
+
+async def test_why_tells_how_long_jobs_usually_wait_at_a_remote_site(served: Served) -> None:
+    await served.add_site("far", remote="true")
+    await served.do(lambda connection: sites.set_waits(connection, {"far": 720, "gone": 60}))
+    assert (await facts(served))[0] == "Site far could run it once it has room."
+    await served.add_site("here")
+    assert (await facts(served))[0].endswith("what is shorter than the usual wait, 12m 0s, stays local.")
+    assert (await facts(served, walltime="10m")) == [
+        "Site far has a usual wait of 12m 0s, longer than the job runs; it stays local.",
+        "Site here could run it once it has room.",
+    ]
+
+
+async def facts(served: Served, **spec: Any) -> list[str]:
+    """What is told of a new job."""
+    job = await served.submit(**spec)
+    async with served.client("anna") as client:
+        found: list[str] = (await client.get(f"/api/v1/jobs/{job}/why")).json()["facts"]
+    return found

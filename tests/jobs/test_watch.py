@@ -20,7 +20,8 @@ ANNA = Principal("anna", False)
 
 
 def _watch(served: Served, *refs: object, cursor: int = 0, who: Principal = ANNA) -> AsyncIterator[ServerEvent]:
-    return watch.watch(served.platform, [JobRef.parse(str(ref)) for ref in refs], who, cursor)
+    refs_of = [JobRef.parse(str(ref)) for ref in refs]
+    return watch.watch(served.platform, refs_of, who, cursor, served.app.state.estimates)
 
 
 async def _take(stream: AsyncIterator[ServerEvent], count: int) -> list[ServerEvent]:

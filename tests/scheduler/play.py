@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
+from atoll.core.project import clearances
 from atoll.core.project_file import read_projects
 from atoll.core.ranges import Ranges
 from atoll.core.reasons import Reason
@@ -54,7 +55,8 @@ class Play:
         self._attempts: dict[str, str] = {}  # by attempt, its name
         self._evictions: Counter[str] = Counter()
         self._told: dict[str, Reason] = {}
-        self._apply([PolicyChanged(scenario.policy.policy()), *_tree(scenario.tree), *_sites(scenario.sites)])
+        self._clearances: dict[str, frozenset[str]] = {}
+        self._apply([PolicyChanged(scenario.policy.policy()), *self._tree(scenario.tree), *_sites(scenario.sites)])
         for name, entry in scenario.runs.items():
             self._evictions[name] = entry.evictions
             self._apply([RoomTaken(self._running(name, entry))])
@@ -76,7 +78,7 @@ class Play:
         for name in step.ends:
             self._end(name, attempts[name])
         self._apply(JobGone(self._ids[name]) for name in step.cancelled)
-        self._apply([*_tree(step.tree), *_sites(step.sites)])
+        self._apply([*self._tree(step.tree), *_sites(step.sites)])
         self._arrive(step.arrives)
 
     def _end(self, name: str, attempt: str) -> None:
@@ -100,11 +102,25 @@ class Play:
 
     def _waiting(self, name: str, entry: JobEntry, age: int) -> Waiting:
         self._ids[name] = len(self._ids) + 1
-        self._jobs[name] = Waiting(
+        waiting = Waiting(
             self._ids[name], entry.rank, entry.priority, self.now - age * SECOND, entry.resources, entry.nodes,
             tuple(entry.flavors), entry.placement, project=entry.project, expected=entry.expected,
         )  # fmt: skip
+        self._jobs[name] = self._cleared(waiting)
         return self._jobs[name]
+
+    def _cleared(self, waiting: Waiting) -> Waiting:
+        """With the words that its project needs."""
+        words = self._clearances.get(waiting.project, frozenset())
+        return replace(waiting, placement=replace(waiting.placement, clearance=words))
+
+    def _tree(self, projects: dict[str, object] | None) -> list[Change]:
+        if projects is None:
+            return []
+        nodes = read_projects({"projects": projects})
+        self._clearances = clearances(nodes)
+        waiting = self.snapshot.contents()[0].values()
+        return [TreeChanged(Tree(nodes)), *(JobWaits(self._cleared(job)) for job in waiting)]
 
     def _running(self, name: str, entry: RunningEntry) -> Running:
         job = self._waiting(name, entry, entry.since + entry.waited)
@@ -225,10 +241,6 @@ def duration(micros: int) -> str:
         if count:
             parts.append(f"{count}{unit}")
     return "".join(parts) or "0s"
-
-
-def _tree(projects: dict[str, object] | None) -> list[Change]:
-    return [] if projects is None else [TreeChanged(Tree(read_projects({"projects": projects})))]
 
 
 def _sites(entries: dict[str, SiteEntry]) -> list[Change]:

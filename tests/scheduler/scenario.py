@@ -11,8 +11,9 @@ from pydantic import Field, model_validator
 from atoll.core.documents import read_yaml
 from atoll.core.resources import Bytes, Milli, Resources, Seconds
 from atoll.core.site import Ability, Flavor, Health, Site, SiteReport
+from atoll.core.site_file import Price
 from atoll.core.spec import ConstraintTerm, Document, JobClass
-from atoll.scheduler.model import RANKS, Placement, Policy, SiteState
+from atoll.scheduler.model import RANKS, Placement, Policy, SiteState, Weights
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -43,6 +44,12 @@ class JobEntry(Amounts):
     walltime: Seconds | None = None
     expected: Seconds = 0
     priority: int = 0
+    constraints: list[str] = Field(default_factory=list)
+    offload: str = "allowed"
+    image: bool = False
+    volumes: list[str] = Field(default_factory=list)
+    checkpoints_at: str = ""
+    """The site where its checkpoints are."""
     waited: Seconds = 0
     """For how long, before now or before it began."""
 
@@ -54,8 +61,13 @@ class JobEntry(Amounts):
     @property
     def placement(self) -> Placement:
         """Where it may run, apart from its size."""
-        constraints = (ConstraintTerm.parse(f"site={','.join(self.sites)}"),) if self.sites else ()
-        return Placement(self.person, constraints, walltime=self.walltime)
+        constraints = [*self.constraints, *([f"site={','.join(self.sites)}"] if self.sites else [])]
+        abilities = {Ability.IMAGE} if self.image else set()
+        return Placement(
+            self.person, tuple(map(ConstraintTerm.parse, constraints)), self.offload,
+            frozenset(abilities | ({Ability.VOLUMES} if self.volumes else set())), self.walltime,
+            volumes=frozenset(self.volumes), kept_at=self.checkpoints_at,
+        )  # fmt: skip
 
 
 class WaitingEntry(JobEntry):
@@ -98,6 +110,17 @@ class SiteEntry(Document):
     recalls: bool = False
     backlog: dict[JobClass, int] = Field(default_factory=dict)
     max_jobs: int | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    clearance: list[str] = Field(default_factory=list)
+    images: bool = False
+    volumes: list[str] | None = None
+    max_walltime: Seconds | None = None
+    owner: str | None = None
+    """Who alone may run jobs here."""
+    wait: Seconds = 0
+    """How long attempts usually wait here."""
+    price: Price | None = None
+    energy: float | None = None
 
     def state(self, name: str) -> SiteState:
         """The same, for the scheduler."""
@@ -105,11 +128,28 @@ class SiteEntry(Document):
             Flavor(flavor, entry.resources * entry.nodes, entry.resources, entry.nodes)
             for flavor, entry in self.flavors.items()
         )
+        abilities = {Ability.MULTINODE} | ({Ability.IMAGE} if self.images else set())
         report = SiteReport(
-            flavors, frozenset({Ability.MULTINODE}), queues=self.queues, recalls=self.recalls, max_jobs=self.max_jobs
-        )
-        site = Site(name, "fake", {}, report, self.health, backlog=self.backlog)
+            flavors, frozenset(abilities | ({Ability.VOLUMES} if self.volumes else set())), queues=self.queues,
+            recalls=self.recalls, max_jobs=self.max_jobs, max_walltime=self.max_walltime, owner=self.owner,
+            volumes=None if self.volumes is None else frozenset(self.volumes),
+        )  # fmt: skip
+        site = Site(
+            name, "fake", self.labels, report, self.health, backlog=self.backlog, clearance=frozenset(self.clearance),
+            wait=self.wait, price=self.price, energy=self.energy,
+        )  # fmt: skip
         return SiteState(site, drained=self.drained)
+
+
+class WeightsEntry(Document):
+    """What is otherwise than in `Weights`; in seconds, but for `wait`."""
+
+    wait: float | None = None
+    remote: Seconds | None = None
+    waste: Seconds | None = None
+    data: Seconds | None = None
+    price: Seconds | None = None
+    energy: Seconds | None = None
 
 
 class PolicyEntry(Document):
@@ -122,11 +162,13 @@ class PolicyEntry(Document):
     most_evictions: int | None = None
     walltimes: dict[JobClass, Seconds | None] = Field(default_factory=dict)
     reservations: int | None = None
+    weights: WeightsEntry = WeightsEntry()
 
     def policy(self) -> Policy:
         """The same, for the scheduler."""
         usual = Policy()
-        changed: dict[str, Any] = self.model_dump(exclude_unset=True, exclude={"minimum_run", "walltimes"})
+        changed: dict[str, Any] = self.model_dump(exclude_unset=True, exclude={"minimum_run", "walltimes", "weights"})
+        changed["weights"] = Weights(**self.weights.model_dump(exclude_unset=True))
         for name in ("minimum_run", "walltimes"):
             given = getattr(self, name)
             changed[name] = tuple(given.get(of_class, getattr(usual, name)[rank]) for of_class, rank in RANKS.items())

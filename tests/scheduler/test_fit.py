@@ -1,5 +1,7 @@
 """What can never be: which site refuses which job, and what a submission is told."""
 
+from dataclasses import replace
+
 import pytest
 
 from atoll.core.reasons import ReasonCode
@@ -41,8 +43,39 @@ def test_a_specification_becomes_the_abilities_that_it_needs() -> None:
         "allowed",
         frozenset(Ability) - {Ability.CONDA, Ability.VENV, Ability.OTHER_PERSONS},
         3600,
+        volumes=frozenset({"v"}),
     )
     assert (made.request.cpu, made.request.memory, made.nodes, made.flavors) == (2000, GIB, 2, ("cpu",))
+
+
+@pytest.mark.parametrize(
+    ("volumes", "words"),
+    [
+        (None, None),
+        (frozenset({"data", "results"}), None),
+        (frozenset({"datas", "results"}), "local has no volume 'data', but 'datas' (volumes)."),
+        (frozenset({"results"}), "local has no volume 'data' (volumes)."),
+    ],
+)
+def test_a_volume_is_where_the_site_says_that_it_has_one_of_that_name(
+    volumes: frozenset[str] | None, words: str | None
+) -> None:
+    mounting = demand({"volumes": [{"name": "data", "path": "/data"}]})
+    refused = refusal(mounting, site(abilities=frozenset({Ability.VOLUMES}), volumes=volumes))
+    assert refused == (None if words is None else ("volumes", f"No site can run it: {words}"))
+
+
+def test_a_project_needs_every_word_of_its_clearance() -> None:
+    needy = Demand.of(read_spec({"command": ["true"]}), "ada", GIB, frozenset({"patients", "internal"}))
+    half, whole = (
+        replace(site(), site=replace(site().site, clearance=words))
+        for words in (frozenset({"internal"}), frozenset({"patients", "internal", "more"}))
+    )
+    assert refusal(needy, half) == (
+        "project",
+        "No site can run it: local is not cleared for patients, which the job's project needs (project).",
+    )
+    assert refusal(needy, half, whole) is None
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,20 @@ def test_a_job_on_several_nodes_evicts_on_the_nodes_that_cost_least() -> None:
     assert [sorted(found) for found in nodes_of(cycle(snapshot, NOW))[1]] == [["a", "c"]]
 
 
+def test_idle_work_leaves_where_the_job_would_go_if_there_were_none_of_it() -> None:
+    """The job for one GPU leaves the large node to the job that needs all of it, though there less work is lost."""
+    there = owned("own", node("large", gpu=8), node("small", gpu=1))
+    young = [
+        runs(f"l{number}", "large", gpus=((number, 1000),), rank=3, placed=NOW - SECOND, started=NOW - SECOND)
+        for number in range(8)
+    ]
+    old = runs("s", "small", gpus=((0, 1000),), rank=3)
+    snapshot = snapshot_of(there, *young, old, job(1, gpu=1, rank=0), job(2, gpu=8))
+    decisions = cycle(snapshot, NOW)
+    assert {each.attempt_id for each in decisions.evictions if each.for_job == 1} == {"s"}
+    assert {each.attempt_id for each in decisions.evictions if each.for_job == 2} == {f"l{n}" for n in range(8)}
+
+
 def test_what_an_eviction_leaves_over_on_a_node_is_promised_to_the_next_job_and_nobody_else_leaves() -> None:
     there = owned("own", node("a"), node("b"))
     big = [runs(name, name, cpu=8, rank=3) for name in "ab"]

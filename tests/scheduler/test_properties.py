@@ -3,6 +3,7 @@
 import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from atoll.core.ranges import Ranges
 from atoll.core.resources import Resources
 from atoll.core.site import Ability, Health
+from atoll.core.site_file import Price
 from atoll.core.spec import ConstraintTerm, JobClass
 from atoll.scheduler.cycle import cycle
 from atoll.scheduler.fit import eligible
@@ -33,6 +35,8 @@ from tests.scheduler.builders import carried_out, flavor, job, site, snapshot_of
 NAMES = ("a", "b", "c")
 ABILITIES = st.sets(st.sampled_from([Ability.IMAGE, Ability.MULTINODE])).map(frozenset)
 
+WORDS = st.sampled_from([frozenset[str](), frozenset({"internal"})])
+
 flavors = st.lists(
     st.builds(
         flavor,
@@ -50,7 +54,7 @@ flavors = st.lists(
 
 @st.composite
 def sites(draw: st.DrawFn) -> SiteState:
-    return site(
+    made = site(
         draw(st.sampled_from(NAMES)),
         *draw(flavors),
         abilities=draw(ABILITIES),
@@ -60,13 +64,22 @@ def sites(draw: st.DrawFn) -> SiteState:
         recalls=queues and draw(st.booleans()),
         backlog=draw(st.dictionaries(st.sampled_from(list(JobClass)), st.integers(0, 3))),
         max_jobs=draw(st.none() | st.integers(0, 3)),
+        labels=draw(st.sampled_from([{}, {"remote": "true"}])),
     )
+    told = replace(
+        made.site, wait=draw(st.sampled_from([0, 60, 300])), energy=draw(st.sampled_from([None, 30, 400])),
+        clearance=draw(WORDS), price=draw(st.sampled_from([None, Price(cpu=1, gpu=2)])),
+    )  # fmt: skip
+    return replace(made, site=told)
 
 
 placements = st.builds(
     Placement,
     constraints=st.sampled_from([(), (ConstraintTerm.parse("site!=a"),), (ConstraintTerm.parse("site=a,b"),)]),
     abilities=ABILITIES,
+    walltime=st.sampled_from([None, 30, 120, 600]),
+    clearance=st.one_of(st.just(frozenset[str]()), WORDS),
+    kept_at=st.sampled_from(["", "", "a"]),
 )
 # The entries of one array, its own and those of its tasks, have the same width.
 WIDTHS = {101: 1, 102: 3}
@@ -90,6 +103,7 @@ waiting_jobs = st.builds(
     flavors=st.sampled_from([(), (), ("gpu",), ("gpu", "cpu")]),
     placement=placements,
     not_before=st.sampled_from([0, 0, 0, 5, 10]),
+    expected=st.sampled_from([0, 0, 10, 100]),
     backing_off=st.booleans(),
     tasks=st.none() | st.sets(st.integers(0, 20), max_size=8).map(Ranges.of),
     group=st.sampled_from([None, None, 101, 102]),

@@ -4,11 +4,14 @@ import random
 import time
 import tracemalloc
 
+import pytest
+
 from atoll.core.resources import Resources
 from atoll.scheduler.cycle import cycle
-from atoll.scheduler.model import JobWaits, RoomFreed, RoomTaken, Running, SiteChanged
+from atoll.scheduler.model import OPPORTUNISTIC, JobWaits, Placement, RoomFreed, RoomTaken, Running, SiteChanged
+from atoll.scheduler.round import Round
 from atoll.scheduler.snapshot import Snapshot
-from tests.scheduler.builders import flavor, job, site
+from tests.scheduler.builders import flavor, job, node, owned, site
 
 JOBS = 100_000
 
@@ -86,6 +89,34 @@ def test_100_000_tasks_that_run_again_under_a_width_are_passed_over_quickly() ->
     snapshot.apply([RoomTaken(Running(f"{n}", 1, "a", "cpu", Resources(1000))) for n in range(2)])
     assert cycle(snapshot, 0).placements == ()
     assert quickest(snapshot) < 0.080
+
+
+def test_an_endless_backlog_of_many_people_is_looked_at_by_its_few_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[int] = []
+    serve = Round.serve
+
+    def counted(this: Round, row: int, *, alone: bool = False) -> tuple[int, bool]:
+        looked_at.append(row)
+        return serve(this, row, alone=alone)
+
+    monkeypatch.setattr(Round, "serve", counted)
+    snapshot = Snapshot()
+    snapshot.apply([SiteChanged(owned("own", *(node(f"n{number:03}", cpu=8) for number in range(100))))])
+    # each has a walltime of its own, and so a demand of its own; most find that all room was taken meanwhile
+    snapshot.apply(
+        JobWaits(
+            job(
+                number,
+                rank=OPPORTUNISTIC,
+                cpu=1 + number % 4,
+                placement=Placement(f"u{number % 50}", walltime=1000 + number),
+            )
+        )
+        for number in range(1, 8001)
+    )
+    decisions = cycle(snapshot, 0, head=0)
+    assert sum(1 + place.job_id % 4 for place in decisions.placements) == 800
+    assert len(looked_at) <= len(decisions.placements) + 4  # and each size once in vain
 
 
 def test_waiting_jobs_are_rows_and_not_objects() -> None:

@@ -38,10 +38,14 @@ async def test_a_site_is_added_once_and_changed_by_the_same_request(served: Serv
 
 
 async def test_the_file_comes_back_as_it_was_to_administrators_only(served: Served) -> None:
-    await put(served, identity={"map": {"anna": "hpc-anna"}}, backlog={"batch": 7})
+    rest: dict[str, Any] = {
+        "identity": {"map": {"anna": "hpc-anna"}}, "backlog": {"batch": 7}, "clearance": ["internal"],
+        "price": {"cpu": 0.01, "gpu": 2.5}, "energy": 40.5,
+    }  # fmt: skip
+    await put(served, **rest)
     async with served.client("root") as root, served.client("anna") as anna:
         got = (await root.get(f"{SITES}/toy/file")).json()
-        assert got == {**TOY, "identity": {"map": {"anna": "hpc-anna"}}, "backlog": {"batch": 7}}
+        assert got == {**TOY, **rest}
         assert (await anna.get(f"{SITES}/toy/file")).status_code == 403
         assert (await anna.get(f"{SITES}/toy")).json()["identity"] == "mapped"
         assert (await root.get(f"{SITES}/nothing/file")).status_code == 404

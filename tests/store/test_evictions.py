@@ -239,7 +239,8 @@ def test_an_end_counts_what_was_used_between_the_placing_and_the_news(
         assert found == ([("astro", "anna", 2000 * seconds)] if seconds else [])
         until = NOW + min(ended - NOW, 30 * SECOND)
         expected = (NOW, until) if began else (0, 0)
-        assert rooms.spans(connection, [attempt], NOW + 30 * SECOND) == {attempt: expected}
+        span = rooms.spans(connection, [attempt], NOW + 30 * SECOND)[attempt]
+        assert (span.began, span.ended) == expected
 
     do(database, work)
 

@@ -11,6 +11,7 @@ from atoll.faces.http import problems
 from atoll.faces.http.auth import Authenticator, caller
 from atoll.faces.http.body import BodyLimit
 from atoll.faces.http.platform import Platform
+from atoll.jobs.estimates import Estimates
 from atoll.jobs.fast import FastSubmissions
 from atoll.jobs.logs_routes import router as logs_router
 from atoll.jobs.prepare import SitesView
@@ -33,6 +34,7 @@ def create_app(platform: Platform) -> FastAPI:
     app.state.platform = platform
     app.state.authenticator = Authenticator(platform)
     app.state.sites = SitesView(platform)
+    app.state.estimates = Estimates()
     app.state.submitter = Submitter(platform)
     problems.install(app)
     for room in (jobs_router, logs_router, people_router, sites_router, queue_router, data_router, status.router):

@@ -33,14 +33,14 @@ from atoll.control.pump import Pump
 from atoll.control.purge import Ages
 from atoll.control.work import SiteWork, Tools
 from atoll.core.clock import system_clock
-from atoll.core.config import PlatformConfig, QueueConfig
+from atoll.core.config import LocalSite, PlatformConfig, QueueConfig
 from atoll.core.errors import AtollError, Conflict
 from atoll.core.resources import format_milli
 from atoll.core.site_file import Identity, SiteFile
 from atoll.drivers.base import DriverSetup
 from atoll.faces.http.platform import Platform
 from atoll.people.service import local_token
-from atoll.scheduler.model import CLASSES, Policy
+from atoll.scheduler.model import CLASSES, Policy, Weights
 from atoll.store import attempts, leases, settings, sites
 from atoll.store.attempts import AttemptState
 from atoll.store.database import Database
@@ -145,7 +145,7 @@ async def _local_site(
         return {}
     folder = folders.site(local.name)
     asked = _local_config(config)
-    await tools.database.write(lambda connection: _claim_local_site(connection, local.name, folder, asked))
+    await tools.database.write(lambda connection: _claim_local_site(connection, local, folder, asked))
     driver = drivers.make("process", DriverSetup(local.name, tools.instance, folder, asked, owner))
     return {
         local.name: SiteWork(
@@ -154,13 +154,13 @@ async def _local_site(
     }
 
 
-def _claim_local_site(connection: Connection, name: str, folder: Path, asked: dict[str, object]) -> None:
+def _claim_local_site(connection: Connection, local: LocalSite, folder: Path, asked: dict[str, object]) -> None:
     """Note which folder of which machine the local site is. Raises Conflict where it is another one's.
 
     Replicas may share one database, and each may have a machine; but a job that runs at one of them is not lost
     because another cannot see it.
     """
-    place = {"host": socket.gethostname(), "folder": str(folder)}
+    name, place = local.name, {"host": socket.gethostname(), "folder": str(folder)}
     known = sites.configured(connection).get(name)
     if known is not None and not known.local:
         raise Conflict(
@@ -180,7 +180,7 @@ def _claim_local_site(connection: Connection, name: str, folder: Path, asked: di
                 "(local: {name: ...} in the configuration).",
                 field="local.name",
             )
-    sites.put(connection, name, "process", {}, {**asked, **place}, local=True)
+    sites.put(connection, name, "process", {}, {**asked, **place}, clearance=local.clearance, local=True)
 
 
 async def serve(config: PlatformConfig, *, stop_jobs: bool = False) -> None:
@@ -202,6 +202,7 @@ def _policy(queue: QueueConfig) -> Policy:
         minimum_run=tuple(getattr(queue.minimum_run, name) for name in CLASSES),
         most_evictions=queue.most_evictions,
         walltimes=tuple(getattr(queue.walltimes, name) for name in CLASSES),
+        weights=Weights(**queue.weights.model_dump()),
     )
 
 

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 SECTIONS: Mapping[str, Mapping[str, str]] = {
     "Jobs": {
         "submit": "Submit jobs: a YAML file, a script, or a command after --.",
+        "explain": "Say whether a job could run, where, and when it would start.",
         "run": "Submit a job, follow its output and end with its exit code.",
         "ps": "List jobs.",
         "show": "Show all about a job.",

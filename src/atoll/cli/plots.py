@@ -91,6 +91,40 @@ class Bars:
         return elements
 
 
+@dataclass(frozen=True)
+class Dots:
+    """A panel with a dot for each pair of times (seconds), in powers, and the line where both are the same."""
+
+    title: str
+    dots: Mapping[str, Points]
+
+    def draw(self, offset: float) -> list[str]:
+        """The panel's elements, `offset` pixels down."""
+        most = max([time for dots in self.dots.values() for dot in dots for time in dot], default=10.0)
+        across = _scale(1.0, max(most, 10.0), LEFT, WIDTH - RIGHT, logarithmic=True)
+        up = _scale(1.0, max(most, 10.0), offset + HEIGHT - BOTTOM, offset + TOP, logarithmic=True)
+        elements = [f'<text class="title" x="{LEFT}" y="{offset + 18:.1f}">{escape(self.title)}</text>']
+        for mark in _powers(most):
+            told = escape(format_seconds(mark))
+            ends = f'x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up(mark):.1f}" y2="{up(mark):.1f}"'
+            below = f'x="{across(mark):.1f}" y="{offset + HEIGHT - BOTTOM + 16:.1f}"'
+            elements += [
+                f'<line class="grid" {ends}/>',
+                f'<text class="end" x="{LEFT - 6}" y="{up(mark) + 4:.1f}">{told}</text>',
+                f'<text class="middle" {below}>{told}</text>',
+            ]
+        same = f'x1="{across(1):.1f}" y1="{up(1):.1f}" x2="{across(most):.1f}" y2="{up(most):.1f}"'
+        elements.append(f'<line class="grid" {same}/>')
+        for number, (name, dots) in enumerate(self.dots.items()):
+            colour = _COLOURS[number % len(_COLOURS)]
+            elements += [
+                f'<circle cx="{across(x):.1f}" cy="{up(y):.1f}" r="2" fill="{colour}" fill-opacity="0.6"/>'
+                for x, y in dots
+            ]
+            elements += _key(name, number, offset)
+        return elements
+
+
 def pictures(study: "Study") -> dict[str, str]:
     """The files, by name, that show a study."""
     if "fill" in study.document:
@@ -128,9 +162,9 @@ def pictures(study: "Study") -> dict[str, str]:
         _bars(policies, "Fairness among projects", ("fairness", "jain"), _plain, 1.0),
     ]
     return {
-        "utilisation.svg": _picture(over_time),
-        "waiting.svg": _picture(waiting),
-        "policies.svg": _picture(bars),
+        "utilisation.svg": picture(over_time),
+        "waiting.svg": picture(waiting),
+        "policies.svg": picture(bars),
     }
 
 
@@ -139,7 +173,7 @@ def _of_fill(study: "Study") -> dict[str, str]:
     lines = {found["policy"]: [(0.0, 0.0), *map(tuple, found["points"])] for found in policies}
     bars = _bars(policies, "GPUs allocated", ("gpu_allocation",), _percent, 1.0)
     curve = Lines("GPUs allocated by GPUs asked for, as parts of all", lines, _percent, _percent, top=1.0)
-    return {"fill.svg": _picture([curve]), "policies.svg": _picture([bars])}
+    return {"fill.svg": picture([curve]), "policies.svg": picture([bars])}
 
 
 def _bars(
@@ -156,7 +190,8 @@ def _bars(
     return Bars(title, bars, side, top)
 
 
-def _picture(panels: Sequence[Lines | Bars]) -> str:
+def picture(panels: Sequence[Lines | Bars | Dots]) -> str:
+    """The file that shows some panels, one below the other."""
     elements = [element for number, panel in enumerate(panels) for element in panel.draw(number * HEIGHT)]
     size = f'width="{WIDTH}" height="{HEIGHT * len(panels)}" viewBox="0 0 {WIDTH} {HEIGHT * len(panels)}"'
     body = "\n".join(elements)

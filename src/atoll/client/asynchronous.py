@@ -89,6 +89,10 @@ class AsyncClient(Wire):
         """Why it waits or ended."""
         return await self._send(calls.why(job))
 
+    async def explain(self, spec: JobSpec | Mapping[str, Any] | None = None, **fields: Any) -> models.Explained:
+        """Whether a job could run, where, and when it would start; nothing is submitted."""
+        return await self._send(calls.explain(calls.specification(spec, fields)))
+
     async def logs(
         self,
         job: Reference,

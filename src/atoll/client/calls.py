@@ -202,6 +202,11 @@ def why(job: Reference) -> Call[models.Why]:
     return Call("GET", _job_path(job, "why"), _model(models.Why))
 
 
+def explain(spec: JobSpec) -> Call[models.Explained]:
+    """What would become of a job."""
+    return Call("POST", "/api/v1/jobs/explain", _model(models.Explained), body=spec.document())
+
+
 def logs(job: Reference, stream: str, attempt: int | None, offset: int, limit: int | None) -> Call[models.LogPart]:
     """Bytes of an output stream."""
     query = [("stream", stream), ("offset", str(offset))]

@@ -56,6 +56,17 @@ class TaskCounts(Answer):
         return max(0, self.total - self.succeeded - self.failed - self.cancelled)
 
 
+class Estimate(Answer):
+    """When a waiting job is expected to start; no times where nobody can say."""
+
+    position: int
+    waiting: int = 0
+    start: Moment | None = None
+    earliest: Moment | None = None
+    latest: Moment | None = None
+    at: Moment | None = None
+
+
 class JobSummary(Answer):
     """A job, or one task of an array, in a list."""
 
@@ -81,6 +92,7 @@ class JobSummary(Answer):
     site: str | None = None
     attempts: int = 0
     tasks: TaskCounts | None = None
+    estimate: Estimate | None = None
 
     @property
     def ended(self) -> bool:
@@ -140,9 +152,19 @@ class Why(Answer):
     state: str
     code: str
     sentence: str
-    position: int | None = None
-    waiting: int | None = None
+    estimate: Estimate | None = None
     facts: tuple[str, ...] = ()
+
+
+class Explained(Answer):
+    """What would become of a job that is not submitted."""
+
+    project: str | None = None
+    code: str
+    sentence: str
+    estimate: Estimate | None = None
+    facts: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class Submitted(Answer):

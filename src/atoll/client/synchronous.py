@@ -86,6 +86,10 @@ class Client(Wire):
         """Why it waits or ended."""
         return self._send(calls.why(job))
 
+    def explain(self, spec: JobSpec | Mapping[str, Any] | None = None, **fields: Any) -> models.Explained:
+        """Whether a job could run, where, and when it would start; nothing is submitted."""
+        return self._send(calls.explain(calls.specification(spec, fields)))
+
     def logs(
         self,
         job: Reference,

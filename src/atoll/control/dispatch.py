@@ -5,9 +5,8 @@ The snapshot belongs to one tenure of the lease: whoever becomes the leader buil
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
@@ -15,8 +14,12 @@ from itertools import islice
 from sqlalchemy import Connection
 
 from atoll.control import mirror
+from atoll.control.answering import AT_ONCE, answers
+from atoll.control.forecasting import Forecaster
 from atoll.control.mirror import Mirror
+from atoll.control.news import Newsreader
 from atoll.control.pace import Pace
+from atoll.control.waits import Waits
 from atoll.control.work import Tools
 from atoll.core.ids import new_attempt_id
 from atoll.core.project import TreeNode
@@ -28,7 +31,6 @@ from atoll.scheduler.model import (
     Decisions,
     PolicyChanged,
     Reserved,
-    RoomFreed,
     RoomTaken,
     SiteChanged,
     SiteGone,
@@ -37,7 +39,20 @@ from atoll.scheduler.model import (
 )  # fmt: skip
 from atoll.scheduler.quota import Tree
 from atoll.scheduler.snapshot import Snapshot
-from atoll.store import attempts, events, evictions, jobs, leases, projects, reservations, reserved, rooms, sites
+from atoll.store import (
+    attempts,
+    events,
+    evictions,
+    forecasts,
+    jobs,
+    leases,
+    projects,
+    questions,
+    reservations,
+    reserved,
+    rooms,
+    sites,
+)
 from atoll.store.attempts import Placing
 from atoll.store.evictions import Eviction
 from atoll.store.jobs import Promised
@@ -51,8 +66,6 @@ log = logging.getLogger(__name__)
 LEASE = "dispatch"
 MAX_PLACED = 2000
 """Most attempts that one transaction makes; the rest follows in the next round."""
-EVENTS_AT_ONCE = 20_000
-"""Most events that are caught up with in one go."""
 _PAGE = 5000
 _SITES_EVERY = 15 * 1_000_000
 """Microseconds after which the sites are looked at again, event or not."""
@@ -62,36 +75,25 @@ _RECALL_AFTER = timedelta(seconds=60)
 """What waits for a site that has not answered for so long may go elsewhere."""
 
 
-@dataclass
-class _News:
-    """What a stretch of events turned out to mean."""
-
-    changed: events.Changed
-    changes: list[Change]
-    rooms: list[Room]
-    spans: Mapping[str, tuple[int, int]]
-    """From when to when those attempts ran that hold room no longer."""
-    nodes: list[TreeNode] | None = None
-    """The project tree, where it has changed."""
-
-
 class Dispatcher:
-    """The dispatch loop's memory: a snapshot, and how far in the outbox it goes."""
+    """The dispatch loop's memory: a snapshot, kept current by the news."""
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
         self._epoch: int | None = None
         self._snapshot = Snapshot()
-        self._mirror = Mirror(has_tree=False)
+        self._pace = Pace()
+        self._waits = Waits()
+        self._forecaster = Forecaster()
+        self._mirror = Mirror(self._forecaster.runtimes)
+        self._newsreader = Newsreader(0, (), self._mirror, self._forecaster, self._pace, self._waits)
         self._reserved: dict[int, Start] = {}
         """The reserved starts as the store has them, by job."""
-        self._cursor = 0
-        self._rooms: dict[int, dict[str, Room]] = {}
-        """Attempts that hold room, by row of the job."""
         self._sites: dict[str, SiteState] = {}
-        self._pace = Pace()
         self._sites_at = 0
         self._silent: set[str] = set()
+        self._asked = True
+        """Whether there may be questions."""
         self.paused = False
         """Set: nothing is placed any more."""
 
@@ -107,6 +109,7 @@ class Dispatcher:
             return 0  # what was decided before may not be in the snapshot yet: no decision without it
         now = tools.now()
         self._learn(now)
+        await self._learn_waits(lease, now)
         if now - self._sites_at > _SITES_EVERY:
             await self._load_sites()
             if await self._recall(lease):
@@ -121,9 +124,33 @@ class Dispatcher:
             raise
         if rest:
             return 0
-        if decisions.next_wakeup is None:
-            return _SITES_EVERY / 1_000_000
-        return max(0.001, min(_SITES_EVERY, decisions.next_wakeup - now) / 1_000_000)
+        if self._asked and await self._answer(lease, now):
+            return 0
+        pauses = [_SITES_EVERY]
+        if not placings:  # else what was placed comes back as news at once
+            pauses += await self._forecast(lease, now)
+        if decisions.next_wakeup is not None:
+            pauses.append(decisions.next_wakeup - now)
+        return max(0.001, min(pauses) / 1_000_000)
+
+    async def _answer(self, lease: Lease, now: int) -> bool:
+        """Answer questions on jobs that nobody has submitted; whether there are more."""
+        open_ones = await self._tools.database.read(partial(questions.unanswered, most=AT_ONCE))
+        self._asked = bool(open_ones)
+        if open_ones:
+            found = await asyncio.to_thread(answers, open_ones, self._snapshot, self._mirror, self._forecaster, now)
+            await self._tools.guarded(lease, partial(questions.answer, answers=found, now=now))
+        return self._asked
+
+    async def _forecast(self, lease: Lease, now: int) -> list[int]:
+        """Forecast the queue where it is time; the microseconds until it is again, unless nothing waits."""
+        forecaster = self._forecaster
+        if forecaster.due_in(now) == 0:
+            kept = await asyncio.to_thread(forecaster.make, self._snapshot, now)
+            if kept is not None:
+                await self._tools.guarded(lease, lambda connection: forecasts.write(connection, kept))
+        pause = forecaster.due_in(now)
+        return [] if pause is None else [pause]
 
     async def _write(
         self, lease: Lease, decisions: Decisions, placings: list[Placing], now: int, *, all_placed: bool
@@ -186,10 +213,11 @@ class Dispatcher:
     async def _load(self) -> None:
         """Build the snapshot from the store. The cursor is read first: what changes meanwhile is read again."""
         database, now = self._tools.database, self._tools.now()
-        self._cursor = await database.read(events.last_id)
-        self._snapshot, self._rooms, self._sites = Snapshot(), {}, {}
+        cursor = await database.read(events.last_id)
+        self._snapshot, self._sites = Snapshot(), {}
         nodes = await database.read(projects.load)
-        self._mirror = Mirror(has_tree=bool(nodes))
+        self._forecaster = await database.read(Forecaster.load)
+        self._mirror = Mirror(self._forecaster.runtimes, nodes)
         self._snapshot.apply([PolicyChanged(self._tools.policy), TreeChanged(_tree(nodes))])
         await self._load_sites()
 
@@ -199,8 +227,7 @@ class Dispatcher:
             return [*used], rooms.load(connection, None), reserved.load(connection)
 
         used, taken, starts = await database.read(read)
-        for room in taken:
-            self._rooms.setdefault(room.job_id, {})[room.attempt_id] = room
+        self._newsreader = Newsreader(cursor, taken, self._mirror, self._forecaster, self._pace, self._waits)
         self._reserved = {start.job_id: start for start in starts}
         changes = [*used, *(RoomTaken(self._mirror.running(room)) for room in taken)]
         await asyncio.to_thread(self._snapshot.apply, changes)
@@ -216,55 +243,26 @@ class Dispatcher:
 
     async def _catch_up(self) -> bool:
         """Apply what the outbox says has changed; whether there is more."""
-        cursor = self._cursor
-        news = await self._tools.database.read(self._read_news)
-        changed = news.changed
-        if news.nodes is not None:
-            if bool(news.nodes) != self._mirror.has_tree:
-                await self._load()  # now every job's project means something, or none does any more
-                return False
-            self._snapshot.apply([TreeChanged(_tree(news.nodes))])
-        if changed.sites or changed.reservations:
-            await self._load_sites()
-        changes = news.changes + self._room_changes(news)
-        if changes:
-            await asyncio.to_thread(self._snapshot.apply, changes)
-        moved = changed.cursor - cursor
-        self._cursor = changed.cursor
-        return moved >= EVENTS_AT_ONCE
-
-    def _read_news(self, connection: Connection) -> _News:
-        changed = events.changed(connection, self._cursor, EVENTS_AT_ONCE)
-        nodes = projects.load(connection) if changed.tree else None
-        if not changed.jobs:
-            return _News(changed, [], [], {}, nodes)
-        held = rooms.load(connection, changed.jobs)
-        known = {attempt_id for job_id in changed.jobs for attempt_id in self._rooms.get(job_id, ())}
-        freed = known - {room.attempt_id for room in held}
-        spans = rooms.spans(connection, sorted(freed), self._tools.now())
-        return _News(changed, self._mirror.changes(connection, changed.jobs), held, spans, nodes)
-
-    def _room_changes(self, news: _News) -> list[Change]:
-        held: dict[int, dict[str, Room]] = {}
-        for room in news.rooms:
-            held.setdefault(room.job_id, {})[room.attempt_id] = room
-        freed: dict[str, Room] = {}
-        for job_id in news.changed.jobs:
-            now, before = held.get(job_id, {}), self._rooms.pop(job_id, {})
-            freed |= {attempt_id: room for attempt_id, room in before.items() if attempt_id not in now}
-            if now:
-                self._rooms[job_id] = now
-        # what was refused or taken back has freed no room at the site
-        self._pace.count(Counter(room.site for room in freed.values() if not room.waits), self._tools.now())
-        changes: list[Change] = []
-        for attempt_id, room in freed.items():
-            began, ended = news.spans.get(attempt_id, (0, 0))
-            if began != room.started:
-                # nobody had seen it begin, or the site says better when it did: so much counts as used
-                changes.append(RoomTaken(self._mirror.running(replace(room, started=began))))
-            changes.append(RoomFreed(attempt_id, ended))
-        changes += [RoomTaken(self._mirror.running(room)) for room in news.rooms]
-        return changes
+        now = self._tools.now()
+        found = await self._tools.database.read(partial(self._newsreader.read, now=now))
+        try:
+            news = self._newsreader.take(found, now)
+            if news.nodes is not None:
+                if not self._mirror.reads_alike(news.nodes):
+                    # now every job's project means something, or none does any more; or data may go elsewhere
+                    await self._load()
+                    return False
+                self._snapshot.apply([TreeChanged(_tree(news.nodes))])
+            self._asked |= news.changed.questions
+            if news.changed.sites or news.changed.reservations:
+                await self._load_sites()
+            if news.changes:
+                self._forecaster.changed()
+                await asyncio.to_thread(self._snapshot.apply, news.changes)
+        except BaseException:
+            self._epoch = None  # what was read is not read again
+            raise
+        return news.more
 
     def _learn(self, now: int) -> None:
         """Have the snapshot know the sites' paces, where they have changed by more than a little."""
@@ -273,6 +271,21 @@ class Dispatcher:
             if pace > state.pace or pace < state.pace * 0.8:
                 self._sites[name] = replace(state, pace=pace)
                 self._snapshot.apply([SiteChanged(self._sites[name])])
+
+    async def _learn_waits(self, lease: Lease, now: int) -> None:
+        """Note how long attempts usually wait in the sites' own queues, where that is another by more than a little."""
+        changed: dict[str, int] = {}
+        for name, state in self._sites.items():
+            wait = self._waits.of(name, now) if state.site.report is not None and state.site.report.queues else 0
+            if abs(wait - state.site.wait) > state.site.wait * 0.2:
+                changed[name] = wait
+        if not changed:
+            return
+        await self._tools.guarded(lease, partial(sites.set_waits, waits=changed))
+        for name, wait in changed.items():
+            state = self._sites[name]
+            self._sites[name] = replace(state, site=replace(state.site, wait=wait))
+            self._snapshot.apply([SiteChanged(self._sites[name])])
 
     async def _load_sites(self) -> None:
         def read(connection: Connection) -> tuple[list[SiteState], list[Kept]]:
@@ -287,6 +300,8 @@ class Dispatcher:
         now = self._tools.clock()
         self._sites_at = self._tools.now()
         states, kept = await self._tools.database.read(read)
+        for state in states:
+            self._waits.recall(state.site.name, state.site.wait, self._sites_at)
         before, self._sites = self._sites, {state.site.name: state for state in states}
         self._snapshot.apply(
             [

@@ -2,12 +2,16 @@
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any, cast
 
 from sqlalchemy import Connection
 
-from atoll.core.project import RESOURCES
+from atoll.control.forecasting import like
+from atoll.core.project import RESOURCES, TreeNode, clearances
 from atoll.core.ranges import Ranges
 from atoll.core.reasons import ReasonCode
 from atoll.core.resources import Resources
@@ -28,6 +32,7 @@ from atoll.scheduler.model import (
     Spent,
     Waiting,
 )
+from atoll.scheduler.runtimes import Runtimes
 from atoll.store import jobs, spent
 from atoll.store.jobs import JobRow
 from atoll.store.reservations import Reservation as Kept
@@ -42,10 +47,18 @@ class Mirror:
     """Translates rows.
 
     Without a project tree, what jobs say of their project means nothing to the queue: each person stands alone.
+    `runtimes` tells how long jobs are expected to run.
     """
 
-    def __init__(self, *, has_tree: bool) -> None:
-        self.has_tree = has_tree
+    def __init__(self, runtimes: Runtimes, nodes: Sequence[TreeNode] = ()) -> None:
+        """`nodes` are the project tree."""
+        self._runtimes = runtimes
+        self.has_tree = bool(nodes)
+        self._clearances = clearances(nodes)
+
+    def reads_alike(self, nodes: Sequence[TreeNode]) -> bool:
+        """Whether jobs mean to the queue under another tree what they mean under this one, quotas apart."""
+        return bool(nodes) == self.has_tree and clearances(nodes) == self._clearances
 
     def _project(self, name: str | None, person: str) -> str:
         return name or "" if self.has_tree else person
@@ -69,7 +82,7 @@ class Mirror:
             started=room.started,
             saved=room.saved,
             walltime=room.walltime,
-            expected=room.expected,
+            expected=self._runtimes.expected(room.person, room.name, room.walltime),
             grace=room.grace,
             evictions=room.evictions,
             leaves_for=room.leaves_for,
@@ -97,13 +110,20 @@ class Mirror:
             changes.append(JobGone(row.id) if waiting is None else JobWaits(waiting))
         return changes
 
+    def hypothetical(self, job_id: int, columns: Mapping[str, Any], now: int) -> Waiting | None:
+        """The entry that a job with such columns would be, if it was submitted now."""
+        given = {"id": job_id, "submitted_at": now, "array_id": None, "promised_count": None, "site": None, **columns}
+        row = cast(JobRow, SimpleNamespace(**given))
+        return self._waiting(row, row)
+
     def _waiting(self, row: JobRow, whole: JobRow) -> Waiting | None:
         """The entry of a job, an array or a task; `whole` has the specification and the width (of a task: its array's).
 
         None for a row that makes no sense: it must not keep the others from their turn.
         """
         try:
-            demand = _demand(whole.spec, row.owner, row.memory)
+            clearance = self._clearances.get(row.project or "", _NO_WORDS)
+            demand = _demand(whole.spec, row.owner, row.memory, clearance, row.site or "")
             return Waiting(
                 job_id=row.id,
                 rank=RANKS[JobClass(row.class_)],
@@ -119,8 +139,9 @@ class Mirror:
                 width=whole.width,
                 group=row.array_id,
                 project=self._project(row.project, row.owner),
-                expected=row.expected,
+                expected=self._runtimes.expected(row.owner, row.name, row.walltime),
                 promise=_promise(row),
+                like=like(row.owner, row.name),
             )
         except Exception:
             log.exception("job %d cannot be read, and is not looked at", row.id)
@@ -183,17 +204,20 @@ def _promise(row: JobRow) -> Promise | None:
 
 _NO_DEMAND = ("name", "command", "script", "args", "env", "labels", "begin", "array", "dependencies", "priority")
 """Fields that differ from job to job and say nothing of where it fits."""
+_NO_WORDS: frozenset[str] = frozenset()
 
 
-def _demand(text: str, person: str, memory: int) -> Demand:
+def _demand(text: str, person: str, memory: int, clearance: frozenset[str], last_site: str) -> Demand:
     """The demand of a specification; jobs that differ only in what does not matter here share one."""
     document = json.loads(text)
+    kept_at = last_site if document.get("checkpoint") is not None else ""
     for name in _NO_DEMAND:
         document.pop(name, None)
-    return _demand_of(json.dumps(document), person, memory)
+    return _demand_of(json.dumps(document), person, memory, clearance, kept_at)
 
 
 @lru_cache(maxsize=2048)
-def _demand_of(rest: str, person: str, memory: int) -> Demand:
+def _demand_of(rest: str, person: str, memory: int, clearance: frozenset[str], kept_at: str) -> Demand:
     document = json.loads(rest)
-    return Demand.of(read_spec({**document, "command": ["-"]}), person, memory)
+    demand = Demand.of(read_spec({**document, "command": ["-"]}), person, memory, clearance)
+    return replace(demand, placement=replace(demand.placement, kept_at=kept_at))

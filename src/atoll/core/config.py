@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, StringConstraints, ValidationError
 from atoll.core.documents import read_yaml
 from atoll.core.errors import Invalid
 from atoll.core.resources import Bytes, Milli, Seconds
-from atoll.core.spec import Document, Name, explain_validation
+from atoll.core.spec import Document, Name, Text, explain_validation
 
 DEFAULT_PORT = 8470
 DEFAULT_DATA = "atoll-data"
@@ -33,6 +33,10 @@ class LocalSite(Document):
     accounts: Annotated[
         dict[str, Name],
         Field(default_factory=dict, description="Unix account of each person whose jobs run here too; needs root."),
+    ]
+    clearance: Annotated[
+        list[Text],
+        Field(default_factory=list, max_length=100, description="The words of projects whose data may be here."),
     ]
 
 
@@ -63,6 +67,17 @@ class UsualWalltimes(Document):
     opportunistic: Annotated[Seconds, Field(gt=0)] | None = 24 * 3600
 
 
+class WeightsConfig(Document):
+    """What counts how much where a job could go to several places: in time that one would rather wait."""
+
+    wait: Annotated[float, Field(ge=0, le=1e6)] = 1
+    remote: Seconds = 3600
+    waste: Seconds = 600
+    data: Seconds = 86400
+    price: Seconds = 60
+    energy: Seconds = 1
+
+
 class QueueConfig(Document):
     """How the queue works."""
 
@@ -80,6 +95,7 @@ class QueueConfig(Document):
         int, Field(ge=0, le=1000, description="A job is evicted no more after so many times, but opportunistic ones.")
     ] = 3
     walltimes: Annotated[UsualWalltimes, Field(default_factory=UsualWalltimes)]
+    weights: Annotated[WeightsConfig, Field(default_factory=WeightsConfig)]
 
 
 class PlatformConfig(Document):
@@ -133,6 +149,7 @@ def _names(model: type[BaseModel]) -> list[str]:
 _KNOWN = {
     "": _names(PlatformConfig), "local": _names(LocalSite), "keep_days": _names(KeepDays),
     "queue": _names(QueueConfig), "queue.minimum_run": _names(MinimumRuns), "queue.walltimes": _names(UsualWalltimes),
+    "queue.weights": _names(WeightsConfig),
 }  # fmt: skip
 _FROM_ENVIRONMENT = ("host", "port", "database", "store", "memory_per_cpu", "log_limit", "file_limit")
 """Settings that a variable ATOLL_NAME gives."""

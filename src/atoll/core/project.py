@@ -66,8 +66,24 @@ class TreeNode:
     managers: tuple[str, ...] = ()
     """Who may change the people."""
     clearance: tuple[str, ...] = ()
+    """Words that a site must have for jobs of this node and of those below it."""
     description: str = ""
     ends: date | None = None
+
+
+def clearances(nodes: Sequence[TreeNode]) -> dict[str, frozenset[str]]:
+    """By name the words that jobs of a node need: its own, and those of all above it. Who needs none is left out."""
+    by_name = {node.name: node for node in nodes}
+    found: dict[str, frozenset[str]] = {}
+    for node in nodes:
+        words: set[str] = set()
+        at: TreeNode | None = node
+        while at is not None:
+            words.update(at.clearance)
+            at = by_name[at.parent] if at.parent is not None else None
+        if words:
+            found[node.name] = frozenset(words)
+    return found
 
 
 def inner_names(nodes: Iterable[TreeNode]) -> set[str]:
@@ -120,7 +136,7 @@ def _mistakes_of(node: TreeNode, inner: bool, resources: Hints) -> list[Mistake]
     if not 0 < node.weight < float("inf"):
         found.append((_place(node, "weight"), "A weight must be above 0."))
     if inner:
-        for what in ("people", "managers", "clearance"):
+        for what in ("people", "managers"):
             if getattr(node, what):
                 sentence = f"Only projects without others below them have {what}; {node.name!r} has some below it."
                 found.append((_place(node, what), sentence))

@@ -86,7 +86,8 @@ class ProjectEntry(Document):
     quotas: Annotated[dict[Name, FlavorQuotas], Field(default_factory=dict, description="By flavor.")]
     people: Annotated[list[Text], Field(default_factory=list, max_length=10_000, description="Who may submit to it.")]
     managers: Annotated[list[Text], Field(default_factory=list, max_length=1000, description="Who may change people.")]
-    clearance: Annotated[list[Text], Field(default_factory=list, max_length=100)]
+    clearance: Annotated[list[Text], Field(default_factory=list, max_length=100,
+        description="Words that sites must have for its jobs, and for those of all below it.")]  # fmt: skip
     description: Annotated[str, Field(max_length=1000), AfterValidator(printable_lines)] = ""
     ends: Annotated[date | None, Field(description="The last day on which jobs may be submitted to it.")] = None
 

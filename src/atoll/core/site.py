@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from atoll.core.resources import Resources
-from atoll.core.site_file import Identity
+from atoll.core.site_file import Identity, Price
 from atoll.core.spec import JobClass
 
 
@@ -79,6 +79,8 @@ class SiteReport:
     """Whether what waits in that queue can be pulled back: the driver knows `StopReason.RECALLED`."""
     nodes: tuple[Node, ...] = ()
     """Where Atoll itself chooses the nodes: all that there are. Empty: the engine chooses."""
+    volumes: frozenset[str] | None = None
+    """Names of the volumes that jobs may ask for; None: not known before a job is handed over."""
     notes: tuple[str, ...] = ()
     """Sentences for the operator: what works less well here, and why."""
 
@@ -100,6 +102,14 @@ class Site:
     """Accounts of persons; None: what the driver knows of them."""
     backlog: Mapping[JobClass, int] = field(default_factory=dict)
     """How many attempts of a class may wait in the engine's own queue, where that is not the default."""
+    clearance: frozenset[str] = frozenset()
+    """The words of projects whose data may be here."""
+    price: Price | None = None
+    """What an hour costs; None: nothing."""
+    energy: float | None = None
+    """Grams of CO2e in a kWh of its electricity; None: nobody said."""
+    wait: int = 0
+    """Seconds that attempts usually wait in the engine's own queue, as they did of late."""
 
     @property
     def all_labels(self) -> dict[str, str]:

@@ -15,7 +15,7 @@ from pydantic import (
 
 from atoll.core.documents import read_yaml
 from atoll.core.errors import Invalid
-from atoll.core.spec import Document, JobClass, Name, explain_validation
+from atoll.core.spec import Document, JobClass, Name, Text, explain_validation
 
 SAME_NAME = "same-name"
 SHARED = "shared"
@@ -76,6 +76,13 @@ class Identity(Document):
         return self.shared or self.account_of(person) is not None
 
 
+class Price(Document):
+    """What an hour of one CPU, and of one GPU, costs: in money of one kind for all sites."""
+
+    cpu: Annotated[float, Field(ge=0, le=1e6)] = 0
+    gpu: Annotated[float, Field(ge=0, le=1e6)] = 0
+
+
 class SiteFile(Document):
     """All that an operator says of a site."""
 
@@ -111,16 +118,25 @@ class SiteFile(Document):
         dict[JobClass, Annotated[int, Field(ge=0, le=1_000_000)]],
         Field(default_factory=dict, description="How many attempts of each class may wait in the engine's own queue."),
     ]
+    clearance: Annotated[
+        list[Text],
+        Field(default_factory=list, max_length=100, description="The words of projects whose data may be here."),
+    ]
+    price: Annotated[Price | None, Field(description="What an hour of a CPU or GPU costs. Default: nothing.")] = None
+    energy: Annotated[
+        float | None, Field(ge=0, le=1e6, description="Grams of CO2e in a kWh of the electricity that is used there.")
+    ] = None
     config: Annotated[dict[str, Any], Field(default_factory=dict, description="The driver's own settings.")]
 
 
-_KNOWN = {"": list(SiteFile.model_fields), "identity": ["map"]}
+_KNOWN = {"": list(SiteFile.model_fields), "identity": ["map"], "price": list(Price.model_fields)}
 
 
 def read_site(document: Any) -> SiteFile:
     """The site that plain data says. Raises Invalid, naming the field."""
     if not isinstance(document, dict):
-        sentence = "A site must be keys and values: name, driver, labels, identity, backlog, config."
+        names = ", ".join(SiteFile.model_fields)
+        sentence = f"A site must be keys and values: {names}."
         raise Invalid("bad_site", sentence, field="site")
     try:
         return SiteFile.model_validate(document)

@@ -6,7 +6,7 @@ where sites are known. Reading is strict: an unknown field is an error with a su
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from difflib import get_close_matches
 from enum import StrEnum
@@ -405,8 +405,14 @@ class ConstraintTerm(BaseModel):
 
 def suggestion(word: str, known: list[str]) -> str:
     """` Did you mean 'x'?`, or nothing where no known word is like `word`."""
-    near = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    near = nearest(word, known)
+    return "" if near is None else f" Did you mean {near!r}?"
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that is most like `word`; None where none is like it."""
+    near = get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
+    return near[0] if near else None
 
 
 def _field_names(model: type[BaseModel]) -> list[str]:

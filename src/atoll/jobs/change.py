@@ -73,7 +73,7 @@ def change(
     spec = read_spec({**spec_document(row), **changes})
     project = _project(connection, row, spec, view, now) if "project" in changes else row.project
     if changes.keys() & {"walltime", "constraints", "project"}:
-        demand = Demand.of(spec, row.owner, row.memory)
+        demand = Demand.of(spec, row.owner, row.memory, view.projects.clearance(project))
         view.check(demand)
         view.check_size(project, spec, demand)
     values: dict[str, Any] = {

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Query
+from fastapi import APIRouter, Header, Path, Query, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from atoll.core.errors import NotFound, Unavailable
@@ -11,6 +11,7 @@ from atoll.faces.http.auth import Caller, Here
 from atoll.faces.http.problems import problems
 from atoll.faces.http.sse import EventStream
 from atoll.jobs import logs, model, service, watch
+from atoll.jobs.estimates import Estimates
 from atoll.jobs.follow import Follower, Position
 from atoll.jobs.routes import JobId
 
@@ -94,6 +95,7 @@ async def follow_log(
     responses={**problems(404), 200: _events("opened and job events; the id of each is where to resume.")},
 )  # fmt: skip
 async def follow_events(
+    request: Request,
     who: Caller,
     platform: Here,
     job: Annotated[
@@ -106,7 +108,8 @@ async def follow_events(
     position = watch.read_position(last_event_id)
     newest = await platform.database.read(lambda connection: watch.check(connection, refs, who))
     cursor = newest if position is None else position
-    return EventStream(watch.watch(platform, refs, who, cursor), platform.stopping)
+    estimates: Estimates = request.app.state.estimates
+    return EventStream(watch.watch(platform, refs, who, cursor, estimates), platform.stopping)
 
 
 @router.get("/jobs/{id}/outputs", response_model=model.Outputs, responses=problems(404))

@@ -29,6 +29,17 @@ class TaskCounts(BaseModel):
     cancelled: int
 
 
+class Estimate(BaseModel):
+    """When a waiting job, or an array's next task, is expected to start. Nobody can say of opportunistic ones."""
+
+    position: Annotated[int, Field(description="Place among those that wait; 1 is next.")]
+    waiting: Annotated[int, Field(description="How many entries wait in all; an array is one.")]
+    start: Annotated[Moment | None, Field(description="None: nobody can say.")]
+    earliest: Moment | None
+    latest: Annotated[Moment | None, Field(description="It starts between these two in at least 8 cases of 10.")]
+    at: Annotated[Moment, Field(description="When this was worked out.")]
+
+
 class JobSummary(BaseModel):
     """A job, an array, or one task of an array."""
 
@@ -55,6 +66,7 @@ class JobSummary(BaseModel):
     site: str | None
     attempts: int
     tasks: Annotated[TaskCounts | None, Field(description="Of an array.")]
+    estimate: Annotated[Estimate | None, Field(description="None where it does not wait, or came just now.")]
 
 
 class Attempt(BaseModel):
@@ -128,15 +140,25 @@ class Changed(BaseModel):
 
 
 class Why(BaseModel):
-    """Why a job is where it is."""
+    """Why a job is where it is, and when it is expected to start."""
 
     job: str
     state: JobState
     code: ReasonCode
     sentence: str
-    position: Annotated[int | None, Field(description="Place among those that wait; 1 is next.")]
-    waiting: Annotated[int | None, Field(description="How many entries wait in all; an array is one.")]
+    estimate: Estimate | None
     facts: list[str]
+
+
+class Explained(BaseModel):
+    """What would become of a job."""
+
+    project: Annotated[str | None, Field(description="The one that it would count to.")]
+    code: ReasonCode
+    sentence: Annotated[str, Field(description="Why it would wait.")]
+    estimate: Annotated[Estimate | None, Field(description="None where the queue is not looked at just now.")]
+    facts: Annotated[list[str], Field(description="What else is to know, of each site for one.")]
+    warnings: list[str]
 
 
 class Output(BaseModel):

@@ -137,10 +137,10 @@ def prepare(
 ) -> Prepared:
     """Check one specification and make its row. `prefix` goes before the names of fields. Raises Invalid, Denied."""
     memory = spec.memory if spec.memory is not None else platform.default_memory(spec.cpu)
-    demand = Demand.of(spec, who.person, memory)
-    view.check(demand, prefix)
     tree = view.projects
     project = tree.choose(spec.project, who.person, platform.clock().date(), prefix)
+    demand = Demand.of(spec, who.person, memory, tree.clearance(project))
+    view.check(demand, prefix)
     view.check_size(project, spec, demand, prefix)
     columns: dict[str, Any] = {
         "owner": who.person, "project": project, "name": spec.title, "class_": spec.class_.value,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 
 from atoll.core.errors import Denied, Invalid
-from atoll.core.project import TreeNode
+from atoll.core.project import TreeNode, clearances
 from atoll.core.site import Site
 from atoll.core.spec import suggestion
 from atoll.scheduler.fit import amount, flavor_obstacle, placement_obstacle
@@ -26,6 +26,7 @@ class Projects:
         """None: nothing is governed."""
         self.revision = revision
         """Of the tree in the store; 0 where there never was one."""
+        self._clearances = clearances(nodes)
         self._of_person: dict[str, list[str]] = {}
         for node in self.tree.nodes if self.tree else ():
             for person in node.people:
@@ -36,6 +37,10 @@ class Projects:
     def of(self, person: str) -> Sequence[str]:
         """The projects that a person may submit to."""
         return self._of_person.get(person, ())
+
+    def clearance(self, project: str | None) -> frozenset[str]:
+        """The words that a site must have for jobs of a project."""
+        return self._clearances.get(project or "", frozenset())
 
     def choose(self, project: str | None, person: str, today: date, prefix: str = "") -> str | None:
         """The project of a job that asks for `project`; `prefix` goes before the names of fields.

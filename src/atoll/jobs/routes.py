@@ -23,8 +23,10 @@ from atoll.faces.http.problems import problems
 from atoll.jobs import actions, model, service
 from atoll.jobs.accept import Wanted, accept, judged
 from atoll.jobs.acting import act, send_signal
+from atoll.jobs.asking import ask
 from atoll.jobs.bulk import read_bulk
 from atoll.jobs.change import change, read_changes
+from atoll.jobs.estimates import Estimates
 from atoll.jobs.prepare import SitesView, prepare_all, prepare_one
 from atoll.jobs.submit import Accepted, Submission, Submitter
 from atoll.jobs.why import why
@@ -137,14 +139,35 @@ async def submit_many(request: Request, who: Caller, platform: Here, hold: bool 
     return _created(await accept(wanted, view, submitter), None)
 
 
+@router.post(
+    "/jobs/explain", response_model=model.Explained, responses=problems(403, 404, 409, 413, 415),
+    openapi_extra=_body(_reference("JobSpec")),
+)  # fmt: skip
+async def explain_hypothetical_job(request: Request, who: Caller, platform: Here) -> Response:
+    """Whether a job could run, where, and when it would start, without submitting it."""
+    view: SitesView = request.app.state.sites
+    spec = read_spec_json(await json_body(request))
+
+    async def prepare_now() -> dict[str, Any]:
+        return prepare_one(spec, who, view, platform).columns
+
+    columns = await judged(prepare_now, view)
+    answer = await ask(platform, who.person, columns)
+    return JSONResponse({"project": columns["project"], **answer, "warnings": view.warnings()})
+
+
 @router.api_route("/jobs/bulk", methods=["GET", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"], include_in_schema=False)
-async def nothing_else_in_bulk() -> Response:
-    """`bulk` is no job, so that what can be done to a job cannot be done to it."""
+@router.api_route(
+    "/jobs/explain", methods=["GET", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"], include_in_schema=False
+)
+async def nothing_else_there() -> Response:
+    """`bulk` and `explain` are no jobs, so that what can be done to a job cannot be done to them."""
     raise HTTPException(405)
 
 
 @router.get("/jobs", response_model=model.JobPage, responses=problems(404))
 async def list_jobs(
+    request: Request,
     who: Caller,
     platform: Here,
     state: Annotated[list[JobState] | None, Query(max_length=10)] = None,
@@ -169,9 +192,10 @@ async def list_jobs(
         owner=owner, states=states, project=project, name=name, since=_since(since), array_id=array, site=site
     )
     kind = "j" if array is None else "t"
+    estimates: Estimates = request.app.state.estimates
     position = read_cursor(kind, cursor)
     items, following = await platform.database.read(
-        lambda connection: service.page(connection, wanted, who, position, limit)
+        lambda connection: service.page(connection, wanted, who, position, limit, estimates)
     )
     next_cursor = write_cursor(kind, following) if following is not None else None
     return JSONResponse({"items": items, "next_cursor": next_cursor})
@@ -182,17 +206,22 @@ def _since(since: datetime | None) -> int | None:
 
 
 @router.get("/jobs/{id}", response_model=model.Job, responses=problems(404))
-async def get_job(job: JobId, who: Caller, platform: Here) -> Response:
+async def get_job(request: Request, job: JobId, who: Caller, platform: Here) -> Response:
     """A job or one task in full."""
-    ref = JobRef.parse(job)
-    return JSONResponse(await platform.database.read(lambda connection: service.get(connection, ref, who)))
+    return await _job_in_full(request, platform, JobRef.parse(job), who)
+
+
+async def _job_in_full(request: Request, platform: Platform, ref: JobRef, who: Principal) -> Response:
+    estimates: Estimates = request.app.state.estimates
+    return JSONResponse(await platform.database.read(lambda connection: service.get(connection, ref, who, estimates)))
 
 
 @router.get("/jobs/{id}/why", response_model=model.Why, responses=problems(404))
-async def explain_job(job: JobId, who: Caller, platform: Here) -> Response:
-    """Why a job waits, or why it ended."""
+async def explain_job(request: Request, job: JobId, who: Caller, platform: Here) -> Response:
+    """Why a job waits and when it is expected to start, or why it ended."""
     ref, now = JobRef.parse(job), to_micros(platform.clock())
-    return JSONResponse(await platform.database.read(lambda connection: why(connection, ref, who, now)))
+    estimates: Estimates = request.app.state.estimates
+    return JSONResponse(await platform.database.read(lambda connection: why(connection, ref, who, now, estimates)))
 
 
 @router.post("/jobs/{id}/cancel", response_model=model.Changed, responses=problems(404))
@@ -246,4 +275,4 @@ async def change_job(request: Request, job: JobId, who: Caller, platform: Here) 
 
     await judged(write, view)
     platform.changed()
-    return JSONResponse(await platform.database.read(lambda connection: service.get(connection, ref, who)))
+    return await _job_in_full(request, platform, ref, who)

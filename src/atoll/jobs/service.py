@@ -12,6 +12,7 @@ from atoll.core.ids import JobRef
 from atoll.core.ranges import Ranges
 from atoll.core.states import JobState
 from atoll.jobs import view
+from atoll.jobs.estimates import Estimates
 from atoll.store import attempts, files, jobs
 from atoll.store.arrays import is_array, ranges_of
 from atoll.store.jobs import JobRow, ListFilter
@@ -80,16 +81,18 @@ def find(connection: Connection, ref: JobRef, who: Principal) -> Found:
     raise NotFound("no_such_task", what, field="id")
 
 
-def get(connection: Connection, ref: JobRef, who: Principal) -> Document:
+def get(connection: Connection, ref: JobRef, who: Principal, estimates: Estimates) -> Document:
     """A job in full."""
     found = find(connection, ref, who)
+    short = found.summary()
+    estimates.add(connection, [short])
     tried = attempts.of_job(connection, found.row.id) if found.row is not None else []
     edges = view.dependencies(connection, found.whole.id)
     count = 0
     if found.row is not None:
         query = select(func.count()).select_from(output_table).where(output_table.c.job_id == found.row.id)
         count = int(connection.execute(query).scalar_one())
-    return view.full(found.summary(), found.whole, tried, edges, count)
+    return view.full(short, found.whole, tried, edges, count)
 
 
 def outputs(connection: Connection, ref: JobRef, who: Principal) -> list[tuple[str, str, int]]:
@@ -102,7 +105,7 @@ def outputs(connection: Connection, ref: JobRef, who: Principal) -> list[tuple[s
 
 
 def page(
-    connection: Connection, wanted: ListFilter, who: Principal, position: int | None, limit: int
+    connection: Connection, wanted: ListFilter, who: Principal, position: int | None, limit: int, estimates: Estimates
 ) -> tuple[list[Document], int | None]:
     """A page of jobs, newest first, and the position where the next begins (None at the end).
 
@@ -113,10 +116,13 @@ def page(
             return [], None
         wanted = replace(wanted, owner=who.person)
     if wanted.array_id is not None:
-        return _task_page(connection, wanted, who, position, limit)
-    rows = jobs.list_page(connection, wanted, position, limit + 1)
-    items = [view.summary(row) for row in rows[:limit]]
-    return items, rows[limit - 1].id if len(rows) > limit else None
+        items, following = _task_page(connection, wanted, who, position, limit)
+    else:
+        rows = jobs.list_page(connection, wanted, position, limit + 1)
+        items = [view.summary(row) for row in rows[:limit]]
+        following = rows[limit - 1].id if len(rows) > limit else None
+    estimates.add(connection, items)
+    return items, following
 
 
 def _task_page(

@@ -52,7 +52,7 @@ def summary(row: JobRow) -> Document:
         "priority": row.priority, "submitted_at": moment(row.submitted_at),
         "started_at": moment_or_none(row.started_at), "ended_at": moment_or_none(row.ended_at),
         "exit_code": row.exit_code, "outcome": row.outcome, "site": row.site, "attempts": row.attempts,
-        "tasks": counts_of(row),
+        "tasks": counts_of(row), "estimate": None,
     }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Following changes of jobs: the outbox as a stream of events."""
 
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
@@ -11,6 +12,7 @@ from atoll.core.reasons import ReasonCode, general_sentence
 from atoll.faces.http.platform import Platform
 from atoll.faces.http.sse import HEARTBEAT_SECONDS, ServerEvent
 from atoll.faces.http.times import moment
+from atoll.jobs.estimates import Estimates, estimate
 from atoll.store import events, jobs
 from atoll.store.events import Event
 from atoll.store.people import Principal
@@ -64,20 +66,55 @@ def document(event: Event) -> dict[str, Any]:
     }  # fmt: skip
 
 
-async def watch(platform: Platform, refs: Sequence[JobRef], who: Principal, cursor: int) -> AsyncIterator[ServerEvent]:
-    """The events after `cursor`, for as long as the client listens."""
+class Expectations:
+    """When the jobs that somebody watches are expected to start, told anew where it turns out to be another time."""
+
+    def __init__(self, refs: Sequence[JobRef], estimates: Estimates) -> None:
+        self._jobs = sorted({ref.job for ref in refs})
+        self._estimates = estimates
+        self._told: dict[int, dict[str, Any]] = {}
+
+    def news(self, connection: Connection) -> list[ServerEvent]:
+        """What to tell now."""
+        forecast = self._estimates.current(connection) if self._jobs else None
+        found = []
+        for job in self._jobs:
+            known = estimate(forecast, job)
+            if known is None:
+                self._told.pop(job, None)
+            elif job not in self._told or not _still_holds(self._told[job], known):
+                self._told[job] = known
+                found.append(ServerEvent("estimate", {"id": str(job), "job": job, "estimate": known}))
+        return found
+
+
+def _still_holds(told: dict[str, Any], known: dict[str, Any]) -> bool:
+    """Whether a start lies in the range that was told; all are written alike, so that their texts compare."""
+    if known["start"] is None or told["start"] is None:
+        return bool(known["start"] == told["start"])
+    return bool(told["earliest"] <= known["start"] <= told["latest"])
+
+
+async def watch(
+    platform: Platform, refs: Sequence[JobRef], who: Principal, cursor: int, estimates: Estimates
+) -> AsyncIterator[ServerEvent]:
+    """The events after `cursor`, for as long as the client listens; of jobs that are named their estimates too."""
     yield ServerEvent("opened", {"cursor": cursor}, str(cursor))
-    newest = cursor
+    newest, expectations = cursor, Expectations(refs, estimates)
+
+    def look(connection: Connection, cursor: int) -> tuple[Sequence[Event], list[ServerEvent]]:
+        return events.after(connection, cursor, _PAGE), expectations.news(connection)
+
     while True:
         try:
-            page = await platform.database.read(
-                lambda connection, cursor=cursor: events.after(connection, cursor, _PAGE)  # type: ignore[misc]
-            )
+            page, expected = await platform.database.read(partial(look, cursor=cursor))
         except Unavailable:
-            page = []  # the stream goes on when the database does
+            page, expected = [], []  # the stream goes on when the database does
         for event in page:
             cursor = event.id
             if concerns(event, refs, who):
                 yield ServerEvent("job", document(event), str(event.id))
+        for told in expected:
+            yield told
         if len(page) < _PAGE:
             newest = await platform.changes.wait(max(newest, cursor), HEARTBEAT_SECONDS)

@@ -1,6 +1,5 @@
 """Why a job is where it is: its reason, its place among those that wait, and the facts behind it."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection
@@ -10,13 +9,14 @@ from atoll.core.ids import JobRef, task_name
 from atoll.core.reasons import evicted_for, recalled_from
 from atoll.core.resources import format_seconds
 from atoll.core.site import Health, Site
-from atoll.core.spec import read_spec
+from atoll.core.spec import JobClass, read_spec
 from atoll.core.states import ACTIVE, JobState, Outcome
+from atoll.jobs.estimates import Estimates
 from atoll.jobs.service import Found, find, spec_document
 from atoll.jobs.view import awaited, counts_of
-from atoll.scheduler.fit import obstacle
+from atoll.scheduler.fit import is_remote, obstacle
 from atoll.scheduler.model import Demand
-from atoll.store import attempts, figures, jobs, reserved, sites
+from atoll.store import attempts, jobs, projects, reserved, sites
 from atoll.store.jobs import JobRow
 from atoll.store.people import Principal
 
@@ -24,20 +24,20 @@ _WANTED = {"ok": "to succeed", "not_ok": "to end without success", "any": "to en
 _MOST_FACTS = 20
 
 
-def why(connection: Connection, ref: JobRef, who: Principal, now: int) -> dict[str, Any]:
+def why(connection: Connection, ref: JobRef, who: Principal, now: int, estimates: Estimates) -> dict[str, Any]:
     """The whole answer. Raises NotFound."""
     found = find(connection, ref, who)
     short = found.summary()
     state = JobState(short["state"])
-    position = waiting = None
+    estimate = None
     if state is JobState.QUEUED or (state is JobState.RUNNING and found.row is found.whole and _queues(found.whole)):
-        position, waiting = figures.queue_position(connection, found.row or found.whole)
+        estimate = estimates.of(connection, found.row or found.whole)
     facts = _facts(connection, found, state, now)
     if len(facts) > _MOST_FACTS:
         facts = [*facts[:_MOST_FACTS], f"And {len(facts) - _MOST_FACTS} more."]
     return {
         "job": short["id"], "state": state.value, "code": short["reason"]["code"],
-        "sentence": short["reason"]["sentence"], "position": position, "waiting": waiting, "facts": facts,
+        "sentence": short["reason"]["sentence"], "estimate": estimate, "facts": facts,
     }  # fmt: skip
 
 
@@ -56,8 +56,8 @@ def _facts(connection: Connection, found: Found, state: JobState, now: int) -> l
     if state is JobState.HELD:
         facts += _holders(connection, found)
     if state is JobState.QUEUED or (found.task is None and counts is not None and counts["waiting"]):
-        facts += _begin(found, now) + _return(connection, found) + _reservation(connection, found)
-        facts += _sites(sites.load(connection), found.whole, now)
+        facts += _promise(found) + _begin(found, now) + _return(connection, found) + _reservation(connection, found)
+        facts += _sites(connection, found.whole, now)
     elif state in ACTIVE:
         facts += _current(connection, found, now)
     elif state not in (JobState.HELD, JobState.QUEUED):
@@ -77,6 +77,12 @@ def _holders(connection: Connection, found: Found) -> list[str]:
         state = other.state if other is not None else "waiting"
         facts.append(f"Waits for job {task_name(edge.on_job, edge.on_task)} {_WANTED[edge.kind]}; it is {state}.")
     return facts
+
+
+def _promise(found: Found) -> list[str]:
+    if found.whole.class_ != JobClass.OPPORTUNISTIC:
+        return []
+    return ["It is opportunistic: it runs on what is idle, and has no promise of when that is."]
 
 
 def _begin(found: Found, now: int) -> list[str]:
@@ -113,9 +119,17 @@ def _lowered(sentence: str) -> str:
     return sentence[:1].lower() + sentence[1:]
 
 
-def _sites(known: Sequence[Site], whole: JobRow, now: int) -> list[str]:
+def _sites(connection: Connection, whole: JobRow, now: int) -> list[str]:
     """What each site means for a waiting job."""
-    demand = Demand.of(read_spec(spec_document(whole)), whole.owner, whole.memory)
+    clearance = projects.clearance_of(connection, whole.project)
+    spec = read_spec(spec_document(whole))
+    demand = Demand.of(spec, whole.owner, whole.memory, clearance)
+    known, drained = sites.load(connection), sites.drained(connection)
+    has_home = any(
+        site.report is not None and site.health is Health.OK and site.name not in drained
+        and not is_remote(site) and obstacle(demand, site) is None
+        for site in known
+    )  # fmt: skip
     facts = []
     for site in known:
         found = obstacle(demand, site)
@@ -123,9 +137,19 @@ def _sites(known: Sequence[Site], whole: JobRow, now: int) -> list[str]:
             facts.append(found.sentence)
         elif site.health is not Health.OK or site.report is None:
             facts.append(_silence(site, now))
+        elif is_remote(site) and site.wait and has_home:
+            facts.append(_far(site, spec.walltime))
         else:
             facts.append(f"Site {site.name} could run it once it has room.")
     return facts or ["There is no site yet that could run it."]
+
+
+def _far(site: Site, walltime: int | None) -> str:
+    """What a remote site with a queue means for a job that a local one could run, as far as its walltime tells."""
+    usual = format_seconds(site.wait)
+    if walltime is not None and walltime < site.wait:
+        return f"Site {site.name} has a usual wait of {usual}, longer than the job runs; it stays local."
+    return f"Site {site.name} could run it once it has room; what is shorter than the usual wait, {usual}, stays local."
 
 
 def _silence(site: Site, now: int) -> str:

@@ -5,6 +5,8 @@ have to leave for it are asked to, or it gets a reservation that nobody who come
 Lifka, "The ANL/IBM SP scheduling system", JSSPP 1995; here one reservation for each disjoint set of pools).
 """
 
+from collections.abc import Hashable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -77,17 +79,17 @@ def _explain(this: Round, rows: Rows, now: int) -> list[tuple[int, Reason]]:
     """Why these rows still wait, where that is news."""
     snapshot = this.snapshot
     view = View(snapshot, this.room, this.quotas, now, this.promises)
-    known: dict[tuple[int, int], Reason] = {}
+    known: dict[Hashable, Reason] = {}
     news = []
-    columns = [snapshot.rows[name][rows].tolist() for name in ("job", "demand", "bucket")]
-    for row, job_id, number, bucket in zip(rows.tolist(), *columns, strict=True):
+    for row, job_id in zip(rows.tolist(), snapshot.rows["job"][rows].tolist(), strict=True):
         if not this.left_of(row):
             continue
         reason = held_back(snapshot, row, now, this.holders)
         if reason is None and view.promise(row) is None:
-            if (number, bucket) not in known:
-                known[number, bucket] = lacking(view, row)
-            reason = known[number, bucket]
+            key = view.kind(row)
+            if key not in known:
+                known[key] = lacking(view, row)
+            reason = known[key]
         reason = reason or lacking(view, row)
         if snapshot.tell(row, reason):
             news.append((job_id, reason))

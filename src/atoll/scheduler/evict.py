@@ -16,6 +16,7 @@ is not evicted.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -33,8 +34,13 @@ _BATCH = RANKS[JobClass.BATCH]
 _SECOND = 1_000_000
 _SINGLES = 64
 """So many that could each be enough alone are tried at most."""
-_IDLE, _BORROWED, _OWN, _TOLD = range(4)
+IDLE, _BORROWED, _OWN, _TOLD = range(4)
 """As what an attempt is evicted: opportunistic; a borrower's batch; of the same project; a borrower's, told first."""
+
+_COLUMNS = (
+    "started", "placed", "saved", "rank", "priority", "evictions", "leaving", "leaves_for", "waits", "owner", "grace",
+    "cpu", "memory", "gpu", "nodes",
+)  # fmt: skip
 
 Places = NDArray[np.intp]
 _Key = tuple[int, int, str, int, frozenset[str]]
@@ -153,6 +159,7 @@ class Evictions:
         """What those use who hold room and stay: by that it is judged who has borrowed."""
         self._now = now
         self._pools: dict[int, _Attempts] = {}
+        self._known_names: _Names | None = None
         self._evictable: dict[_Key, Evictable] = {}
 
     def free_for(self, claim: Claim, free: Resources) -> list[Victim] | None:
@@ -179,7 +186,7 @@ class Evictions:
                     trial.leave(victim)
             if not trial.enough():
                 return None
-            most = max((victim.kind for victim in trial.left), default=_IDLE)
+            most = max((victim.kind for victim in trial.left), default=IDLE)
             return trial.best(victim for victim in near if victim.kind <= most)
         finally:
             trial.undo()
@@ -196,7 +203,7 @@ class Evictions:
         """As `free_near`, likewise."""
         trial = _Trial(None, None, claim, space)
         for victim in near:
-            if victim.kind == _IDLE and not trial.enough() and trial.helps(victim):
+            if victim.kind == IDLE and not trial.enough() and trial.helps(victim):
                 trial.leave(victim)
         return trial.needed() if trial.enough() else None
 
@@ -205,7 +212,7 @@ class Evictions:
         for victim in victims:
             for attempts in self._pools.values():
                 attempts.forget(victim.row)
-            if self._standing is not None and victim.kind != _IDLE:
+            if self._standing is not None and victim.kind != IDLE:
                 self._standing.add(victim.project, claim.flavor, victim.total, -1)
             told = self._now + self.snapshot.policy.notice * _SECOND if victim.kind == _TOLD and victim.begun else 0
             self.chosen.append(Eviction(self.snapshot.attempt(victim.row), claim.job_id, told))
@@ -220,12 +227,12 @@ class Evictions:
         """Have as many leave as are needed, those that lose least first; up to which kind that went."""
         pools = self._pools_of(claim)
         borrowers = self._borrowers(claim)
-        kind = _IDLE
+        kind = IDLE
         for begun in (False, True):
-            for kind in (_IDLE, _BORROWED, _OWN, _TOLD):
+            for kind in (IDLE, _BORROWED, _OWN, _TOLD):
                 if trial.enough():
                     return kind
-                if kind == _IDLE:
+                if kind == IDLE:
                     self._take_idle(trial, space, claim.pool, begun)
                     continue
                 for victim in self._victims(pools, claim, borrowers, kind, begun=begun):
@@ -249,7 +256,7 @@ class Evictions:
         wanted = np.array([space.lack(column) for column in lacking], np.int64)
         last = max(int(np.searchsorted(sums[:, column], amount)) for column, amount in enumerate(wanted.tolist()))
         for place in places[: last + 1].tolist():
-            trial.leave(attempts.victim(place, _IDLE, here=True))
+            trial.leave(attempts.victim(place, IDLE, here=True))
 
     def _singles(self, claim: Claim, lack: NDArray[np.int64], most: int) -> Iterator[Victim]:
         """Those who have as much as lacks alone, of the kinds up to `most`, the first to go first."""
@@ -265,9 +272,9 @@ class Evictions:
         rows = {victim.row for victim in near}
         lacks, borrowers = self.lacks_quota(claim), self._borrowers(claim)
         for begun in (False, True):
-            for kind in (_IDLE, _BORROWED, _OWN, _TOLD):
+            for kind in (IDLE, _BORROWED, _OWN, _TOLD):
                 yield from (victim for victim in near if victim.begun == begun and victim.kind == kind)
-                if lacks and kind != _IDLE:
+                if lacks and kind != IDLE:
                     others = self._victims(self._pools_of(claim), claim, borrowers, kind, begun=begun)
                     yield from (victim for victim in others if victim.row not in rows)
 
@@ -280,9 +287,15 @@ class Evictions:
         same = [number for number, pool in enumerate(self.snapshot.pools) if pool.flavor.name == claim.flavor]
         return [claim.pool, *(number for number in same if number != claim.pool)]
 
+    @property
+    def _names(self) -> "_Names":
+        if self._known_names is None:
+            self._known_names = _Names.of(self.snapshot.owners)
+        return self._known_names
+
     def _attempts(self, pool: int) -> "_Attempts":
         if pool not in self._pools:
-            self._pools[pool] = made = _Attempts(self.snapshot, pool, self._now)
+            self._pools[pool] = made = _Attempts(self.snapshot, self._names, pool, self._now)
             self.next_ready = min(self.next_ready, made.next_ready)
         return self._pools[pool]
 
@@ -305,7 +318,7 @@ class Evictions:
         alive: bool = True,
     ) -> Places:
         """The attempts of a kind that may go, the cheapest first; without `alive` those too who were chosen."""
-        if kind == _IDLE:
+        if kind == IDLE:
             return attempts.idle(begun, alive=alive)
         if kind == _OWN:
             mine = attempts.of_project(claim.project)
@@ -324,7 +337,7 @@ class Evictions:
             attempts = self._attempts(claim.pool)
             found = [
                 (kind, self._places(attempts, claim, borrowers, kind, begun, alive=False))
-                for kind in (_IDLE, _BORROWED, _OWN, _TOLD)
+                for kind in (IDLE, _BORROWED, _OWN, _TOLD)
                 for begun in (False, True)
             ]
             self._evictable[key] = attempts.evictable(found)
@@ -362,13 +375,30 @@ class Evictions:
         return frozenset(found)
 
 
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """Numbers for the projects of those who hold room."""
+
+    names: list[str]
+    number: dict[str, int]
+    of_owner: NDArray[np.intp]
+    """The project's number for each of the snapshot's `owners`."""
+
+    @classmethod
+    def of(cls, owners: Sequence[tuple[str, str]]) -> "_Names":
+        """From the projects and persons that the snapshot knows."""
+        number: dict[str, int] = {}
+        of_owner = [number.setdefault(project, len(number)) for project, _ in owners]
+        return cls(list(number), number, np.array(of_owner, np.intp))
+
+
 class _Attempts:
     """What may be evicted from one pool, in columns, the cheapest first."""
 
-    def __init__(self, snapshot: Snapshot, pool: int, now: int) -> None:
+    def __init__(self, snapshot: Snapshot, names: "_Names", pool: int, now: int) -> None:
         policy = snapshot.policy
         here = snapshot.holders_of(pool)
-        rows = snapshot.holding[here]
+        rows = {name: snapshot.holding[name][here] for name in _COLUMNS}  # quicker than whole rows
         begun = np.where(rows["started"] > 0, rows["started"], np.where(rows["placed"] > 0, rows["placed"], now))
         ready = begun + np.array(policy.minimum_run, np.int64)[rows["rank"]] * _SECOND
         often = (rows["evictions"] >= policy.most_evictions) & (rows["rank"] != OPPORTUNISTIC)
@@ -376,7 +406,8 @@ class _Attempts:
         young = stays & ~often & ~rows["waits"] & (ready > now)
         self.next_ready = int(ready[young].min(initial=ENDLESS))
         may = np.flatnonzero(stays & (rows["waits"] | ~(often | (ready > now))))
-        here, rows, begun = here[may], rows[may], begun[may]
+        here, begun = here[may], begun[may]
+        rows = {name: column[may] for name, column in rows.items()}
         totals = np.stack([rows[name] * rows["nodes"] for name in RESOURCES], axis=1).astype(np.int64)
         lost = np.where(rows["waits"], 0, now - np.maximum(begun, rows["saved"]))
         cost = _costs(snapshot.pools[pool].flavor.total, totals, lost)
@@ -386,20 +417,18 @@ class _Attempts:
         self.begun: NDArray[np.bool_] = ~rows["waits"][order]
         self._notice, self._graces = policy.notice, rows["grace"][order]
         self._alive = np.ones(len(order), np.bool_)
-        self._place_of = {row: place for place, row in enumerate(self.rows.tolist())}
-        projects = [project for project, _ in snapshot.owners]
-        names = sorted(set(projects))
-        numbers = {name: number for number, name in enumerate(names)}
-        self._project_numbers = numbers
         self._names = names
-        self._projects = np.array([numbers[name] for name in projects], np.intp)[rows["owner"][order]]
-        self._by_project = np.argsort(self._projects, kind="stable")
-        self._sorted_projects = self._projects[self._by_project]
+        self._projects = names.of_owner[rows["owner"][order]]
+
+    @cached_property
+    def _by_project(self) -> tuple[Places, NDArray[np.intp]]:
+        """The places sorted by project, and the number of each one's project."""
+        order = np.argsort(self._projects, kind="stable")
+        return order, self._projects[order]
 
     def forget(self, row: int) -> None:
         """An attempt is chosen, if it is here."""
-        if (place := self._place_of.get(row)) is not None:
-            self._alive[place] = False
+        self._alive[self.rows == row] = False
 
     def are_left(self, places: Places) -> NDArray[np.bool_]:
         """Which of some attempts were not chosen yet."""
@@ -412,11 +441,12 @@ class _Attempts:
 
     def of_project(self, project: str) -> Places:
         """Those of a project with a claim of their own, the cheapest first."""
-        number = self._project_numbers.get(project)
+        number = self._names.number.get(project)
         if number is None:
             return np.zeros(0, np.intp)
-        begin, end = np.searchsorted(self._sorted_projects, (number, number + 1)).tolist()
-        places = self._by_project[begin:end]
+        by_project, projects = self._by_project
+        begin, end = np.searchsorted(projects, (number, number + 1)).tolist()
+        places = by_project[begin:end]
         found: Places = places[self.ranks[places] != OPPORTUNISTIC]
         return found
 
@@ -436,7 +466,7 @@ class _Attempts:
         begun = bool(self.begun[place])
         late = int(self._graces[place]) + (self._notice if kind == _TOLD and begun else 0)
         return Victim(
-            kind, int(self.cost[place]), int(self.rows[place]), self._names[self._projects[place]],
+            kind, int(self.cost[place]), int(self.rows[place]), self._names.names[self._projects[place]],
             Resources(*self.totals[place].tolist()), here, begun, late * _SECOND,
         )  # fmt: skip
 
@@ -483,9 +513,9 @@ class _Trial:
 
     def _change(self, victim: Victim, sign: int) -> None:
         self._space.change(victim, sign)
-        if self._quotas is not None and victim.kind != _IDLE:
+        if self._quotas is not None and victim.kind != IDLE:
             self._quotas.add(victim.project, self._claim.flavor, victim.total, -sign)
-        if self._standing is not None and victim.kind != _IDLE:
+        if self._standing is not None and victim.kind != IDLE:
             self._standing.add(victim.project, self._claim.flavor, victim.total, -sign)
 
     def _lacks_quota(self) -> list[str]:
@@ -507,11 +537,11 @@ class _Trial:
 
     def helps(self, victim: Victim) -> bool:
         """Whether a victim has what is still lacking, and, of another project, has borrowed it."""
-        quota = self._lacks_quota() if victim.kind != _IDLE else []
+        quota = self._lacks_quota() if victim.kind != IDLE else []
         needed = [*self._space.useful(victim), *(name for name in quota if getattr(victim.total, name))]
         if not needed:
             return False
-        return victim.kind in (_IDLE, _OWN) or self._has_borrowed(victim, needed)
+        return victim.kind in (IDLE, _OWN) or self._has_borrowed(victim, needed)
 
     def _has_borrowed(self, victim: Victim, needed: Sequence[str]) -> bool:
         """Whether all on a victim's side of where it meets the claim's are beyond their quota in what is needed.

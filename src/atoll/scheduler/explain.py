@@ -4,7 +4,7 @@ What is told is written to the store, so its sentence holds no figure that chang
 or ends; `explain` looks the current figures up.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from atoll.core.clock import from_micros
 from atoll.core.project import RESOURCES
 from atoll.core.reasons import Reason, ReasonCode
-from atoll.core.resources import Resources
+from atoll.core.resources import Resources, format_seconds
 from atoll.core.site import Health, Site
 from atoll.scheduler.fit import Obstacle, amount, bare, clauses, is_open, obstacle
 from atoll.scheduler.line import Right
@@ -55,8 +55,12 @@ class View:
 
     def choices(self, row: int) -> list[int]:
         """The pools that are open and could run a row, the preferred first."""
-        number = int(self.snapshot.rows["demand"][row])
-        return [choice for choice in self.snapshot.demands.preference(number) if self.room.open[choice]]
+        return [choice for choice in self.snapshot.preference(row) if self.room.open[choice]]
+
+    def kind(self, row: int) -> Hashable:
+        """What decides what a row lacks, apart from a promise: rows with equal ones lack the same."""
+        demand, choices = self.demand(row), tuple(self.choices(row))
+        return (demand.request, demand.nodes, choices, _right(self.snapshot, row)) if choices else demand
 
     def promise(self, row: int) -> Promise | None:
         """The room that others leave for a row; None once they have left."""
@@ -260,6 +264,9 @@ def _site_fact(view: View, row: int, state: SiteState) -> str:
         message = f": {site.message.rstrip('.')}" if site.message else ""
         return f"Site {site.name} does not answer{message}."
     here = [choice for choice in view.choices(row) if room.pools[choice].site == site.name]
+    if not here:
+        usual = format_seconds(site.wait)
+        return f"Site {site.name} has a usual wait of {usual}, longer than the job runs; it stays local."
     parts = [f"{room.pools[choice].flavor.name} has {_free(room, choice)}" for choice in here]
     return f"Site {site.name} could run it: {clauses(parts)}."
 

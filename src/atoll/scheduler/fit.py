@@ -11,7 +11,7 @@ from atoll.core.project import RESOURCES
 from atoll.core.reasons import Reason, ReasonCode
 from atoll.core.resources import Resources, format_bytes, format_milli, format_seconds
 from atoll.core.site import Ability, Flavor, Health, Site
-from atoll.core.spec import ConstraintTerm, suggestion
+from atoll.core.spec import ConstraintTerm, nearest, suggestion
 from atoll.scheduler.model import CLASSES, Demand, Placement, Running, SiteState, Waiting
 
 FIELDS: dict[Ability, str] = {
@@ -109,6 +109,10 @@ def placement_obstacle(placement: Placement, nodes: int, site: Site) -> Obstacle
     wanted = placement.abilities | ({Ability.MULTINODE} if nodes > 1 else frozenset())
     for ability in sorted(wanted - report.abilities):
         return Obstacle(FIELDS[ability], f"{name} has no ability {ability} ({FIELDS[ability]})")
+    if report.volumes is not None and (unknown := sorted(placement.volumes - report.volumes)):
+        near = nearest(unknown[0], sorted(report.volumes))
+        hint = "" if near is None else f", but {near!r}"
+        return Obstacle("volumes", f"{name} has no volume {unknown[0]!r}{hint} (volumes)")
     if site.identity is not None:
         if not site.identity.serves(placement.person):
             return Obstacle("person", f"{name} has no account for {placement.person}")
@@ -122,6 +126,9 @@ def placement_obstacle(placement: Placement, nodes: int, site: Site) -> Obstacle
         return Obstacle("offload", f"{name} is remote (offload: never)")
     if placement.offload == "only" and not is_remote(site):
         return Obstacle("offload", f"{name} is not remote (offload: only)")
+    if missing := sorted(placement.clearance - site.clearance):
+        words = ", ".join(missing)
+        return Obstacle("project", f"{name} is not cleared for {words}, which the job's project needs (project)")
     limit = report.max_walltime
     if limit is not None and placement.walltime is not None and placement.walltime > limit:
         return Obstacle("walltime", f"{name} allows at most {format_seconds(limit)} (walltime)")
@@ -196,19 +203,19 @@ def impossible(demand: Demand, sites: Sequence[Site]) -> tuple[str, str] | None:
     willing = [site for site in sites if placement_obstacle(demand.placement, demand.nodes, site) is None]
     if not willing:
         return obstacles[0].field, f"No site can run it: {clauses(found.clause for found in obstacles)}."
-    nearest = largest(willing, demand.flavors)
-    if not nearest:
+    most_of = largest(willing, demand.flavors)
+    if not most_of:
         known = sorted({flavor.name for site in sites if site.report for flavor in site.report.flavors})
         hint = suggestion(demand.flavors[0], known) if demand.flavors else ""
         wanted = " or ".join(demand.flavors)
         return "flavor", f"No site has the flavor {wanted}; there is {', '.join(known)}.{hint}"
     for resource in RESOURCES:
-        asked, (most, where) = getattr(demand.request, resource), nearest[resource]
+        asked, (most, where) = getattr(demand.request, resource), most_of[resource]
         if asked > most:
             sentence = f"{bare(resource, asked)} is more than any site has; "
             return resource, sentence + f"the largest node has {bare(resource, most)} ({where})."
-    if demand.nodes > nearest["nodes"][0]:
-        most, where = nearest["nodes"]
+    if demand.nodes > most_of["nodes"][0]:
+        most, where = most_of["nodes"]
         return "nodes", f"{demand.nodes} nodes are more than any site has; the most are {most} ({where})."
     sizes = [found for found in obstacles if found.field in (*RESOURCES, "nodes")]
     sentence = f"No site has all of it together: {clauses(found.clause for found in obstacles)}."
@@ -238,25 +245,6 @@ def pools_of(states: Iterable[SiteState]) -> tuple[Pool, ...]:
         for state in sorted(states, key=lambda state: state.site.name)
         for rank, flavor in enumerate(state.site.report.flavors if state.site.report else ())
     )
-
-
-def preference(demand: Demand, pools: Sequence[Pool], possible: Iterable[bool]) -> tuple[int, ...]:
-    """Numbers of the possible pools, the preferred first.
-
-    The job's own order of flavors; local sites before remote ones; no GPU nodes for jobs without; names.
-    """
-
-    def key(number: int) -> tuple[int, bool, bool, str, int]:
-        pool = pools[number]
-        wasteful = demand.request.gpu == 0 and pool.flavor.node.gpu > 0
-        return wish(demand, pool), pool.remote, wasteful, pool.site, pool.rank
-
-    return tuple(sorted((number for number, can in enumerate(possible) if can), key=key))
-
-
-def wish(demand: Demand, pool: Pool) -> int:
-    """How well a demand likes a pool's flavor, by its own order of flavors; 0 is best."""
-    return demand.flavors.index(pool.flavor.name) if demand.ordered and demand.flavors else 0
 
 
 def is_open(state: SiteState) -> bool:

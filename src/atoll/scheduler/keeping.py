@@ -212,6 +212,8 @@ class Keeping(Starting):
         )
         if start <= self.now or found is None:
             return found
+        if found - start <= _BEGINNING * SECOND:
+            return start
         graces = self.snapshot.holding["grace"][self.snapshot.holders_of(number)]
         late = _BEGINNING + int(graces.max(initial=0))
         return start if found - start <= late * SECOND else found

@@ -31,6 +31,24 @@ jobs get more where a site's pace shows that it takes more.
 
 
 @dataclass(frozen=True, slots=True)
+class Weights:
+    """How much speaks against a place: in seconds that one would rather wait than have it."""
+
+    wait: float = 1
+    """For each second that attempts usually wait at the site."""
+    remote: float = 3600
+    """For a remote site."""
+    waste: float = 600
+    """For nodes with GPUs, where a job needs none."""
+    data: float = 86400
+    """For any site but the one where the job's checkpoints are."""
+    price: float = 60
+    """For each unit of money that the job costs in an hour."""
+    energy: float = 1
+    """For each gram of CO2e in a kWh."""
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """What an operator may set of how the queue works. Times in seconds; tuples are by rank."""
 
@@ -48,6 +66,8 @@ class Policy:
     """How long jobs that do not say it are taken to run at most; None: endless."""
     reservations: int | None = None
     """How many jobs get a reservation; None: one for each disjoint set of pools."""
+    weights: Weights = Weights()
+    """What counts how much where a job could go to several places."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +122,12 @@ class Placement:
     """Seconds."""
     grace: int = 30
     """Seconds that it may take to end once it was asked to, as at the end of its walltime."""
+    clearance: frozenset[str] = frozenset()
+    """The words that a site must have for the data of its project."""
+    volumes: frozenset[str] = frozenset()
+    """Names of the volumes that it mounts."""
+    kept_at: str = ""
+    """The site where its checkpoints are, as far as is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +155,11 @@ class Demand:
         return self.request * self.nodes
 
     @classmethod
-    def of(cls, spec: JobSpec, person: str, memory: int) -> "Demand":
-        """What a specification demands; `memory` (bytes on each node) counts where it names none."""
+    def of(cls, spec: JobSpec, person: str, memory: int, clearance: frozenset[str] = frozenset()) -> "Demand":
+        """What a specification demands; `memory` (bytes on each node) counts where it names none.
+
+        `clearance`: the words that its project needs.
+        """
         environment = spec.environment
         wanted = {
             Ability.IMAGE: environment is not None and environment.image is not None,
@@ -155,6 +184,8 @@ class Demand:
                 frozenset(ability for ability, needed in wanted.items() if needed),
                 spec.walltime,
                 spec.grace,
+                clearance,
+                frozenset(volume.name for volume in spec.volumes),
             ),
         )
 
@@ -195,6 +226,8 @@ class Waiting:
     """Room that others leave for it."""
     ordered: bool = True
     """Whether the first of its flavors is liked best."""
+    like: int = 0
+    """What all jobs have in common that are expected to run for as long, see `Expects`; 0: nothing."""
 
     @property
     def demand(self) -> Demand:
@@ -332,6 +365,14 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True)
+class Expects:
+    """Waiting jobs that are alike are expected to run for so many seconds, but no longer than they may."""
+
+    like: int
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class Reserved:
     """All reservations that hold, from the store; a cycle's own are known to the snapshot already."""
 
@@ -347,7 +388,7 @@ class Booked:
 
 Change = (
     JobWaits | JobGone | RoomTaken | RoomFreed | SiteChanged | SiteGone | TreeChanged | PolicyChanged | Spent | Reserved
-    | Booked
+    | Booked | Expects
 )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from atoll.scheduler.freeing import Leaving, first_enough
 from atoll.scheduler.model import Demand
 from atoll.scheduler.nodes import Column, Mask, Nodes, Spot
 from atoll.scheduler.owned import OwnedNodes
+from atoll.scheduler.packing import Packer
 from atoll.scheduler.witnesses import Witnesses
 
 Rows = NDArray[np.intp]
@@ -52,7 +53,6 @@ class NodeRoom:
         self._kept: dict[int, list[tuple[_Amount, _Amount]]] = {}  # by job: of what is free, and what is left over
         self._surplus: dict[int, _Amount] = {}  # by node
         self._started: list[tuple[int, Spot, Resources]] = []
-        self._claims: dict[int, NDArray[Any]] = {}
         self._held: dict[int, Leaving] = {}
         self._known_times: dict[tuple[int, Resources], tuple[int, Column]] = {}
         self._counts: dict[Resources, tuple[int, NDArray[np.intp]]] = {}
@@ -111,9 +111,16 @@ class NodeRoom:
 
     def claims(self, number: int) -> NDArray[Any]:
         """What attempts hold of the nodes of a pool, without those that start in this cycle."""
-        if number not in self._claims:
-            self._claims[number] = self.owned.claims(self.owned.stretches[number])
-        return self._claims[number]
+        return self.owned.claims_in(number)
+
+    def packer_without(self, rows: Rows) -> Packer:
+        """A packer on the nodes as they are without the attempts of these rows of `holding`."""
+        nodes = self.nodes.copy()
+        claims = np.concatenate([self.claims(number) for number in self.owned.stretches])
+        claims = claims[np.isin(claims["row"], rows) & (nodes.cpu[claims["node"]] >= 0)]
+        gpus = claims["gpus"][:, : nodes.gpu.shape[1]]
+        nodes.give_many(claims["node"].astype(np.intp), claims["cpu"], claims["memory"], gpus)
+        return Packer(nodes, self.owned.packer.fragmentation)
 
     # ---- keeping room that others leave
 

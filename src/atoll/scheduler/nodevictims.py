@@ -1,4 +1,8 @@
-"""Who has to leave so that a claim has room on single nodes: one node is freed, and not pieces of several."""
+"""Who has to leave so that a claim has room on single nodes: one node is freed, and not pieces of several.
+
+Of nodes where as many opportunistic attempts would have to leave, a claim goes to the one where it would rather go if
+there were none of them: what large jobs find should not hang on what is idle.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,14 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll.core.resources import Resources
-from atoll.scheduler.evict import Claim, Evictable, Evictions, Victim
+from atoll.scheduler.evict import IDLE, Claim, Evictable, Evictions, Victim
 from atoll.scheduler.freeing import Leaving, first_enough
 from atoll.scheduler.model import OPPORTUNISTIC
 from atoll.scheduler.noderoom import NodeHold, NodeRoom, Plan
 from atoll.scheduler.nodes import WHOLE, Column, Nodes, devices_of
+from atoll.scheduler.packing import Packer
 
-Harm = tuple[int, int, int]
-"""The gravest kind of the victims (-1: there are none), their number, the work that is lost: the smaller is better."""
+Harm = tuple[int, int, int, int]
+"""The gravest kind of the victims (-1: there are none), their number, where only those leave who are opportunistic how
+little the claim suits the nodes (see `Packer.losses`), the work that is lost: the smaller is better."""
 Spares = Callable[[Claim, Sequence[Victim]], bool]
 """Whether what is kept for others stays theirs if a claim starts after victims."""
 Rows = NDArray[np.intp]
@@ -103,6 +109,7 @@ class NodeVictims:
         self._evictions = evictions
         self._room = room
         self._most: dict[int, Nodes] = {}
+        self._without_idle: Packer | None = None
 
     def best(self, claims: Sequence[Claim], end: int, spares: Spares) -> tuple[Harm, Claim] | None:
         """The claim of several, of one job that stays until `end`, that does least harm, and that; None for none."""
@@ -112,11 +119,11 @@ class NodeVictims:
                 tries.append((seems, order, nodes))
         found: list[tuple[Harm, int]] = []
         for seems, order, nodes in sorted(tries, key=lambda each: each[:2])[:_TRIED]:
-            if found and found[0][0][:2] <= (seems[0], 1):
+            if found and found[0][0][:3] <= (seems[0], 1, seems[2]):
                 break  # no node can do less harm than one attempt of the mildest kind
             plan = Plan(self._room, claims[order].pool, end, with_surplus=True)
             if (victims := self._on(nodes, claims[order], plan, spares)) is not None:
-                found.append((harm(victims), order))
+                found.append((harm(victims, self._loss(claims[order], nodes)), order))
         if not found:
             return None
         least, order = min(found)
@@ -125,15 +132,14 @@ class NodeVictims:
     def find(self, claim: Claim, plan: Plan, spares: Spares) -> list[Victim] | None:
         """The victims for which a claim could start on its number of nodes as they are in `plan`; None for none.
 
-        The nodes are those where the harm is least: first by the kind of the victims, then by their number, then by
-        the work that is lost. A claim on several nodes takes the best of them.
+        The nodes are those where the harm is least, see `Harm`. A claim on several nodes takes the best of them.
         """
         found: list[tuple[Harm, list[Victim]]] = []
         for seems, nodes in self._tries(claim, plan):
-            if found and found[0][0][:2] <= (seems[0], 1):
+            if found and found[0][0][:3] <= (seems[0], 1, seems[2]):
                 break
             if (victims := self._on(nodes, claim, plan, spares)) is not None:
-                found.append((harm(victims), victims))
+                found.append((harm(victims, self._loss(claim, nodes)), victims))
         return min(found, key=lambda each: each[0])[1] if found else None
 
     def idle_for(self, claim: Claim, held: NodeHold, idle: Rows) -> list[Victim] | None:
@@ -157,13 +163,30 @@ class NodeVictims:
         everyone = self._evictions.evictable(claim)
         if not self._could_be_enough(claim, everyone):
             return []
-        ranked, count = _promising(claim, plan, self._evictions.still_there(claim, everyone)), claim.demand.nodes
+        evictable, count = self._evictions.still_there(claim, everyone), claim.demand.nodes
+        ranked = _promising(claim, plan, evictable, self._losses(claim))
         if count == 1:
             return [(seems, [node]) for seems, node in ranked[:_TRIED]]
         if len(ranked) < count:
             return []
         harms, nodes = zip(*ranked[:count], strict=True)
-        return [((harms[-1][0], sum(each[1] for each in harms), sum(each[2] for each in harms)), list(nodes))]
+        number, loss, lost = (sum(each[column] for each in harms) for column in (1, 2, 3))
+        return [((harms[-1][0], number, loss, lost), list(nodes))]
+
+    def _losses(self, claim: Claim) -> Column:
+        """By node, how little a claim would suit it if nothing opportunistic were there; all alike where nothing is."""
+        if self._without_idle is None:
+            holding = self._evictions.snapshot.holding
+            stays = ~holding["leaving"] & (holding["leaves_for"] < 0) & (holding["nodes"] > 0)
+            idle = np.flatnonzero(stays & (holding["rank"] == OPPORTUNISTIC))
+            if not len(idle):
+                return np.zeros(len(self._room.nodes), np.int64)
+            self._without_idle = self._room.packer_without(idle)
+        return self._without_idle.losses(claim.demand.request)
+
+    def _loss(self, claim: Claim, nodes: Sequence[int]) -> int:
+        """The same of some nodes together."""
+        return sum(self._losses(claim)[list(nodes)].tolist())
 
     def _could_be_enough(self, claim: Claim, evictable: Evictable) -> bool:
         """Whether enough nodes would have room if all went, of whom none had to leave yet.
@@ -191,10 +214,10 @@ class NodeVictims:
         return victims
 
 
-def harm(victims: Sequence[Victim]) -> Harm:
-    """What it means if these leave."""
-    kinds = [victim.kind for victim in victims]
-    return max(kinds, default=-1), len(victims), sum(victim.lost for victim in victims)
+def harm(victims: Sequence[Victim], loss: int = 0) -> Harm:
+    """What it means if these leave for a claim; `loss` is how little it suits their nodes."""
+    kind = max((victim.kind for victim in victims), default=-1)
+    return kind, len(victims), loss if kind <= IDLE else 0, sum(victim.lost for victim in victims)
 
 
 def lateness(victims: Sequence[Victim]) -> int:
@@ -202,15 +225,16 @@ def lateness(victims: Sequence[Victim]) -> int:
     return max((victim.late for victim in victims), default=0)
 
 
-def _promising(claim: Claim, plan: Plan, evictable: Evictable) -> list[tuple[Harm, int]]:
+def _promising(claim: Claim, plan: Plan, evictable: Evictable, losses: Column) -> list[tuple[Harm, int]]:
     """The nodes that have room if attempts leave one after the other, with the harm by then; the least first.
 
-    Some of them may leave in vain, so that the harm may prove less.
+    Some of them may leave in vain, so that the harm may prove less. `losses` are as in `NodeVictims`.
     """
     nodes, request, most = plan.nodes, claim.demand.request, _TRIED + claim.demand.nodes
     free = np.flatnonzero(nodes.holds(request, plan.stretch)) + plan.stretch.start
     free = free[plan.may_use(free)]
-    found: list[tuple[Harm, int]] = [((-1, 0, 0), node) for node in free[:most].tolist()]
+    free = free[np.argsort(losses[free], kind="stable")]
+    found: list[tuple[Harm, int]] = [((-1, 0, int(losses[node]), 0), node) for node in free[:most].tolist()]
     if not len(evictable):
         return found
     claims = plan.claims_of(evictable.rows)
@@ -221,11 +245,13 @@ def _promising(claim: Claim, plan: Plan, evictable: Evictable) -> list[tuple[Har
     last = first_enough(nodes, request, leaving)
     last = last[plan.may_use(leaving.node[last])]
     kinds, lost = evictable.kinds[by][leaving.order], np.minimum(evictable.lost[by][leaving.order], _MOST_LOST)
-    numbers, losses = leaving.along(np.ones(len(leaving), np.int64)), leaving.along(lost)
+    numbers, losts = leaving.along(np.ones(len(leaving), np.int64)), leaving.along(lost)
     # within a node the kinds rise, but for those that have not begun, who go first
-    last = last[np.lexsort((leaving.node[last], losses[last], numbers[last], kinds[last]))]
-    last = last[~np.isin(leaving.node[last], free)][:most]
-    columns = (kinds[last], numbers[last], losses[last], leaving.node[last])
-    for kind, number, loss, node in zip(*(column.tolist() for column in columns), strict=True):
-        found.append(((kind, number, loss), node))
+    suits = np.where(kinds[last] <= IDLE, losses[leaving.node[last]], 0)
+    by = np.lexsort((leaving.node[last], losts[last], suits, numbers[last], kinds[last]))
+    by = by[~np.isin(leaving.node[last[by]], free)][:most]
+    last, suits = last[by], suits[by]
+    columns = (kinds[last], numbers[last], suits, losts[last], leaving.node[last])
+    for kind, number, loss, lost, node in zip(*(column.tolist() for column in columns), strict=True):
+        found.append(((kind, number, loss, lost), node))
     return found

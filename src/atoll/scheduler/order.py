@@ -8,6 +8,7 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from atoll.scheduler.model import OPPORTUNISTIC
 from atoll.scheduler.shares import Account, Shares
 
 Key = tuple[Any, ...]
@@ -28,11 +29,20 @@ class Standing:
 
     def path(self, project: str, person: str) -> tuple[Account, ...]:
         """The accounts that are compared, from the highest below the root down to the person's."""
-        return (*reversed(tuple(self.shares.path(project))), (project, person))
+        return (*reversed(self.shares.path(project)), (project, person))
 
-    def sort_key(self, rank: int, project: str, person: str, opportunistic: bool) -> Key:
-        """By what all of one person in one project stand in the queue of a class."""
-        return rank, *(self.key(account, opportunistic) for account in self.path(project, person))
+    def sort_keys(self, buckets: Iterable[tuple[int, str, str]]) -> list[Key]:
+        """By what all of one person in one project stand in the queue of a class, for each (class, project, person)."""
+        known: dict[tuple[bool, str], Key] = {}
+        keys = []
+        for rank, project, person in buckets:
+            opportunistic = rank == OPPORTUNISTIC
+            if (above := known.get((opportunistic, project))) is None:
+                *accounts, _ = self.path(project, person)
+                above = tuple(self.key(account, opportunistic) for account in accounts)
+                known[opportunistic, project] = above
+            keys.append((rank, *above, self.key((project, person), opportunistic)))
+        return keys
 
 
 class Walk:

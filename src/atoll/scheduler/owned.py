@@ -54,6 +54,7 @@ class OwnedNodes:
         self._numbers = {(pools[info.pool].site, info.name): number for number, info in enumerate(self.nodes.infos)}
         self._claims: Table[tuple[str, int]] = Table(_CLAIMS)
         self._closed: set[int] = set()
+        self._known_claims: dict[int, NDArray[Any]] = {}  # by pool
 
     def __bool__(self) -> bool:
         """Whether there are any nodes."""
@@ -89,6 +90,7 @@ class OwnedNodes:
             if claim is None:
                 continue
             number = int(self._claims.rows["node"][claim])
+            self._known_claims.pop(int(self.nodes.pool[number]), None)
             self._claims.rows["node"][claim] = -1
             self._claims.release((claim,))
             if number in self._closed:
@@ -107,6 +109,7 @@ class OwnedNodes:
         for device, milli in spot.gpus:
             if 0 <= device < MOST_DEVICES:
                 gpus[device] += milli
+        self._known_claims.pop(int(self.nodes.pool[spot.node]), None)
         claim = self._claims.add(key)
         self._claims.rows[claim] = (request.cpu, request.memory, spot.node, row, odd, gpus)
 
@@ -127,17 +130,22 @@ class OwnedNodes:
 
     # ---- reading
 
-    def claims(self, which: int | slice) -> NDArray[Any]:
-        """What attempts hold of a node, or of the nodes of a stretch.
+    def claims(self, node: int) -> NDArray[Any]:
+        """What attempts hold of a node.
 
         By `node` and by `row` of the snapshot's `holding`; `gpus` is milli-GPU of each device.
         """
         rows = self._claims.rows
-        if isinstance(which, slice):
-            found: NDArray[Any] = rows[(rows["node"] >= which.start) & (rows["node"] < which.stop) & self._live()]
-        else:
-            found = rows[(rows["node"] == which) & self._live()]
+        found: NDArray[Any] = rows[(rows["node"] == node) & self._live()]
         return found
+
+    def claims_in(self, number: int) -> NDArray[Any]:
+        """The same of all nodes of a pool; not to be changed."""
+        if (known := self._known_claims.get(number)) is None:
+            rows, stretch = self._claims.rows, self.stretches[number]
+            known = rows[(rows["node"] >= stretch.start) & (rows["node"] < stretch.stop) & self._live()]
+            self._known_claims[number] = known
+        return known
 
     def _live(self) -> NDArray[np.bool_]:
         """Which rows of the table are in use: those that never were are zero."""
@@ -171,6 +179,9 @@ class OwnedNodes:
         for name in ("cpu", "memory", "gpu", "whole", "largest", "together"):
             assert (getattr(self.nodes, name) == getattr(counted[0], name)).all(), f"{name} of a node is miscounted"
         assert self._closed == counted[1], "a node is closed, or is not, for no reason"
+        for number, known in list(self._known_claims.items()):
+            del self._known_claims[number]
+            assert (known == self.claims_in(number)).all(), "what is held of a pool is stale"
 
 
 def _usable(amount: Resources) -> Resources:

@@ -91,6 +91,10 @@ class Packer:
             return None
         return tuple(self._spot(found, request, node) for node in chosen.tolist())
 
+    def losses(self, request: Resources) -> Column:
+        """By node, how little a request suits it: what `best` goes by; to be compared, it has no unit."""
+        return self._scored(request).scores
+
     def _allowed(self, scores: Column, pools: Mask, among: Mask | None) -> Column:
         """The scores, without those of nodes in other pools and of others than `among`."""
         if among is not None:

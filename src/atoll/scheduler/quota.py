@@ -141,6 +141,7 @@ class Quotas:
         self.tree = tree
         self.usage: Amounts = np.zeros_like(tree.nominal)
         """What counts at each node: what its projects use beyond what is theirs alone. To be read."""
+        self._over: dict[int, bool] = {}  # by node: what `is_over` found, and has not changed since
 
     @property
     def subtree(self) -> Amounts:
@@ -155,7 +156,7 @@ class Quotas:
     def copy(self) -> Self:
         """Another to try things on; the tree is shared."""
         made = type(self)(self.tree)
-        made.usage = self.usage.copy()
+        made.usage, made._over = self.usage.copy(), self._over.copy()
         return made
 
     def add(self, project: str, flavor: str, amounts: Resources, sign: int = 1) -> None:
@@ -174,6 +175,7 @@ class Quotas:
         while change:
             before, kept = usage.item(number, column), local.item(number, column)
             usage[number, column] = before + change
+            self._over.pop(number, None)
             if not number:
                 return
             change = max(0, before + change - kept) - max(0, before - kept)
@@ -226,7 +228,9 @@ class Quotas:
     def is_over(self, project: str) -> bool:
         """Whether a node has borrowed anything. Raises KeyError."""
         number = self.tree.index[project]
-        return bool((self.usage[number] > self.tree.subtree[number]).any())
+        if (known := self._over.get(number)) is None:
+            known = self._over[number] = bool((self.usage[number] > self.tree.subtree[number]).any())
+        return known
 
     def borrowed(self) -> Amounts:
         """What every node uses beyond its own quota."""

@@ -159,6 +159,11 @@ class Room:
         return self.nodes if self.nodes is not None and number in self.nodes.owned.stretches else None
 
     @property
+    def of_engines(self) -> NDArray[np.bool_]:
+        """Which pools are of engines that choose the nodes themselves."""
+        return np.array([self.nodes_of(number) is None for number in range(len(self.pools))], np.bool_)
+
+    @property
     def is_limited(self) -> bool:
         """Whether anything but the room on nodes limits what goes to pools whose nodes Atoll chooses."""
         if self.nodes is None:
@@ -175,7 +180,8 @@ class Room:
     ) -> NDArray[np.bool_]:
         """Which of many demands are taken somewhere now; all arrays have a row for each, see `Demands`.
 
-        `rights` are the greatest of the jobs that have them. What is kept for later is not looked at.
+        `rights` are the greatest of the jobs that have them; only engines' pools want to know them. What is kept for
+        later is not looked at.
         """
         fits = np.zeros(len(totals), np.bool_)
         owned = np.zeros(len(self.pools), np.bool_)

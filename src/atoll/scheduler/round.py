@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from atoll.core.resources import Resources
 from atoll.scheduler.evict import Claim, Victim
 from atoll.scheduler.keeping import Keeping
+from atoll.scheduler.kinds import buckets_in, demands_in, kinds_of, levels_in
 from atoll.scheduler.line import Right
 from atoll.scheduler.model import OPPORTUNISTIC, Promise
 from atoll.scheduler.noderoom import NodeRoom, Plan
@@ -30,7 +31,6 @@ _TASKS = 256
 _OVERDUE = 100
 _FEW = 64
 """So many jobs of one kind have others leave for them in one cycle."""
-_LOW = 2**32 - 1
 
 
 class Round(Keeping):
@@ -39,10 +39,12 @@ class Round(Keeping):
     def __init__(self, snapshot: Snapshot, now: int) -> None:
         super().__init__(snapshot, now)
         self._full = np.zeros(len(snapshot.demands.totals), np.bool_)
+        self._relieved: NDArray[np.bool_] | None = None
+        """By demand: whether others might leave for jobs of the class that is looked at; None: that is not known."""
         self._kinds = _Kinds(np.zeros(0, np.intp), np.zeros(0, np.intp))
         self.dead = bytearray()
         """By row: whether it need not be looked at any more."""
-        self._vain: set[tuple[Right, int]] = set()
+        self._vain: set[tuple[Right, int, int]] = set()
         self._helped: dict[int, int] = {}
         """For how many tasks of each row others leave, or leave enough for somebody else."""
 
@@ -56,16 +58,10 @@ class Round(Keeping):
         if not len(found):
             return
         found = found[np.lexsort((waiting["job"][found], waiting["submitted"][found]))]
-        kinds, inverse = np.unique(self._kinds_of(found), return_inverse=True)
+        kinds, inverse = np.unique(kinds_of(self.snapshot, found), return_inverse=True)
         within = self._quota_fits(kinds, None if self.quotas is None else self.quotas.subtree - self.quotas.usage)
         for row in found[within[inverse]][:_OVERDUE].tolist():
             self.serve(row)
-
-    def _kinds_of(self, rows: Rows) -> NDArray[np.int64]:
-        """A number for each row; rows of one are of one person in one project and class, and demand the same."""
-        waiting = self.snapshot.rows
-        kinds: NDArray[np.int64] = waiting["bucket"][rows].astype(np.int64) << 32 | waiting["demand"][rows]
-        return kinds
 
     def worth_a_look(self, rows: Rows) -> Rows:
         """Of the rows of one class those that may start, and the first few of each other kind: others may help them.
@@ -74,26 +70,42 @@ class Round(Keeping):
         """
         snapshot = self.snapshot
         demands = snapshot.demands
-        opportunistic = bool(snapshot.rows["rank"][rows[0]] == OPPORTUNISTIC)
-        self._full = ~self.room.fitting(demands.totals, demands.requests, demands.possible, self._rights(rows))
-        rows = rows[self._below_width(rows)]
-        kinds, inverse, counts = np.unique(self._kinds_of(rows), return_inverse=True, return_counts=True)
-        fits = ~self._full[kinds & _LOW]
-        if opportunistic:
-            worth = fits[inverse]
-        else:
-            quota = self._quota_fits(kinds, None if self.quotas is None else self.quotas.available())
-            worth = (fits & quota)[inverse]
-            order = np.argsort(inverse, kind="stable")
-            places = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-            first = order[places == 0]
-            few = order[places < _FEW]
-            worth[few[self._may_be_helped(rows, first, kinds, fits, quota)[inverse[few]]]] = True
-            worth |= np.isin(rows, self._reserved_rows())
-        self._kinds = _Kinds(rows[worth], inverse[worth])
+        rights = self._rights(rows) if self.room.of_engines.any() else []
+        self._full = ~self.room.fitting(demands.totals, demands.requests, demands.possible, rights)
+        self._relieved = np.zeros(len(self._full), np.bool_)
         self.dead = bytearray(len(snapshot.rows))
+        rows = rows[self._below_width(rows)]
+        if len(rows) and snapshot.rows["rank"][rows[0]] == OPPORTUNISTIC:
+            return self._worth_of_idle(rows)
+        kinds, inverse, counts = np.unique(kinds_of(self.snapshot, rows), return_inverse=True, return_counts=True)
+        fits = ~self._full[demands_in(kinds)]
+        quota = self._quota_fits(kinds, None if self.quotas is None else self.quotas.available())
+        worth = (fits & quota)[inverse]
+        order = np.argsort(inverse, kind="stable")
+        places = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        first = order[places == 0]
+        few = order[places < _FEW]
+        worth[few[self._may_be_helped(rows, first, kinds, fits, quota)[inverse[few]]]] = True
+        worth |= np.isin(rows, self._reserved_rows())
+        self._kinds = _Kinds(rows[worth], inverse[worth])
         found: Rows = rows[worth]
         return found
+
+    def _worth_of_idle(self, rows: Rows) -> Rows:
+        """The same for opportunistic rows: those that may start.
+
+        No quota tells them apart, and no walltime. Where Atoll chooses the nodes they are of one kind if they would
+        take the same room, whoever sent them: an endless backlog is looked at in the time of its few sizes.
+        """
+        demands, numbers = self.snapshot.demands, self.snapshot.rows["demand"][rows]
+        fits = ~self._full[numbers]
+        rows, numbers = rows[fits], numbers[fits]
+        kinds = kinds_of(self.snapshot, rows)
+        if not self.snapshot.bookings:  # nobody is asked to leave for a booking: there the walltime counts
+            alike = ~demands.possible[numbers][:, self.room.of_engines].any(axis=1)
+            kinds = np.where(alike, -1 - demands.shapes[numbers], kinds)
+        self._kinds = _Kinds(rows, np.unique(kinds, return_inverse=True)[1])
+        return rows
 
     def _may_be_helped(
         self, rows: Rows, first: Rows, kinds: NDArray[np.int64], fits: NDArray[np.bool_], quota: NDArray[np.bool_]
@@ -105,13 +117,15 @@ class Round(Keeping):
         """
         if not len(rows):
             return np.zeros(0, np.bool_)
-        waiting, numbers = self.snapshot.rows, kinds & _LOW
+        waiting, numbers = self.snapshot.rows, demands_in(kinds)
         rank, priority = int(waiting["rank"][rows[0]]), int(waiting["priority"][rows].max())
         helped = relieved(self.snapshot, self.room, self.quotas, rank, priority, numbers)
+        self._relieved = np.zeros(len(self._full), np.bool_)
+        self._relieved[numbers] = helped
         most = self.snapshot.policy.reservations
         if most is None:
             ours = np.array([can and not self._queues(n) for n, can in enumerate(self.room.open)], np.bool_)
-            possible = self.snapshot.demands.possible[numbers] & ours
+            possible = self.snapshot.demands.within(numbers, levels_in(kinds)) & ours
             covered = sorted(self._covered_for_certain(kinds[fits | helped]))
             reservable = quota & possible.any(axis=1) & ~possible[:, covered].any(axis=1)
         else:
@@ -127,7 +141,7 @@ class Round(Keeping):
         return [
             job_id
             for job_id, row in rows.items()
-            if row is None or not np.isin(self._kinds_of(np.array([row], np.intp)), kinds).any()
+            if row is None or not np.isin(kinds_of(self.snapshot, np.array([row], np.intp)), kinds).any()
         ]
 
     def _covered_for_certain(self, kinds: NDArray[np.int64]) -> set[int]:
@@ -158,13 +172,15 @@ class Round(Keeping):
         quotas, snapshot = self.quotas, self.snapshot
         if quotas is None or available is None:
             return np.ones(len(kinds), np.bool_)
-        demands, buckets = kinds & _LOW, kinds >> 32
+        demands, buckets = demands_in(kinds), buckets_in(kinds)
         index = quotas.tree.index
-        nodes = np.array([index.get(snapshot.bucket_key(bucket)[1], -1) for bucket in buckets.tolist()], np.intp)
-        totals, possible = snapshot.demands.totals, snapshot.demands.possible
+        distinct, inverse = np.unique(buckets, return_inverse=True)
+        projects = [snapshot.bucket_key(bucket)[1] for bucket in distinct.tolist()]
+        nodes = np.array([index.get(project, -1) for project in projects], np.intp)[inverse]
+        totals, possible = snapshot.demands.totals, snapshot.demands.within(demands, levels_in(kinds))
         found = np.zeros(len(kinds), np.bool_)
         for number, pool in enumerate(self.room.pools):
-            fits = possible[demands, number] & self.room.open[number]
+            fits = possible[:, number] & self.room.open[number]
             for name, column in quotas.tree.governed.get(pool.flavor.name, ()):
                 wanted = totals[name][demands]
                 fits &= (wanted == 0) | ((nodes >= 0) & (wanted <= available[nodes, column]))
@@ -213,7 +229,7 @@ class Round(Keeping):
 
         How many started, and for how many others leave now.
         """
-        number, choices, count = int(self.snapshot.rows["demand"][row]), self._choices(row), 0
+        choices, count = self._choices(row), 0
         none = False
         if not full:
             count, none = self._start(row, chunk, choices)
@@ -223,7 +239,9 @@ class Round(Keeping):
         if promised or full or self._is_promised(row) or int(self.snapshot.rows["job"][row]) in self._leaving:
             return count, promised
         more, none_queued = self._start(row, chunk - count, choices, queued=True)
-        self._full[number] = none and none_queued  # it may have been quota that lacked, which others have
+        if self.snapshot.level(row) == 0:  # else others who demand the same may go to more places
+            # it may have been quota that lacked, which others have
+            self._full[int(self.snapshot.rows["demand"][row])] = none and none_queued
         return count + more, 0
 
     def _pass_over_limit(self, row: int) -> None:
@@ -240,9 +258,14 @@ class Round(Keeping):
         job = self.snapshot.rows[row]
         return (
             job["rank"] != OPPORTUNISTIC and len(self._vain) < _SEARCHES
-            and (self._right(row), int(job["demand"])) not in self._vain
+            and (self._relieved is None or bool(self._relieved[job["demand"]]))
+            and self._search(row) not in self._vain
             and (int(job["job"]) not in self._leaving or int(job["job"]) in self._left_alone)
         )  # fmt: skip
+
+    def _search(self, row: int) -> tuple[Right, int, int]:
+        """What a search for others to evict depends on: where it was in vain for one row, it is for all."""
+        return self._right(row), int(self.snapshot.rows["demand"][row]), self.snapshot.level(row)
 
     def make_others_leave(self, row: int, wanted: int) -> int:
         """Choose who has to leave for tasks of a row; for how many of them others do now."""
@@ -254,7 +277,7 @@ class Round(Keeping):
             wanted = min(wanted, _TASKS - known.count)
         claim = self._best_claim(row, None if known is None else self._pools[known.site, known.flavor])
         if claim is None:
-            self._vain.add((self._right(row), int(self.snapshot.rows["demand"][row])))
+            self._vain.add(self._search(row))
             return 0
         chosen = len(self.evictions.chosen)
         count = self._evict_for(row, claim, wanted)
@@ -389,9 +412,13 @@ class Round(Keeping):
         waits = np.zeros(len(self.snapshot.rows), np.bool_)
         waits[rows[self._below_width(rows)]] = True
         waits[[row for row in self.started if not self.left_of(row)]] = False
-        numbers = np.zeros(len(demands.totals), np.bool_)
-        numbers[self.snapshot.rows["demand"][waits]] = True
-        self.room.close(np.asarray(demands.possible[numbers].any(axis=0), np.bool_))
+        found = np.flatnonzero(waits)
+        numbers, levels = self.snapshot.rows["demand"][found], self.snapshot.levels(found)
+        wanted = np.zeros(len(self.room.pools), np.bool_)
+        for level in np.unique(levels).tolist():
+            here = np.unique(numbers[levels == level])
+            wanted |= demands.within(here, np.full(len(here), level)).any(axis=0)
+        self.room.close(wanted)
 
     def recalls(self) -> tuple[str, ...]:
         """What is to be pulled back out of sites' queues, and was not evicted from there."""

@@ -8,7 +8,7 @@ in dominant resource fairness, Ghodsi et al., NSDI 2011, the largest share).
 Opportunistic use is kept apart: nobody loses standing by using what is idle.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Self
 
 from atoll.core.project import RESOURCES
@@ -39,6 +39,7 @@ class Shares:
         self._spent: tuple[_Book, _Book] = ({}, {})
         self._used: tuple[_Book, _Book] = ({}, {})
         self._known: tuple[dict[Account, float], ...] = ({}, {})
+        self._paths: dict[str, tuple[Account, ...]] = {}
 
     def with_half_life(self, half_life: int) -> Self:
         """The same with another half-life, and nothing counted yet: what is over must be told again."""
@@ -50,7 +51,7 @@ class Shares:
         """Another to try things on, at the cost of what is changed in it."""
         made = type(self)(1)
         made.tree, made._half_life, made._stretch = self.tree, self._half_life, self._stretch
-        made._capacity = self._capacity
+        made._capacity, made._paths = self._capacity, self._paths
         made._used = (_Overlay(self._used[0]), _Overlay(self._used[1]))
         made._known = (dict(self._known[0]), dict(self._known[1]))
         return made
@@ -79,7 +80,7 @@ class Shares:
 
     def rebuild(self, tree: Tree | None) -> None:
         """Forget all but what is over, and count that in another tree."""
-        self.tree = tree
+        self.tree, self._paths = tree, {}
         self._used = ({}, {})
         self._forget()
         for opportunistic, spent in enumerate(self._spent):
@@ -94,13 +95,15 @@ class Shares:
             known.pop(account, None)
         self.version += 1
 
-    def path(self, project: str) -> Iterable[Account]:
+    def path(self, project: str) -> tuple[Account, ...]:
         """The accounts of a project and of all above it but the root, which has no siblings."""
         if self.tree is None:
             return ()
         if project not in self.tree:
             return ((project,),)
-        return tuple((name,) for name in self.tree.path(project)[:-1])
+        if (known := self._paths.get(project)) is None:
+            known = self._paths[project] = tuple((name,) for name in self.tree.path(project)[:-1])
+        return known
 
     def _weight(self, at: int) -> int:
         stretch, rest = divmod(at, self._half_life * _STRETCH)

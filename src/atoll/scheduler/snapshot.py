@@ -22,13 +22,14 @@ from atoll.core.resources import Resources
 from atoll.core.site import Flavor
 from atoll.scheduler import model
 from atoll.scheduler.demands import Demands
-from atoll.scheduler.fit import Pool, Used, pools_of
+from atoll.scheduler.fit import Pool, Used, is_open, pools_of
 from atoll.scheduler.fragmentation import Typical
 from atoll.scheduler.model import (
     OPPORTUNISTIC,
     Booked,
     Booking,
     Change,
+    Expects,
     NodeSpot,
     Policy,
     PolicyChanged,
@@ -52,7 +53,7 @@ from atoll.scheduler.table import Columns, Table
 _WAITING: Columns = [
     ("job", "i8"), ("submitted", "i8"), ("not_before", "i8"), ("priority", "i8"), ("told", "i8"),
     ("group", "i8"), ("demand", "i4"), ("width", "i4"), ("limit", "i4"), ("bucket", "i4"), ("expected", "i4"),
-    ("rank", "i1"), ("backing_off", "?"), ("live", "?"),
+    ("like", "i8"), ("rank", "i1"), ("backing_off", "?"), ("live", "?"),
 ]  # fmt: skip
 _RUNNING: Columns = [
     ("job", "i8"), ("cpu", "i8"), ("memory", "i8"), ("gpu", "i8"), ("priority", "i8"), ("placed", "i8"),
@@ -85,6 +86,7 @@ class Snapshot:
         self._bucket_keys: dict[int, Bucket] = {}
         self._empty: set[int] = set()  # buckets that may have no rows any more
         self._ordered: tuple[int, NDArray[np.intp]] | None = None
+        self._placed: tuple[int, NDArray[np.int32]] | None = None
         self._queue: NDArray[np.intp] = np.zeros(0, np.intp)
         self._arrived: list[int] = []  # rows that the queue lacks
         self._left: list[int] = []  # rows that the queue has and that wait no more
@@ -96,6 +98,7 @@ class Snapshot:
         self._attempts: dict[int, str] = {}  # the attempt of each row of what runs
         self._spots: dict[int, tuple[NodeSpot, ...]] = {}  # by row of what runs
         self._used: dict[tuple[str, str], Used] = {}
+        self._rows_at: dict[tuple[str, str], NDArray[np.intp]] = {}  # see `holders_of`
         self._holders: dict[int, int] = {}  # attempts that hold room, by job or array
         self._limits: Table[int] = Table(_LIMITS)  # the same, of what has a width and waits: a cycle's columns
         self.policy = Policy()
@@ -140,7 +143,7 @@ class Snapshot:
                 case _:
                     self._set(change)
 
-    def _set(self, change: TreeChanged | PolicyChanged | Spent | Reserved | Booked) -> None:
+    def _set(self, change: TreeChanged | PolicyChanged | Spent | Reserved | Booked | Expects) -> None:
         """Take in what rarely changes."""
         match change:
             case model.TreeChanged(tree):
@@ -153,6 +156,16 @@ class Snapshot:
                 self.reservations = {reservation.job_id: reservation for reservation in reservations}
             case model.Booked(bookings):
                 self.bookings = bookings
+            case model.Expects(like, seconds):
+                self._expect(like, seconds)
+
+    def _expect(self, like: int, seconds: int) -> None:
+        rows = self._waiting.rows
+        same = np.flatnonzero(rows["live"] & (rows["like"] == like))
+        demands = rows["demand"][same]
+        for number in np.unique(demands).tolist():
+            walltime = self.demands[number].placement.walltime
+            rows["expected"][same[demands == number]] = seconds if walltime is None else min(seconds, walltime)
 
     def _job_waits(self, waiting: Waiting) -> None:
         if waiting.tasks is not None and not waiting.tasks.parts:
@@ -180,7 +193,8 @@ class Snapshot:
             waiting.job_id, waiting.submitted, waiting.not_before, waiting.priority, told,
             _OWN if waiting.group is None else waiting.group, number,
             _ENDLESS if waiting.width is None else waiting.width, self._hold_limit(waiting),
-            self._hold_bucket(self._bucket_of(waiting)), waiting.expected, waiting.rank, waiting.backing_off, True,
+            self._hold_bucket(self._bucket_of(waiting)), waiting.expected, waiting.like, waiting.rank,
+            waiting.backing_off, True,
         )  # fmt: skip
         if waiting.promise is None or not waiting.promise.count:
             self._promises.pop(waiting.job_id, None)
@@ -210,6 +224,7 @@ class Snapshot:
         if number is None:
             number = self._buckets.add(key)
             self._bucket_keys[number] = key
+            self._placed = None
         self._buckets.rows["uses"][number] += 1
         return number
 
@@ -270,6 +285,7 @@ class Snapshot:
         if running.spots:
             self._spots[row] = running.spots
         self._used.setdefault((running.site, running.flavor), Used()).add(running)
+        self._rows_at.pop((running.site, running.flavor), None)
         self.owned.take(running, row)
         self._count_holder(running.job_id, 1)
         self._count_use(running, 1)
@@ -292,6 +308,7 @@ class Snapshot:
         self._spots.pop(row, None)
         place = (running.site, running.flavor)
         self._used[place].remove(running)
+        self._rows_at.pop(place, None)
         if not self._used[place].attempts:
             del self._used[place]
         self._running.release((row,))
@@ -328,6 +345,7 @@ class Snapshot:
         if policy != self.policy:
             if policy.half_life != self.policy.half_life:
                 self.shares = self.shares.with_half_life(policy.half_life)
+            self.demands.weigh(policy.weights)
             self.policy = policy
             self._count_all()
 
@@ -348,6 +366,8 @@ class Snapshot:
         self.sites[state.site.name] = state
         if before is None or _essence(before) != _essence(state):
             self._rebuild_pools()
+        elif _terms(before) != _terms(state):
+            self.demands.weigh(self.policy.weights)
 
     def _rebuild_pools(self) -> None:
         self.pools = pools_of(self.sites.values())
@@ -411,14 +431,14 @@ class Snapshot:
 
     def _positions(self) -> NDArray[np.int32]:
         """The place of each bucket in the queue."""
-        standing = Standing(self.shares, self.is_over)
-        keys = {
-            number: standing.sort_key(rank, project, person, rank == OPPORTUNISTIC)
-            for number, (rank, project, person) in self._bucket_keys.items()
-        }
-        positions = np.zeros(len(self._buckets.rows), np.int32)
-        positions[sorted(keys, key=keys.__getitem__)] = np.arange(len(keys), dtype=np.int32)
-        return positions
+        mark = self.shares.version
+        if self._placed is None or self._placed[0] != mark:
+            keys = Standing(self.shares, self.is_over).sort_keys(self._bucket_keys.values())
+            numbers = [number for _, number in sorted(zip(keys, self._bucket_keys, strict=True))]
+            positions = np.zeros(len(self._buckets.rows), np.int32)
+            positions[numbers] = np.arange(len(keys), dtype=np.int32)
+            self._placed = mark, positions
+        return self._placed[1]
 
     def _by_bucket(self) -> NDArray[np.intp]:
         """The row numbers of all that waits: by bucket, priority (high first), age, id."""
@@ -451,6 +471,7 @@ class Snapshot:
             if not self._buckets.rows["uses"][number] and number in self._bucket_keys:
                 self._buckets.pop(self._bucket_keys.pop(number))
                 self._buckets.release((number,))
+                self._placed = None
         self._empty.clear()
 
     def _key(self, row: int) -> tuple[int, int, int, int]:
@@ -471,6 +492,22 @@ class Snapshot:
         edges = np.flatnonzero(np.diff(numbers)) + 1
         for part in np.split(rows, edges) if len(rows) else ():
             yield self.bucket(int(part[0])), part.tolist()
+
+    def levels(self, rows: NDArray[np.intp]) -> NDArray[np.int64]:
+        """At how many usual waits rows look, as `Demands.levels` tells."""
+        return self.demands.levels(self._waiting.rows["demand"][rows], self._waiting.rows["expected"][rows])
+
+    def preference(self, row: int) -> tuple[int, ...]:
+        """The pools that a row may use, the preferred first."""
+        return self.demands.preference(int(self._waiting.rows["demand"][row]), self.level(row))
+
+    def choices(self, row: int) -> tuple[tuple[int, ...], ...]:
+        """The same as `Demands.choices` has them."""
+        return self.demands.choices(int(self._waiting.rows["demand"][row]), self.level(row))
+
+    def level(self, row: int) -> int:
+        """The same of one row."""
+        return int(self.levels(np.array([row]))[0]) if self.demands.has_levels else 0
 
     def row_of(self, job_id: int) -> int | None:
         """The row of a waiting job, None for one that does not wait."""
@@ -537,6 +574,7 @@ class Snapshot:
             expected=int(row["expected"]),
             promise=self._promises.get(job_id),
             ordered=demand.ordered,
+            like=int(row["like"]),
         )
 
     def running(self, attempt_id: str) -> Running:
@@ -566,10 +604,13 @@ class Snapshot:
         return self._running.rows
 
     def holders_of(self, number: int) -> NDArray[np.intp]:
-        """The rows of `holding` of the attempts in a pool."""
+        """The rows of `holding` of the attempts in a pool; not to be changed."""
         pool, rows = self.pools[number], self._running.rows
-        place = self._place_numbers.get((pool.site, pool.flavor.name), -2)
-        return np.flatnonzero((rows["place"] == place) & (rows["nodes"] > 0))
+        key = pool.site, pool.flavor.name
+        if (known := self._rows_at.get(key)) is None:
+            place = self._place_numbers.get(key, -2)
+            known = self._rows_at[key] = np.flatnonzero((rows["place"] == place) & (rows["nodes"] > 0))
+        return known
 
     def flavor_of(self, row: int) -> str:
         """The flavor of a row of `holding`."""
@@ -626,13 +667,10 @@ class Snapshot:
         waiting, running, _ = self.contents()
         order = [int(self.rows["job"][row]) for row in self.queue()]
         standing = Standing(self.shares, self.is_over)
+        keys = standing.sort_keys((job.rank, job.project, job.placement.person) for job in waiting.values())
         expected = sorted(
-            (
-                standing.sort_key(job.rank, job.project, job.placement.person, job.rank == OPPORTUNISTIC),
-                -job.priority, job.submitted, job.job_id,
-            )
-            for job in waiting.values()
-        )  # fmt: skip
+            (key, -job.priority, job.submitted, job.job_id) for key, job in zip(keys, waiting.values(), strict=True)
+        )
         assert order == [key[-1] for key in expected], "the queue is not in order"
         counted = self.shares.amounts(), None if self.quotas is None else self.quotas.usage.copy()
         self._count_all()
@@ -644,6 +682,10 @@ class Snapshot:
         for attempt in running.values():
             used.setdefault((attempt.site, attempt.flavor), Used()).add(attempt)
         self.owned.validate()
+        known = [self.holders_of(number) for number in range(len(self.pools))]
+        self._rows_at.clear()
+        fresh_rows = [self.holders_of(number) for number in range(len(self.pools))]
+        assert all(map(np.array_equal, known, fresh_rows)), "the rows of a pool are stale"
         assert self._used == used, "what the pools hold is not the sum of what runs"
         holders = Counter(attempt.job_id for attempt in running.values())
         assert self._holders == holders, "those that hold room are miscounted"
@@ -658,6 +700,7 @@ class Snapshot:
             users[number] = users.get(number, 0) + 1
         assert len(self.demands) == len(users), "a demand without a job is kept"
         assert users == {number: self.demands.uses(number) for number in users}, "users are miscounted"
+        self.demands.validate()
         fresh = Demands()
         fresh.place(pools_of(self.sites.values()), self.sites)
         assert self.pools == pools_of(self.sites.values()) or self._only_free_differs(), "the pools are stale"
@@ -693,8 +736,13 @@ def _essence(state: SiteState) -> Any:
     flavors = tuple(map(_lasting, report.flavors))
     return (
         state.site.all_labels, flavors, report.abilities, report.max_walltime, report.owner, state.site.identity,
-        report.nodes,
+        report.nodes, state.site.clearance, report.volumes,
     )  # fmt: skip
+
+
+def _terms(state: SiteState) -> Any:
+    """What of a site decides whether others are preferred to it."""
+    return is_open(state), state.site.wait, state.site.price, state.site.energy
 
 
 def _lasting(flavor: Flavor) -> Flavor:

@@ -239,10 +239,10 @@ class Starting:
         return self.snapshot.demands[int(self.snapshot.rows["demand"][row])]
 
     def _choices(self, row: int) -> Sequence[Sequence[int]]:
-        return self.snapshot.demands.choices(int(self.snapshot.rows["demand"][row]))
+        return self.snapshot.choices(row)
 
     def _preference(self, row: int) -> Sequence[int]:
-        return self.snapshot.demands.preference(int(self.snapshot.rows["demand"][row]))
+        return self.snapshot.preference(row)
 
     def placements(self) -> tuple[Place, ...]:
         """What starts, and where, in the order in which it was decided."""

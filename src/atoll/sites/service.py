@@ -75,6 +75,7 @@ def file_of(connection: Connection, name: str) -> SiteFile:
     site = next(site for site in sites.load(connection) if site.name == name)
     return SiteFile(
         name=name, driver=site.driver, labels=dict(site.labels), identity=site.identity, backlog=dict(site.backlog),
+        clearance=sorted(site.clearance), price=site.price, energy=site.energy,
         config=dict(configured.config),
     )  # fmt: skip
 
@@ -92,8 +93,9 @@ def put(connection: Connection, file: SiteFile, now: int) -> bool | None:
                 field="driver",
             )
     added = sites.put(
-        connection, file.name, file.driver, file.labels, file.config, identity=file.identity, backlog=file.backlog
-    )
+        connection, file.name, file.driver, file.labels, file.config, identity=file.identity, backlog=file.backlog,
+        clearance=file.clearance, price=file.price, energy=file.energy,
+    )  # fmt: skip
     if added is not None:
         sites.tell(connection, file.name, "configured", "", now)
     return added

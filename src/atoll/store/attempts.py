@@ -96,7 +96,7 @@ def _attempt(job: JobRow, row_id: int, attempt_id: str, number: int, placing: Pl
     return {
         "id": attempt_id, "job_id": row_id, "number": number, "site": placing.site, "flavor": placing.flavor,
         "state": AttemptState.PLACED, "cpu": job.cpu, "memory": job.memory, "gpu": job.gpu, "nodes": job.nodes,
-        "placed_at": now, "kept": True, "expected": job.expected,
+        "placed_at": now, "kept": True,
     }  # fmt: skip
 
 

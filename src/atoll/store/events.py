@@ -80,6 +80,7 @@ class Changed:
     tree: bool = False
     """Whether the project tree has changed."""
     reservations: bool = False
+    questions: bool = False
 
 
 def changed(connection: Connection, cursor: int, limit: int) -> Changed:
@@ -99,7 +100,7 @@ def changed(connection: Connection, cursor: int, limit: int) -> Changed:
             found[row.job_id] = None
         if row.array_id is not None:
             found[row.array_id] = None
-    return Changed(cursor, list(found), "site" in kinds, "tree" in kinds, "reservation" in kinds)
+    return Changed(cursor, list(found), "site" in kinds, "tree" in kinds, "reservation" in kinds, "question" in kinds)
 
 
 def purge(connection: Connection, before: int, limit: int) -> int:

@@ -1,36 +1,12 @@
-"""Figures that answers are made of: places in the queue, room in use, jobs by state."""
+"""Figures that answers are made of: room in use, jobs by state."""
 
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
 from atoll.core.resources import Resources
-from atoll.store.jobs import JobRow
 
-_RANK = "CASE class WHEN 'interactive' THEN 0 WHEN 'service' THEN 1 WHEN 'batch' THEN 2 ELSE 3 END"
-_WAITS = (
-    "(state = 'queued' OR (state = 'running' AND waiting_count > 0)) AND NOT hold AND blockers = 0 "
-    "AND state NOT IN ('succeeded', 'failed', 'cancelled')"
-)
 _RANKS = {"interactive": 0, "service": 1, "batch": 2}
-
-
-def queue_position(connection: Connection, row: JobRow) -> tuple[int, int]:
-    """The place of a waiting job (1: next) and how many entries wait in all; an array is one entry.
-
-    The order is the scheduler's: class, priority (high first), age, id.
-    """
-    query = text(
-        "SELECT count(*) AS waiting, coalesce(sum(CASE WHEN "  # noqa: S608 - constants of this module
-        f"{_RANK} < :rank OR ({_RANK} = :rank AND (priority > :priority OR (priority = :priority AND "
-        "(submitted_at < :submitted OR (submitted_at = :submitted AND id < :id))))) "
-        f"THEN 1 ELSE 0 END), 0) AS ahead FROM jobs WHERE {_WAITS}"
-    )
-    values = {
-        "rank": _RANKS.get(row.class_, 3), "priority": row.priority, "submitted": row.submitted_at, "id": row.id,
-    }  # fmt: skip
-    found = connection.execute(query, values).one()
-    return int(found.ahead) + 1, int(found.waiting)
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ _DEFAULTS: dict[str, Any] = {
     "project": None, "width": None, "waiting": None, "waiting_count": 0, "task_count": 1, "hold": False,
     "blockers": 0, "not_before": 0, "priority": 0, "array_id": None, "task": None, "ended_at": None,
     "sentence": None, "attempts": 0, "attempt_id": None, "site": None, "cancelled_count": 0, "dropped": None,
-    "walltime": None, "grace": 30, "expected": 0,
+    "walltime": None, "grace": 30,
 }  # fmt: skip
 """What an inserted row has where nothing else is said; every row has the same keys, so that many go in one call."""
 
@@ -553,7 +553,7 @@ def take_tasks(
     ids = _allocate(connection, task_ids, len(taken), FIRST_TASK_ROW)
     copied = (
         "owner", "project", "name", "class_", "priority", "cpu", "memory", "gpu", "nodes", "submitted_at", "walltime",
-        "grace", "expected",
+        "grace",
     )  # fmt: skip
     common = {key: getattr(array, key) for key in copied}
     rows = [

@@ -46,6 +46,22 @@ def load(connection: Connection) -> list[TreeNode]:
     ]  # fmt: skip
 
 
+def clearance_of(connection: Connection, project: str | None) -> frozenset[str]:
+    """The words that jobs of a project need: its own, and those of all above it; none where it is not in the tree."""
+    words: set[str] = set()
+    passed: set[str] = set()
+    while project is not None and project not in passed:
+        passed.add(project)
+        row = connection.execute(
+            select(projects.c.parent, projects.c.clearance).where(projects.c.name == project)
+        ).one_or_none()
+        if row is None:
+            break
+        words.update(json.loads(row.clearance))
+        project = row.parent
+    return frozenset(words)
+
+
 def managers(connection: Connection, project: str) -> set[str] | None:
     """Who may change the people of a project; None where there is no such project."""
     if connection.execute(select(projects.c.name).where(projects.c.name == project)).first() is None:

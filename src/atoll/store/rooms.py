@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import Connection, select
 
 from atoll.core.resources import Resources
 from atoll.core.spec import JobClass
+from atoll.core.states import Outcome
 from atoll.store.attempts import AttemptRow, AttemptState
 from atoll.store.jobs import chunked
 from atoll.store.tables import attempts, jobs
@@ -32,13 +34,14 @@ class Room:
     """Of a task: its array."""
     project: str | None = None
     person: str = ""
+    name: str = ""
+    """Its job's."""
     placed: int = 0
     """Times in microseconds; 0: not yet, or nobody knows."""
     started: int = 0
     saved: int = 0
     walltime: int | None = None
-    """Seconds, as are the next two."""
-    expected: int = 0
+    """Seconds, as is its grace."""
     grace: int = 30
     evictions: int = 0
     """How often its job was evicted before."""
@@ -63,7 +66,7 @@ def load(connection: Connection, job_ids: Sequence[int] | None) -> list[Room]:
 
 _OF_JOB = (
     jobs.c.class_, jobs.c.priority, jobs.c.array_id, jobs.c.project, jobs.c.owner, jobs.c.walltime, jobs.c.evictions,
-    jobs.c.grace.label("job_grace"),
+    jobs.c.grace.label("job_grace"), jobs.c.name,
 )  # fmt: skip
 
 
@@ -83,11 +86,11 @@ def _room(row: AttemptRow) -> Room:
         row.array_id,
         project=row.project,
         person=row.owner or "",
+        name=row.name or "",
         placed=row.placed_at,
         started=max(row.started_at, row.placed_at) if row.started_at else 0,
         saved=row.saved_at or 0,
         walltime=row.walltime,
-        expected=row.expected,
         grace=30 if row.job_grace is None else row.job_grace,
         evictions=row.evictions or 0,
         leaves_for=row.evicted_for,
@@ -95,14 +98,54 @@ def _room(row: AttemptRow) -> Room:
     )
 
 
-def spans(connection: Connection, ids: Sequence[str], now: int) -> dict[str, tuple[int, int]]:
-    """From when to when these attempts ran (microseconds) that have ended; (0, 0) of one that never began."""
-    columns = (attempts.c.id, attempts.c.placed_at, attempts.c.started_at, attempts.c.ended_at)
-    found: dict[str, tuple[int, int]] = {}
+class Span(NamedTuple):
+    """From when to when an attempt ran, in microseconds; 0 and 0 of one that never began."""
+
+    began: int = 0
+    ended: int = 0
+    told: bool = False
+    """Whether it ran for as long as it needed, or as it might: others like it will take as long."""
+
+
+_TELLING = (Outcome.SUCCEEDED, Outcome.TIMED_OUT)
+
+
+def spans(connection: Connection, ids: Sequence[str], now: int) -> dict[str, Span]:
+    """From when to when these attempts ran that have ended."""
+    columns = (attempts.c.id, attempts.c.placed_at, attempts.c.started_at, attempts.c.ended_at, attempts.c.outcome)
+    found: dict[str, Span] = {}
     for piece in chunked(ids):
         for row in connection.execute(select(*columns).where(attempts.c.id.in_(piece))):
             if row.started_at and row.ended_at:
-                found[row.id] = max(row.started_at, row.placed_at), min(row.ended_at, now)
+                began, ended = max(row.started_at, row.placed_at), min(row.ended_at, now)
+                found[row.id] = Span(began, ended, row.outcome in _TELLING)
             else:
-                found[row.id] = 0, 0
+                found[row.id] = Span()
     return found
+
+
+class Run(NamedTuple):
+    """A run that ended by itself or at its walltime."""
+
+    person: str
+    name: str
+    class_: str
+    walltime: int | None
+    """Seconds, as is the next."""
+    seconds: int
+
+
+def last_runs(connection: Connection, most: int) -> list[Run]:
+    """The last runs that tell how long others like them will take, the older first."""
+    query = (
+        select(jobs.c.owner, jobs.c.name, jobs.c.class_, jobs.c.walltime, attempts.c.started_at, attempts.c.ended_at)
+        .join_from(attempts, jobs, jobs.c.id == attempts.c.job_id)
+        .where(attempts.c.outcome.in_(_TELLING), attempts.c.started_at.is_not(None), attempts.c.ended_at.is_not(None))
+        .order_by(attempts.c.id.desc())
+        .limit(most)
+    )
+    found = [
+        Run(row.owner, row.name, row.class_, row.walltime, max(0, row.ended_at - row.started_at) // 1_000_000)
+        for row in connection.execute(query)
+    ]
+    return found[::-1]

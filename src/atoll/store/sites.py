@@ -1,7 +1,7 @@
 """Sites as configured, and what their drivers last reported."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 from atoll.core.clock import from_micros
 from atoll.core.resources import Resources
 from atoll.core.site import Ability, Flavor, Health, Site, SiteReport
-from atoll.core.site_file import Identity
+from atoll.core.site_file import Identity, Price
 from atoll.core.spec import JobClass
 from atoll.store import events
 from atoll.store.tables import sites
@@ -31,13 +31,15 @@ class Configured:
 
 def put(
     connection: Connection, name: str, driver: str, labels: Mapping[str, str], config: Mapping[str, Any], *,
-    identity: Identity | None = None, backlog: Mapping[JobClass, int] | None = None, local: bool = False,
+    identity: Identity | None = None, backlog: Mapping[JobClass, int] | None = None, clearance: Collection[str] = (),
+    price: Price | None = None, energy: float | None = None, local: bool = False,
 ) -> bool | None:  # fmt: skip
     """Add the site (True), or change how it is configured (False; its report stays); None: it was so before."""
     values: dict[str, Any] = {
         "driver": driver, "labels": json.dumps(dict(labels)), "config": json.dumps(dict(config)),
         "identity": json.dumps(identity.model_dump(mode="json")) if identity is not None else None,
-        "backlog": json.dumps(dict(backlog or {})), "local": local,
+        "backlog": json.dumps(dict(backlog or {})), "clearance": json.dumps(sorted(set(clearance))),
+        "price": None if price is None else price.model_dump_json(), "energy": energy, "local": local,
     }  # fmt: skip
     before = connection.execute(select(sites).where(sites.c.name == name)).one_or_none()
     if before is None:
@@ -58,6 +60,12 @@ def set_drained(connection: Connection, name: str, drained: bool) -> bool:
     """Let the site get no new work, or work again; whether that is a change."""
     statement = update(sites).where(sites.c.name == name, sites.c.drained != drained)
     return connection.execute(statement.values(drained=drained)).rowcount == 1
+
+
+def set_waits(connection: Connection, waits: Mapping[str, int]) -> None:
+    """Note for how many seconds attempts usually wait in sites' own queues; sites that are gone are passed over."""
+    for name, seconds in waits.items():
+        connection.execute(update(sites).where(sites.c.name == name).values(wait=seconds))
 
 
 def tell(connection: Connection, name: str, what: str, message: str, now: int) -> None:
@@ -129,6 +137,10 @@ def _site(row: Row[*tuple[Any, ...]]) -> Site:
         message=row.message,
         identity=Identity.model_validate(json.loads(row.identity)) if row.identity else None,
         backlog={JobClass(name): depth for name, depth in json.loads(row.backlog).items()},
+        clearance=frozenset(json.loads(row.clearance)),
+        price=Price.model_validate_json(row.price) if row.price else None,
+        energy=row.energy,
+        wait=row.wait,
     )
 
 
@@ -151,4 +163,8 @@ def _parse(text: str) -> SiteReport:
     )
     abilities = frozenset(Ability(item) for item in document.pop("abilities"))
     notes = tuple(document.pop("notes"))
-    return SiteReport(flavors=flavors, abilities=abilities, notes=notes, **document)
+    volumes = document.pop("volumes", None)  # older reports have none
+    return SiteReport(
+        flavors=flavors, abilities=abilities, notes=notes, volumes=None if volumes is None else frozenset(volumes),
+        **document,
+    )  # fmt: skip

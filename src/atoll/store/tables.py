@@ -97,10 +97,9 @@ jobs = Table(
     Column("site", String(63)),
     Column("outcome", String(16)),
     Column("exit_code", Integer),
-    # in seconds: how long it may run at most, takes to end once asked to, and is expected to run (0: nobody knows)
+    # in seconds: how long it may run at most, and takes to end once asked to
     Column("walltime", BigInteger),
     Column("grace", Integer, nullable=False, server_default="30"),
-    Column("expected", Integer, nullable=False, server_default="0"),
     Column("evictions", Integer, nullable=False, server_default="0"),
     # while it waits: room that others leave for it, so many times its size
     Column("promised_site", String(63)),
@@ -177,8 +176,6 @@ attempts = Table(
     Column("notice_at", BigInteger),
     # when it last wrote a checkpoint; none: never, or nobody knows
     Column("saved_at", BigInteger),
-    # seconds that it was expected to run
-    Column("expected", Integer, nullable=False, server_default="0"),
     # begin of the first complete observation that lacked it
     Column("missing_since", BigInteger),
     # whether the site still keeps something of it
@@ -282,6 +279,9 @@ sites = Table(
     Column("config", Text, nullable=False),
     Column("identity", Text),
     Column("backlog", Text, nullable=False, server_default="{}"),
+    Column("clearance", Text, nullable=False, server_default="[]"),
+    Column("price", Text),
+    Column("energy", Float),
     # the machine of one replica, which alone works with it
     Column("local", Boolean, nullable=False, server_default=false()),
     # rises with each change of the columns above
@@ -291,6 +291,8 @@ sites = Table(
     Column("message", Text, nullable=False, server_default=""),
     Column("report", Text),
     Column("seen_at", BigInteger),
+    # seconds that attempts usually wait in the engine's queue
+    Column("wait", Integer, nullable=False, server_default="0"),
 )
 
 projects = Table(
@@ -364,6 +366,28 @@ reserved = Table(
     Column("start", BigInteger, nullable=False),
 )
 """The starts that the queue has reserved for waiting jobs."""
+
+forecasts = Table(
+    "forecasts",
+    metadata,
+    # there is one row, 1
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("at", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    Column("learnt", Text, nullable=False, server_default="{}"),
+)
+"""When the jobs that wait are expected to start, all in one piece, and what was learnt of forecasts before."""
+
+questions = Table(
+    "questions",
+    metadata,
+    Column("person", String(255), primary_key=True),
+    Column("id", String(32), nullable=False, unique=True),
+    Column("columns", Text, nullable=False),
+    Column("asked_at", BigInteger, nullable=False),
+    Column("answer", Text),
+)
+"""Questions on jobs that nobody has submitted, and their answers."""
 
 spent = Table(
     "spent",

@@ -87,8 +87,9 @@ class KubernetesDriver:
         flavors = flavors_of(stocks, free_known=not unknown)
         notes = (*unknown, *self._notes())
         return SiteReport(
-            flavors=flavors, abilities=frozenset(abilities), owner=owner, queues=True, recalls=True, notes=notes
-        )
+            flavors=flavors, abilities=frozenset(abilities), owner=owner, queues=True, recalls=True,
+            volumes=frozenset(self._config.volumes), notes=notes,
+        )  # fmt: skip
 
     async def _stocks(self) -> tuple[Mapping[str, Stock], list[str]]:
         """The stock of each flavor, and why it is not known what of it is free, where that is so."""

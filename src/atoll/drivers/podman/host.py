@@ -123,6 +123,7 @@ class Host:
             abilities=frozenset(abilities),
             labels={"arch": facts.arch} if facts.arch else {},
             owner=setup.owner or None,
+            volumes=frozenset(config.volumes),
             notes=tuple(_notes(facts, config)),
         )
 

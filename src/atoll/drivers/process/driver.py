@@ -120,8 +120,9 @@ class ProcessDriver:
         }[self._link.memory]
         notes = [by, "CPUs are counted, and not held to what was asked.", _SCRATCH_NOTE, *notes, *machine.notes]
         return SiteReport(
-            flavors=(flavor,), abilities=frozenset(abilities), owner=self._setup.owner or None, notes=tuple(notes)
-        )
+            flavors=(flavor,), abilities=frozenset(abilities), owner=self._setup.owner or None,
+            volumes=frozenset(self._config.volumes), notes=tuple(notes),
+        )  # fmt: skip
 
     async def submit(self, attempts: Sequence[Launch]) -> list[Answer]:
         """Lay the attempts' folders out and hand them to the supervisor."""

@@ -86,6 +86,7 @@ class SlurmDriver:
             owner=self._setup.owner or None,
             queues=True,
             recalls=True,
+            volumes=frozenset(self._config.volumes),
             notes=(*notes(facts), *facts.unknown(self._config.classes)),
         )
 

@@ -40,6 +40,22 @@ def local(moment: datetime | None) -> str:
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
+def ahead(moment: datetime, now: datetime) -> str:
+    """When something will be: `at 14:05:00 (in 12m)`, with the day unless that is today; `now` for what is due."""
+    left = (moment - now).total_seconds()
+    return f"at {_clock(moment, now)} (in {format_seconds(left)})" if left >= 1 else "now"
+
+
+def between(first: datetime, last: datetime, now: datetime) -> str:
+    """Two times, with their days unless those are today: `14:01:00 and 14:20:00`."""
+    return f"{_clock(max(first, now), now)} and {_clock(max(last, now), now)}"
+
+
+def _clock(moment: datetime, now: datetime) -> str:
+    shown, today = moment.astimezone(), now.astimezone()
+    return shown.strftime("%H:%M:%S" if shown.date() == today.date() else "%Y-%m-%d %H:%M")
+
+
 def now() -> datetime:
     """The current time."""
     return datetime.now(UTC)

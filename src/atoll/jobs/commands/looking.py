@@ -11,7 +11,7 @@ from atoll.faces.terminal.output import Format, emit, hint, one_or_many, printab
 from atoll.faces.terminal.tables import Column, coloured, print_facts, print_table
 
 if TYPE_CHECKING:
-    from atoll.client.models import Attempt, Job, JobSummary, Why
+    from atoll.client.models import Attempt, Estimate, Job, JobSummary, Why
     from atoll.client.synchronous import Client
 
 
@@ -105,6 +105,7 @@ def _columns(jobs: "list[JobSummary]", now: Any) -> "list[Column[JobSummary]]":
         Column("MEMORY", lambda job: format_bytes(job.memory) if job.memory else "", right=True),
         Column("GPU", lambda job: format_milli(job.gpu), right=True),
         Column("AGE", lambda job: times.age(job.submitted_at, now), right=True),
+        Column("STARTS", lambda job: _expected(job, now), right=True),
         Column("RUN", lambda job: times.duration(job.started_at, job.ended_at, now), right=True),
         Column("REASON", lambda job: job.reason.sentence if job.reason else "", fill=True),
     ]
@@ -113,8 +114,18 @@ def _columns(jobs: "list[JobSummary]", now: Any) -> "list[Column[JobSummary]]":
         "GPU": not gpus,
         "TASKS": not any(job.tasks for job in jobs),
         "SITE": not any(job.site for job in jobs),
+        "STARTS": not any(_expected(job, now) for job in jobs),
     }
     return [column for column in columns if not hidden.get(column.heading, False)]
+
+
+def _expected(job: "JobSummary", now: Any) -> str:
+    """In how long a waiting job is expected to start: `~5m`."""
+    from atoll.core.resources import format_seconds
+
+    if job.estimate is None or job.estimate.start is None:
+        return ""
+    return f"~{format_seconds(max(0.0, (job.estimate.start - now).total_seconds()))}"
 
 
 def _tasks(job: "JobSummary") -> str:
@@ -228,11 +239,24 @@ def why(client: "Client", jobs: Jobs, output: Output = Format.TABLE) -> None:
     )
 
 
+def expectation(estimate: "Estimate") -> str:
+    """A sentence on a job's place in the queue, and when it is expected to start."""
+    from atoll.faces.terminal import times
+
+    place = f"It is number {estimate.position} of {estimate.waiting} in the queue"
+    if estimate.start is None:
+        return f"{place}; nobody can say when it starts."
+    now = times.now()
+    when = f"expected to start {times.ahead(estimate.start, now)}"
+    if estimate.earliest is None or estimate.latest is None:
+        return f"{place}, {when}."
+    return f"{place}, {when}; most likely between {times.between(estimate.earliest, estimate.latest, now)}."
+
+
 def _print_why(answer: "Why", *, named: bool) -> None:
     state = coloured(answer.state, answer.state)
     say(f"{answer.job + '  ' if named else ''}{state}: {printable(answer.sentence)}")
-    if answer.position is not None:
-        place = f"It is number {answer.position}" + (f" of {answer.waiting}" if answer.waiting else "")
-        say(f"  {place} in the queue.")
+    if answer.estimate is not None:
+        say(f"  {expectation(answer.estimate)}")
     for fact in answer.facts:
         say(f"  {printable(fact)}")

@@ -10,6 +10,7 @@ from atoll.core.errors import Invalid
 from atoll.faces.terminal.command import Output, command
 from atoll.faces.terminal.output import Format, dump, emit, hint, one_or_many, printable, say
 from atoll.jobs.commands import following
+from atoll.jobs.commands.looking import expectation
 from atoll.jobs.commands.options import IS_COMMAND, SBATCH, JobCommand, job_options
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def register(app: typer.Typer) -> None:
     """Add these commands to `app`."""
     command(app, "submit", cls=JobCommand, epilog=_SBATCH_HELP, more=job_options, lazy=True)(submit)
     command(app, "run", cls=JobCommand, epilog=_SBATCH_HELP, more=job_options, lazy=True)(run)
+    command(app, "explain", cls=JobCommand, epilog=_SBATCH_HELP, more=job_options, lazy=True)(explain)
 
 
 Words = Annotated[
@@ -67,6 +69,33 @@ def submit(
             raise typer.Exit(following.follow_to_end(client, ids[0]))
         if wait or "wait" in order.client:
             raise typer.Exit(following.wait_for_all(client, list(map(str, ids))))
+
+
+def explain(
+    connect: "Connect", context: typer.Context, words: Words = None, output: Output = Format.TABLE, **asked: Any
+) -> None:
+    """Say whether a job could run, where, and when it would start, without submitting it."""
+    order = _order(context, words, asked)
+    if len(order.specs) > 1:
+        raise Invalid("not_one_job", "explain takes one job, or one array.")
+    with connect() as client:
+        answer = client.explain(order.specs[0])
+    _warn(order, answer.warnings)
+
+    def table() -> None:
+        from atoll.faces.terminal import times
+
+        start = answer.estimate.start if answer.estimate is not None else None
+        if start is not None and (start - times.now()).total_seconds() < 1:
+            say("It could run, and would start at once.")
+        else:
+            say(f"It could run. {printable(answer.sentence)}")
+            if answer.estimate is not None:
+                say(f"  {expectation(answer.estimate)}")
+        for fact in answer.facts:
+            say(f"  {printable(fact)}")
+
+    emit(output, answer.document(), names=lambda: [answer.code], table=table)
 
 
 def _order(context: typer.Context, words: list[str] | None, asked: dict[str, Any]) -> "Order":

@@ -10,11 +10,13 @@ from pydantic import Field, ValidationError, field_validator
 from atoll.core import site as sites
 from atoll.core.documents import read_yaml
 from atoll.core.errors import Invalid
+from atoll.core.project import TreeNode
 from atoll.core.resources import Bytes, Milli, Resources, Seconds
 from atoll.core.site import Ability, Flavor, Health, Site, SiteReport
 from atoll.core.site_file import Identity
 from atoll.core.spec import Document, JobClass, Name, explain_validation
-from atoll.scheduler.model import Change, SiteChanged, SiteState
+from atoll.scheduler.model import Change, SiteChanged, SiteState, TreeChanged
+from atoll.scheduler.quota import Tree
 from atoll.scheduler.traces.openb import is_node_list, read_nodes
 
 GRACE = 30
@@ -108,6 +110,8 @@ class Cluster:
     projects: Mapping[str, ProjectShare] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     """Sentences on what else a reader has to know."""
+    tree: tuple[TreeNode, ...] = ()
+    """The project tree with its quotas; empty where nothing is governed. A cluster file gives none."""
 
     @property
     def capacity(self) -> Resources:
@@ -133,9 +137,12 @@ class Cluster:
         defaults = self.defaults.get(job_class)
         return GRACE if defaults is None or defaults.grace is None else defaults.grace
 
-    def changes(self, *, owned: bool = False) -> list[Change]:
-        """What a snapshot is told before the first job comes; a tree of projects is one more."""
-        return [SiteChanged(state) for state in self.sites(owned=owned)]
+    def changes(self, *, owned: bool = False, quotas: bool = True) -> list[Change]:
+        """What a snapshot is told before the first job comes; with `quotas` also the project tree, if there is one."""
+        told: list[Change] = [SiteChanged(state) for state in self.sites(owned=owned)]
+        if quotas and self.tree:
+            told.append(TreeChanged(Tree(self.tree)))
+        return told
 
     def sites(self, *, owned: bool = False) -> list[SiteState]:
         """The sites as they would report, each healthy, empty, and everybody's.

@@ -13,6 +13,7 @@ from itertools import count
 
 from atoll.core.resources import Resources
 from atoll.scheduler.model import Change, Decisions, JobGone, JobWaits, Place, Reserved, RoomFreed, RoomTaken, Running
+from atoll.scheduler.runtimes import Runtimes
 from atoll.scheduler.simulate.cluster import Cluster
 from atoll.scheduler.simulate.machines import Machines, Spot
 from atoll.scheduler.simulate.meter import Meter
@@ -66,11 +67,13 @@ class Simulation:
         *,
         interval: int = INTERVAL,
         departures: bool = True,
+        runtimes: Runtimes | None = None,
     ) -> None:
+        """`runtimes` learns from what ends, and tells how long others are expected to run; without it nobody knows."""
         self.jobs, self.cluster, self.policy = jobs, cluster, policy
-        self.interval, self.departures = interval, departures
+        self.interval, self.departures, self.runtimes = interval, departures, runtimes
         self.runs = [JobRun(number, job, job.runtime if departures else _ENDLESS) for number, job in enumerate(jobs)]
-        self.snapshot = Snapshot.from_changes(cluster.changes(owned=policy.owned))
+        self.snapshot = Snapshot.from_changes(cluster.changes(owned=policy.owned, quotas=policy.ranked))
         self.machines = Machines(cluster.nodes)
         self._node_numbers = {(node.site, node.name): number for number, node in enumerate(cluster.nodes)}
         self.meter = Meter(cluster, [job.project for job in jobs], any(job.request.gpu for job in jobs))
@@ -88,10 +91,13 @@ class Simulation:
         for run in self.runs:
             self._at(run.job.submitted, _Kind.ARRIVAL, run.number)
 
-    def run(self) -> None:
-        """Let everything happen."""
+    def run(self, until: int = _ENDLESS) -> None:
+        """Let everything happen, or what happens before a time (microseconds)."""
         while self._events and self._fruitless < _FRUITLESS:
             now = self._events[0][0]
+            if now >= until:
+                self.meter.advance(until)
+                return
             self.meter.advance(now)
             changed = self._happen(now)
             if changed and now < self._next_cycle:
@@ -119,6 +125,7 @@ class Simulation:
             if kind == _Kind.WAKEUP:
                 changed = True
             elif isinstance(what, int):
+                self._expect(self.runs[what])
                 self._wait(self.runs[what])
                 self.meter.waits(self.runs[what].job.project)
                 changed = True
@@ -142,6 +149,10 @@ class Simulation:
 
     def _wait(self, run: JobRun) -> None:
         self._changes.append(JobWaits(waiting_of(run, self.policy)))
+
+    def _expect(self, run: JobRun) -> None:
+        if self.runtimes is not None:
+            run.expected = self.runtimes.expected(run.job.person, run.job.name, run.job.walltime)
 
     def _begin_waiting(self, pool: tuple[str, str], now: int) -> None:
         """Begin those that wait at a site for a node, as far as there is room; one that has none holds nobody up."""
@@ -198,6 +209,9 @@ class Simulation:
             self.meter.waits(run.job.project)
             self._wait(run)
             return
+        if self.runtimes is not None and not run.evictions:
+            job = run.job
+            self.runtimes.learn(job.person, job.name, job.job_class, job.walltime, done // SECOND)
         run.timed_out = done < run.left
         run.left = max(0, run.left - done)
         run.ended = now
@@ -240,6 +254,10 @@ class Simulation:
         if decisions.next_wakeup is not None and decisions.next_wakeup > now:
             self._wake(max(decisions.next_wakeup, self._next_cycle))
         self._watch(decisions)
+        self.decided(now)
+
+    def decided(self, now: int) -> None:
+        """A cycle is over, and what it decided carried out: for those who look at what is then."""
 
     def _watch(self, decisions: Decisions) -> None:
         """Notice when cycles wake one another up and nothing comes of it."""
@@ -263,6 +281,8 @@ class Simulation:
     def _tell(self, attempt_id: str, for_job: int | None, notice: int) -> None:
         """Note for which job an attempt is to leave, and when; None: for none any more."""
         attempt = self._attempts[attempt_id]
+        if for_job is not None and attempt.begun is not None:
+            self.runs[for_job].made_room = max(self.runs[for_job].made_room, attempt.run.job.grace or 0)
         attempt.running = replace(attempt.running, leaves_for=for_job, notice=notice)
         self._changes.append(RoomTaken(attempt.running))
 

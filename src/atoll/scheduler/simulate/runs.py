@@ -28,16 +28,20 @@ class JobRun:
     """How much of its work was done in vain."""
     promise: Promise | None = None
     """Room that others leave for it."""
+    expected: int = 0
+    """How many seconds it is expected to run, as far as runs before it tell; 0: nobody knows."""
+    made_room: int = 0
+    """The longest grace, in seconds, of those who were asked to leave for it."""
 
 
 def waiting_of(run: JobRun, policy: Policy) -> Waiting:
     """The job as the scheduler sees it wait: with its age, and nothing of what only the future knows."""
     job = run.job
     rank = policy.rank(job.job_class)
-    placement = Placement(person=policy.person(job), walltime=job.walltime)
+    placement = Placement(person=policy.person(job), walltime=job.walltime, grace=job.grace or 0)
     return Waiting(
         run.number, rank, 0, job.submitted, job.request, job.nodes, job.flavors, placement,
-        project=policy.project(job), promise=run.promise, ordered=job.ordered,
+        project=policy.project(job), promise=run.promise, ordered=job.ordered, expected=run.expected,
     )  # fmt: skip
 
 
@@ -47,5 +51,6 @@ def running_of(run: JobRun, policy: Policy, place: Place, attempt_id: str, now: 
     return Running(
         attempt_id, run.number, place.site, place.flavor, job.request, job.nodes, policy.rank(job.job_class),
         waits=True, project=policy.project(job), person=policy.person(job), placed=max(1, now), walltime=job.walltime,
-        grace=job.grace or 0, evictions=run.evictions, spots=place.spots[0] if place.spots else (),
+        expected=run.expected, grace=job.grace or 0, evictions=run.evictions,
+        spots=place.spots[0] if place.spots else (),
     )  # fmt: skip

@@ -15,6 +15,7 @@ def upgrade() -> None:
     _create_reservations()
     _extend_jobs()
     _extend_attempts()
+    _extend_sites()
     _create_queue()
 
 
@@ -77,7 +78,6 @@ def _extend_jobs() -> None:
     for column in (
         sa.Column("walltime", sa.BigInteger(), nullable=True),
         sa.Column("grace", sa.Integer(), server_default="30", nullable=False),
-        sa.Column("expected", sa.Integer(), server_default="0", nullable=False),
         sa.Column("evictions", sa.Integer(), server_default="0", nullable=False),
         sa.Column("promised_site", sa.String(length=63), nullable=True),
         sa.Column("promised_flavor", sa.String(length=63), nullable=True),
@@ -107,9 +107,18 @@ def _extend_attempts() -> None:
         sa.Column("evicted_for", sa.BigInteger(), nullable=True),
         sa.Column("notice_at", sa.BigInteger(), nullable=True),
         sa.Column("saved_at", sa.BigInteger(), nullable=True),
-        sa.Column("expected", sa.Integer(), server_default="0", nullable=False),
     ):
         op.add_column("attempts", column)
+
+
+def _extend_sites() -> None:
+    for column in (
+        sa.Column("clearance", sa.Text(), server_default="[]", nullable=False),
+        sa.Column("price", sa.Text(), nullable=True),
+        sa.Column("energy", sa.Float(), nullable=True),
+        sa.Column("wait", sa.Integer(), server_default="0", nullable=False),
+    ):
+        op.add_column("sites", column)
 
 
 def _create_queue() -> None:
@@ -120,6 +129,24 @@ def _create_queue() -> None:
         sa.Column("flavor", sa.String(length=63), nullable=False),
         sa.Column("start", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("job_id"),
+    )
+    op.create_table(
+        "forecasts",
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("data", sa.LargeBinary(), nullable=False),
+        sa.Column("learnt", sa.Text(), server_default="{}", nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
+        "questions",
+        sa.Column("person", sa.String(length=255), nullable=False),
+        sa.Column("id", sa.String(length=32), nullable=False),
+        sa.Column("columns", sa.Text(), nullable=False),
+        sa.Column("asked_at", sa.BigInteger(), nullable=False),
+        sa.Column("answer", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("person"),
+        sa.UniqueConstraint("id"),
     )
     op.create_table(
         "spent",

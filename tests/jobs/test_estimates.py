@@ -1,0 +1,122 @@
+"""When waiting jobs are expected to start: lists, details, `why` and events say the same."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from atoll.core.clock import to_micros
+from atoll.core.ids import JobRef
+from atoll.faces.http.sse import ServerEvent
+from atoll.faces.http.times import moment
+from atoll.jobs import watch
+from atoll.scheduler.forecast import Forecast
+from atoll.store import forecasts
+from atoll.store.forecasts import Kept
+from atoll.store.people import Principal
+from tests.support.http import Served
+from tests.support.rows import run
+
+JOBS = "/api/v1/jobs"
+MINUTE = 60_000_000
+ANNA = Principal("anna", False)
+
+
+async def forecast(served: Served, jobs: Sequence[int], minutes: Sequence[int | None]) -> int:
+    """Have the queue forecast that these jobs, the first first, start in so many minutes (None: nobody can say)."""
+    now = to_micros(served.clock())
+    starts = np.array([-1 if each is None else now + each * MINUTE for each in minutes], np.int64)
+    known = starts >= 0
+    made = Forecast(
+        now, np.array(jobs, np.int64), starts,
+        np.where(known, starts - MINUTE, -1), np.where(known, starts + MINUTE, -1),
+        np.zeros(len(jobs), np.int64), np.zeros(len(jobs), np.int8),
+    )  # fmt: skip
+    await served.do(lambda connection: forecasts.write(connection, Kept(now, made.to_bytes())))
+    return now
+
+
+async def ask(served: Served, path: str) -> Any:
+    async with served.client() as anna:
+        answer = await anna.get(path)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def test_lists_details_and_why_say_the_same(served: Served) -> None:
+    first, second = await served.submit(), await served.submit()
+    now = await forecast(served, [second, first], [0, 12])
+    expected = {
+        "position": 2, "waiting": 2, "start": moment(now + 12 * MINUTE), "earliest": moment(now + 11 * MINUTE),
+        "latest": moment(now + 13 * MINUTE), "at": moment(now),
+    }  # fmt: skip
+    listed = {job["job"]: job["estimate"] for job in (await ask(served, JOBS))["items"]}
+    assert listed[first] == expected
+    assert listed[second]["position"] == 1
+    assert (await ask(served, f"{JOBS}/{first}"))["estimate"] == expected
+    assert (await ask(served, f"{JOBS}/{first}/why"))["estimate"] == expected
+
+
+async def test_what_came_since_or_waits_no_more_has_no_estimate(served: Served) -> None:
+    old = await served.submit()
+    await forecast(served, [old], [3])
+    new = await served.submit()
+    assert (await ask(served, f"{JOBS}/{new}"))["estimate"] is None
+    assert (await ask(served, f"{JOBS}/{new}/why"))["estimate"] is None
+    await served.do(lambda connection: run(connection, old))
+    assert (await ask(served, f"{JOBS}/{old}"))["estimate"] is None
+
+
+async def test_before_the_first_forecast_nothing_is_expected(served: Served) -> None:
+    job = await served.submit()
+    assert (await ask(served, f"{JOBS}/{job}"))["estimate"] is None
+
+
+async def test_nobody_can_say_when_opportunistic_work_starts(served: Served) -> None:
+    job = await served.submit(**{"class": "opportunistic"})
+    await forecast(served, [job], [None])
+    answer = await ask(served, f"{JOBS}/{job}/why")
+    assert "It is opportunistic: it runs on what is idle, and has no promise of when that is." in answer["facts"]
+    told = answer["estimate"]
+    assert (told["position"], told["start"], told["earliest"], told["latest"]) == (1, None, None, None)
+
+
+async def test_a_newer_forecast_is_seen_at_once(served: Served) -> None:
+    job = await served.submit()
+    await forecast(served, [job], [3])
+    assert (await ask(served, f"{JOBS}/{job}"))["estimate"]["start"] is not None
+    served.clock.advance(10)
+    now = await forecast(served, [job], [7])
+    assert (await ask(served, f"{JOBS}/{job}"))["estimate"]["start"] == moment(now + 7 * MINUTE)
+
+
+async def test_tasks_and_arrays_of_which_some_run_are_told_when_the_next_task_starts(served: Served) -> None:
+    array = await served.submit(array="0-9")
+    await served.do(lambda connection: run(connection, array, "4"))
+    now = await forecast(served, [array], [2])
+    for path in (f"{JOBS}/{array}", f"{JOBS}/{array}[7]", f"{JOBS}/{array}/why"):
+        assert (await ask(served, path))["estimate"]["start"] == moment(now + 2 * MINUTE)
+    assert (await ask(served, f"{JOBS}/{array}[4]"))["estimate"] is None
+
+
+async def _next(stream: AsyncIterator[ServerEvent]) -> ServerEvent:
+    return await anext(stream)
+
+
+async def test_who_watches_a_job_hears_when_it_is_expected_to_start_at_another_time(served: Served) -> None:
+    job, other = await served.submit(), await served.submit()
+    first = await forecast(served, [job, other], [5, 6])
+    stream = watch.watch(served.platform, [JobRef(job)], ANNA, 10**6, served.app.state.estimates)
+    async with asyncio.timeout(20):
+        opened, told = await anext(stream), await anext(stream)
+        assert (opened.name, told.name) == ("opened", "estimate")
+        assert (told.data["job"], told.data["estimate"]["start"]) == (job, moment(first + 5 * MINUTE))
+        following = asyncio.create_task(_next(stream))
+        served.clock.advance(1)
+        await forecast(served, [job], [5])  # a second later, which the range allows for
+        served.clock.advance(1)
+        later = await forecast(served, [job], [9])
+        assert (await following).data["estimate"]["start"] == moment(later + 9 * MINUTE)
