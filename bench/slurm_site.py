@@ -119,7 +119,7 @@ def _submitting(folder: Path, small: bool) -> Iterator[Row]:
 
 
 def _makespan(folder: Path, small: bool) -> Iterator[Row]:
-    count, seconds, rounds = (40, 2, 1) if small else (500, 10, 1)
+    count, seconds, rounds = (40, 2, 1) if small else (500, 10, 3)
     ours: list[float] = []
     theirs: list[float] = []
     asked: list[float] = []

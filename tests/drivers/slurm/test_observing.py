@@ -20,7 +20,7 @@ RUNS = SiteRecord(Record(claimed=True, started_at=100.5, pid=5, native_id="1"))
 
 
 async def seen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: list[SlurmJob], found: SiteRecord
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: list[SlurmJob], found: SiteRecord, *, hinted: bool = False
 ) -> AttemptStatus:
     """What is told of an attempt that was submitted as job 1, and then as job 2."""
     site = SlurmSite(DriverSetup("slurm", "abcde", tmp_path, {}, "ann"), read_config({}), LocalShell())
@@ -34,7 +34,7 @@ async def seen(
     observer = Observer(site)
     monkeypatch.setattr(site, "jobs", listed)
     monkeypatch.setattr(observer, "records", records)
-    return (await observer.observe([Held(ID, "2", None)])).states[ID]
+    return (await observer.observe([Held(ID, "2", None)], {None: {ID}} if hinted else None)).states[ID]
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,13 @@ async def test_attempt_that_was_submitted_twice_ends_with_the_job_that_ran_it(
     assert (status.phase, status.outcome) == (phase, outcome)
     if phase is not Phase.ENDED or found is RUNS:
         assert status.native_id == "1"
+
+
+@pytest.mark.parametrize("hinted", [True, False])
+async def test_end_that_was_hinted_at_is_told_beside_an_answer_that_is_older(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hinted: bool
+) -> None:
+    ended = SiteRecord(Record(claimed=True, started_at=100.5, ended_at=110.5, exit_code=3, pid=5, native_id="2"))
+    jobs = [job("RUNNING", job_id=2, name=f"atoll-{ID}")]
+    status = await seen(tmp_path, monkeypatch, jobs, ended, hinted=hinted)
+    assert (status.phase, status.exit_code) == ((Phase.ENDED, 3) if hinted else (Phase.RUNNING, None))

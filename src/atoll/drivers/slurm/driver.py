@@ -112,7 +112,7 @@ class SlurmDriver:
         told = self._hints.take()
         if told and self._observer.may_follow_up():
             return await self._observer.follow_up(held, told)
-        observation = await self._observer.observe(held)
+        observation = await self._observer.observe(held, told)
         self._hints.want({status.account for status in self._observer.live.values()})
         return observation
 

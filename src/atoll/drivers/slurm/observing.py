@@ -74,8 +74,20 @@ class Observer:
         """The end that was told of an attempt."""
         return self._ended.get(attempt_id)
 
-    async def observe(self, held: Sequence[Held]) -> Observation:
-        """All attempts of this platform, those that ended included. Raises DriverError."""
+    async def observe(
+        self, held: Sequence[Held], told: Mapping[str | None, Collection[str]] | None = None
+    ) -> Observation:
+        """All attempts of this platform, those that ended included. Raises DriverError.
+
+        `told` are attempts by account that were hinted at: what they wrote may be newer than Slurm's answer.
+        """
+        observation = await self._list(held)
+        if not told:
+            return observation
+        newer = await self.follow_up(held, told)
+        return replace(observation, states={**observation.states, **newer.states})
+
+    async def _list(self, held: Sequence[Held]) -> Observation:
         as_of, began = system_clock(), time.monotonic()
         self._listed_at = None
         own = await self._site.home(None)
