@@ -99,6 +99,8 @@ atoll_kill() {
         case $atoll_others in *[0-9]*) ;; *) return ;; esac
         # shellcheck disable=SC2086  # a list of process ids
         kill -9 $atoll_others
+        # else it is found again until it was waited for
+        [ -z "$atoll_watcher" ] || wait "$atoll_watcher"
         atoll_rounds=$((atoll_rounds + 1))
         # the dead need a moment to go
         [ "$atoll_rounds" -lt 3 ] || sleep 0.1
@@ -178,6 +180,7 @@ atoll_clock() {
     echo "${atoll_grace}000" >"$atoll_folder/grace"
     (set -C; echo timed_out >"$atoll_folder/stop") 2>/dev/null
     atoll_tell TERM
+    exec sleep 2147483647
 }
 
 # One process that is killed for memory leaves the others without it: the attempt ends as a whole.
@@ -192,35 +195,36 @@ atoll_memory() {
 atoll_watch() {
     trap '' HUP INT QUIT USR1 USR2 ALRM
     trap atoll_asked TERM URG
-    [ "$atoll_walltime" = - ] || atoll_clock &
     [ ! -r "$atoll_events" ] || atoll_memory &
     [ ! -e "$atoll_folder/stop" ] || atoll_asked
-    { trap '' TERM; exec sleep 2147483647; } &
-    # not before the wrapper has written that it began
-    atoll_looks=0
-    until [ -e "$atoll_folder/start" ] || [ "$atoll_looks" -eq 50 ]; do
-        sleep 0.1
-        atoll_looks=$((atoll_looks + 1))
-    done
-    echo "$atoll_id" >>"$atoll_root/news"
+    # one of them lasts, for `wait` to wait for
+    if [ "$atoll_walltime" = - ]; then
+        { trap '' TERM; exec sleep 2147483647; } &
+    else
+        atoll_clock &
+    fi
     while :; do wait; done
 }
 
 trap '' HUP INT QUIT USR1 USR2 ALRM TERM
 [ ! -e "$atoll_folder/stop" ] || exit 143
-PATH=/usr/bin:/bin mkdir -p "$atoll_folder/work" "$atoll_folder/scratch" "$atoll_root/checkpoints/$atoll_key" || exit 125
+# made when the job was handed over; empty ones may have been taken away since
+[ -d "$atoll_root/checkpoints/$atoll_key" ] ||
+    PATH=/usr/bin:/bin mkdir -p "$atoll_root/checkpoints/$atoll_key" || exit 125
 export ATOLL_NODE_RANK=0 ATOLL_NODES="$atoll_nodes" ATOLL_MASTER_ADDR=127.0.0.1
 if [ "$atoll_nodes" != 1 ]; then
     atoll_address=$(scontrol show node -o "$SLURMD_NODENAME" | sed -n 's/.* NodeAddr=\([^ ]*\).*/\1/p')
     ATOLL_MASTER_ADDR=${atoll_address:-$SLURMD_NODENAME}
 fi
+atoll_watcher=''
 atoll_watch </dev/null >/dev/null 2>&1 &
+atoll_watcher=$!
 
 # In the foreground, and behind traps that its own processes do not inherit: the wrapper finds signals as they should be.
 atoll_termed=''
 trap : HUP INT QUIT USR1 USR2 ALRM
 trap 'atoll_termed=1' TERM
-/bin/sh "$atoll_wrapper" "$atoll_folder" "$atoll_native"
+/bin/sh "$atoll_wrapper" "$atoll_folder" "$atoll_native" - "$atoll_root/news"
 atoll_code=$?
 
 if [ -n "$atoll_group" ]; then

@@ -213,6 +213,9 @@ def _add_folder(tar: tarfile.TarFile, name: str) -> None:
 def _add_attempt(tar: tarfile.TarFile, launch: Launch, line: str, texts: Mapping[str, str]) -> None:
     folder = f"attempts/{launch.attempt_id}"
     _add(tar, f"{folder}/about", line.encode())
+    # here, once for all of them: a program at the node for each attempt costs more
+    for path in (f"{folder}/work", f"{folder}/scratch", f"checkpoints/{launch.checkpoint_key}"):
+        _add_folder(tar, path)
     for name, text in texts.items():
         if name.endswith("/"):
             _add_folder(tar, f"{folder}/{name.rstrip('/')}")

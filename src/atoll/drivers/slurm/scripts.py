@@ -36,6 +36,7 @@ keeper=$root/$(cd "$new" && echo keeper-*.sh) wrapper=$root/$(cd "$new" && echo 
 for file in "$new"/*.sh; do
     [ -e "${file##*/}" ] || mv -f -- "$file" . || exit 74
 done
+(cd "$new/checkpoints" && ls) | (cd checkpoints && xargs -r mkdir -p --) || fail "no folder can be made in $root"
 for path in "$new"/batches/*; do
     batch=${path##*/} known=
     for id in $(cat "$path/list"); do

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Every attempt starts through this script:  sh wrapper.sh FOLDER [NATIVE_ID [claimed]]
+# Every attempt starts through this script:  sh wrapper.sh FOLDER [NATIVE_ID [claimed|- [NEWS]]]
 #
 # FOLDER is the attempt's own, an absolute path; it holds `launch`, the shell text that launch.py renders. Written here:
 #   claim/  made by an atomic mkdir: whoever makes it runs the attempt, everybody else ends at once. A starter that has
@@ -7,6 +7,7 @@
 #   start   "PID NATIVE_ID"; its modification time is the start
 #   end     what `times` says, then one line "exit CODE" or "signal NUMBER"; the record counts only with the newline
 #           of that line; its modification time is the end
+#   NEWS    gets a line with the folder's name, once `start` is there
 #   shell   what this shell said of the command's end: an ash (dash) says how a signal ended it
 #
 # Plain POSIX sh, and no other program unless the job needs one: a trivial job costs one shell and its command.
@@ -26,6 +27,7 @@ trap 'atoll_asked=1' TERM
 
 # Without this record nobody could tell later whether the command ran: so it does not.
 printf '%s %s\n' "$$" "${2:-$$}" >start || exit 125
+[ -z "${4:-}" ] || printf '%s\n' "${1##*/}" 2>/dev/null >>"$4"
 
 # Descriptor 3 is the job's error output; what this shell itself says goes to a file.
 exec 3>&2 2>shell
