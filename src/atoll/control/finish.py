@@ -152,8 +152,8 @@ async def _bring_home(work: SiteWork, ended: _Ended) -> _Home:
     outputs: list[tuple[str, str, int]] | None = None
     # what was refused or never began left nothing at the site
     if row.submit_began_at is not None and row.outcome not in (Outcome.REFUSED, Outcome.RECALLED):
-        for stream in STREAMS:
-            stored += await _store_log(work, held(row), stream)
+        for found in await asyncio.gather(*(_store_log(work, held(row), stream) for stream in STREAMS)):
+            stored += found
         if spec.files_out:
             outputs = await _take_out(work, held(row), spec)
     return _Home(ended.finished, stored, outputs, ended.owner)

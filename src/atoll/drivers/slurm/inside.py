@@ -13,18 +13,16 @@ from atoll.drivers.base import Channel, DriverError, Execution, Held, LogChunk
 from atoll.drivers.slurm import scripts
 from atoll.drivers.slurm.jobs import SlurmJob
 from atoll.drivers.slurm.options import words_for_srun
+from atoll.drivers.slurm.reading import LogReader
 from atoll.drivers.slurm.site import SlurmSite
 from atoll.drivers.wrapper import STDERR, STDOUT
 from atoll.drivers.wrapper.globs import Glob
 
-_MOST = 4 << 20
-"""Bytes of output that are read at once."""
 _MOST_LISTED = 256 << 20
 _MOST_FILES = 100_000
 _LONGEST_PATH = 1024
 _NO_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
 """Control characters, and what stands for bytes that are not UTF-8: no person could read or ask for such a name."""
-_HEAD = re.compile(rb"(\d{1,18}) (\d{1,18})\n")
 
 
 class Inside:
@@ -32,6 +30,7 @@ class Inside:
 
     def __init__(self, site: SlurmSite) -> None:
         self._site = site
+        self._reader = LogReader(site)
 
     async def _root(self, attempt: Held) -> str:
         """The root of the attempt's account. Raises KeyError for what is no attempt of this platform."""
@@ -41,20 +40,11 @@ class Inside:
 
     async def read_log(self, attempt: Held, stream: str, offset: int, limit: int) -> LogChunk:
         """A piece of output. Raises KeyError where there is no such attempt or stream."""
-        root = await self._root(attempt)
+        if not is_attempt_id(attempt.attempt_id, self._site.setup.instance):
+            raise KeyError(attempt.attempt_id)
         if stream not in (STDOUT, STDERR):
             raise KeyError(stream)
-        most = max(0, min(limit, _MOST))
-        ran = await self._site.script(
-            attempt.account, scripts.LOG, root, attempt.attempt_id, stream, str(offset), str(most)
-        )
-        if ran.out == b"missing\n":
-            raise KeyError(attempt.attempt_id)
-        match = _HEAD.match(ran.out)
-        if match is None:
-            raise DriverError(f"The site's answer about the output cannot be read: {ran.out[:80]!r}.")
-        data = ran.out[match.end() :][:most]
-        return LogChunk(int(match[2]), data, max(int(match[1]), int(match[2]) + len(data)))
+        return await self._reader.read(attempt.account, attempt.attempt_id, stream, offset, limit)
 
     # -- files out -----------------------------------------------------------------------------------------------
 

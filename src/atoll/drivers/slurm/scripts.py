@@ -208,19 +208,32 @@ done
 """Argument ROOT; stdin attempts: removes their folders, and the batches that have none left."""
 
 LOG = r"""
-cd -- "$1/attempts/$2" 2>/dev/null || { echo missing; exit 0; }
-if [ ! -f "$3" ] || [ -L "$3" ]; then
-    echo 0 0
-    exit 0
-fi
-size=$(wc -c <"$3") || exit 74
-if [ "$4" -lt 0 ]; then start=$((size + $4)); else start=$4; fi
-[ "$start" -ge 0 ] || start=0
-[ "$start" -le "$size" ] || start=$size
-echo "$size $start"
-[ "$start" -eq "$size" ] || tail -c "+$((start + 1))" "$3" | head -c "$5"
+cd -- "$1/attempts" 2>/dev/null || cd /
+while read -r id stream start most; do
+    [ -d "$id" ] || { echo "$2 missing"; continue; }
+    if [ ! -s "$id/$stream" ] || [ ! -f "$id/$stream" ] || [ -L "$id/$stream" ]; then
+        echo "$2 0 0 0"
+        continue
+    fi
+    size=$(wc -c <"$id/$stream") || { echo "$2 failed"; continue; }
+    [ "$start" -ge 0 ] || start=$((size + start))
+    [ "$start" -ge 0 ] || start=0
+    [ "$start" -le "$size" ] || start=$size
+    length=$((size - start))
+    [ "$length" -le "$most" ] || length=$most
+    echo "$2 $size $start $length"
+    if [ "$start" -eq 0 ]; then
+        head -c "$length" "$id/$stream"
+    elif [ "$length" -gt 0 ]; then
+        tail -c "+$((start + 1))" "$id/$stream" | head -c "$length"
+    fi
+done
+:
 """
-"""Arguments ROOT ID STREAM OFFSET LIMIT: a line SIZE START and the bytes, or the line `missing`."""
+"""Arguments ROOT TOKEN; stdin lines ID STREAM OFFSET LIMIT.
+
+Says for each a line TOKEN SIZE START LENGTH, with the bytes behind it, or TOKEN and `missing` or `failed`.
+"""
 
 WORKDIR = r"""
 cd -- "$1/attempts/$2" 2>/dev/null || exit 3
