@@ -412,7 +412,7 @@ def test_quotas_of_a_project_hold_its_jobs_back_though_there_is_room() -> None:
     line = [job(name, cpu=2, project="p") for name in ("a", "b")]
     [found] = tried(*line)
     assert found["projects"]["p"]["waiting"]["max"] > 0
-    free = (TREE[0], replace(TREE[1], quotas={}), TREE[2])
+    free = (TREE[0], replace(TREE[1], quotas={("cpu", "cpu"): Limit(4000)}), TREE[2])
     [before, after] = tried(*line, trees={"before": TREE, "after": free})
     assert (before["quotas"], after["quotas"]) == ("before", "after")
     assert before["projects"] == found["projects"]
