@@ -28,14 +28,15 @@ def test_json_has_what_tools_read(atoll: Atoll) -> None:
     assert (done.code, done.err) == (0, "")
     document = json.loads(done.out)
     assert list(document) == ["trace", "cluster", "impossible", "policies"]
+    assert document["cluster"]["quotas"] is False
     assert document["trace"] == {
         "file": TRACE, "format": "openb", "jobs": 50, "broken": 0, "problems": [], "notes": [],
     }  # fmt: skip
     assert (document["cluster"]["nodes"], document["cluster"]["gpu"]) == (7, 16.0)
     (found,) = document["policies"]
     assert list(found) == [
-        "policy", "jobs", "makespan", "allocation", "allocation_while_arriving", "utilisation", "waiting", "slowdown",
-        "fairness", "evictions", "timeline",
+        "policy", "quotas", "denied", "jobs", "makespan", "allocation", "allocation_while_arriving", "utilisation",
+        "waiting", "slowdown", "fairness", "projects", "evictions", "timeline",
     ]  # fmt: skip
     assert found["policy"] == "atoll"
     assert list(found["waiting"]) == ["all", "interactive", "batch", "opportunistic"]
@@ -87,6 +88,36 @@ def test_pictures_are_drawn_for_light_and_dark(atoll: Atoll, tmp_path: Path, mor
         assert "nan" not in file.read_text()
 
 
+HISTORY = str(EXAMPLES / "history.jsonl")
+QUOTAS = ("--quotas", str(EXAMPLES / "quotas.yaml"), "--quotas", str(EXAMPLES / "quotas-lent.yaml"))
+
+
+def test_quotas_are_compared_side_by_side(atoll: Atoll) -> None:
+    words = ("simulate", "--trace", HISTORY, "--cluster", CLUSTER, *QUOTAS)
+    done = atoll(*words)
+    assert done.code == 0, done.err
+    rows = [line.split()[:3] for line in done.out.splitlines()]
+    for name in ("quotas.yaml", "quotas-lent.yaml"):
+        assert ["atoll,", name, "all"] in rows
+        for project in ("physics", "climate", "biology"):
+            assert [project, "atoll,", name] in rows
+    document = json.loads(atoll(*words, "-o", "json").out)
+    strict, lent = (found["projects"]["climate"]["waiting"]["mean"] for found in document["policies"])
+    assert lent < strict
+    assert [found["denied"] for found in document["policies"]] == [{"jobs": 0, "reasons": []}] * 2
+    assert atoll(*words, "-o", "name").out.splitlines() == ["atoll, quotas.yaml", "atoll, quotas-lent.yaml"]
+    assert atoll(*words, "--plot", "pictures").code == 0
+
+
+def test_jobs_that_quotas_do_not_take_are_told(atoll: Atoll) -> None:
+    done = atoll("simulate", "--trace", HISTORY, "--cluster", CLUSTER, "--quotas", "some.yaml")
+    assert done.code == Invalid.exit_code
+    Path("some.yaml").write_text("projects: {all: {}, physics: {parent: all}, climate: {parent: all}}")
+    done = atoll("simulate", "--trace", HISTORY, "--cluster", CLUSTER, "--quotas", "some.yaml")
+    assert "jobs that some.yaml does not take, which are left out: " in done.err
+    assert "There is no project biology in the tree." in done.err
+
+
 def test_a_compressed_trace_and_one_from_the_input_are_read(atoll: Atoll, tmp_path: Path) -> None:
     (tmp_path / "trace.swf.gz").write_bytes(gzip.compress(Path(SWF).read_bytes()))
     packed = json.loads(atoll("simulate", "--trace", "trace.swf.gz", "--cluster", CLUSTER, "-o", "json").out)
@@ -132,6 +163,9 @@ def test_broken_rows_and_impossible_jobs_are_told_beside_the_result(atoll: Atoll
         (["--trace", SWF, "--cluster", CLUSTER, "--fill", "nan"], Invalid.exit_code, "--fill nan must be a share"),
         (["--trace", SWF, "--cluster", CLUSTER, "--fill", "1"], Invalid.exit_code, "asks for a GPU"),
         (["--trace", SWF, "--cluster", CLUSTER, "--plot", "empty"], Invalid.exit_code, "empty cannot be made"),
+        (["--trace", SWF, "--cluster", CLUSTER, *QUOTAS, "--fill", "1"], Invalid.exit_code, "replays nothing"),
+        (["--trace", SWF, "--cluster", CLUSTER, *QUOTAS[:2], *QUOTAS[:2]], Invalid.exit_code, "have the name"),
+        (["--trace", SWF, "--cluster", CLUSTER, *QUOTAS], Invalid.exit_code, "takes no job of the trace"),
         (["--trace", SWF], USAGE, "--cluster"),
         (["--trace", SWF, "--cluster", CLUSTER, "--polcy", "x"], USAGE, "Did you mean --policy?"),
         (["--trace", SWF, "--cluster", CLUSTER, "--seed", "x"], USAGE, "--seed"),

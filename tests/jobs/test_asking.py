@@ -94,3 +94,49 @@ async def test_a_question_is_told_to_the_dispatcher(served: Served) -> None:
     await asyncio.gather(explain(served), scheduler(served))
     changed = await served.database.read(lambda connection: events.changed(connection, before, 100))
     assert changed.questions
+
+
+async def why(served: Served, job: int, person: str = "anna", **query: Any) -> Any:
+    async with served.client(person) as client:
+        return await client.get(f"/api/v1/jobs/{job}/why", params=query)
+
+
+async def test_what_would_help_a_waiting_job_is_asked_of_the_scheduler(served: Served) -> None:
+    job = await served.submit()
+    told = {"remedies": [{"kind": "offload", "sentence": "Let it go far.", "start": 60_000_000}], "at": 1}
+    answer, [asked] = await asyncio.gather(why(served, job, remedies=True), scheduler(served, told))
+    assert (asked.job, dict(asked.columns)) == (job, {})
+    [found] = answer.json()["remedies"]
+    assert found == {"kind": "offload", "sentence": "Let it go far.", "start": "1970-01-01T00:01:00.000000Z"}
+    assert not await served.database.read(lambda connection: questions.unanswered(connection, 10)), "it is kept"
+
+
+async def test_without_being_asked_why_does_not_look_for_what_would_help(served: Served) -> None:
+    job = await served.submit()
+    assert (await why(served, job)).json()["remedies"] is None
+    await served.submit(array="0-3")
+    held = await served.submit()
+    async with served.client("anna") as client:
+        await client.post(f"/api/v1/jobs/{held}/hold")
+    assert (await why(served, held, remedies=True)).json()["remedies"] is None, "it does not wait in the queue"
+
+
+async def test_why_answers_also_where_the_scheduler_does_not(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "HELP_SECONDS", 0.2)
+    job = await served.submit()
+    answer = await why(served, job, remedies=True)
+    assert (answer.status_code, answer.json()["remedies"], answer.json()["state"]) == (200, None, "queued")
+
+
+async def test_a_question_of_one_kind_does_not_take_the_place_of_another(served: Served) -> None:
+    await served.add_site()
+    job = await served.submit()
+    first, second = asyncio.create_task(explain(served)), asyncio.create_task(why(served, job, remedies=True))
+    seen = 0
+    async with asyncio.timeout(20):
+        while len(found := await served.database.read(lambda connection: questions.unanswered(connection, 10))) < 2:
+            seen = await served.platform.changes.wait(seen, 1)
+    told = {each.id: json.dumps(ANSWER if each.job is None else {"remedies": [], "at": 1}) for each in found}
+    await served.do(lambda connection: questions.answer(connection, told, 5))
+    assert (await first).json()["code"] == "Resources"
+    assert (await second).json()["remedies"] == []

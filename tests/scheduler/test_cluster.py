@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from atoll.core.errors import Invalid
+from atoll.core.project import Limit
 from atoll.core.resources import Resources
 from atoll.core.spec import JobClass
+from atoll.scheduler.model import TreeChanged
 from atoll.scheduler.simulate.cluster import Cluster, Node, read_cluster
 from atoll.scheduler.simulate.machines import Machines, first_node, fullest_node
 
@@ -39,7 +41,18 @@ def test_the_example_is_a_cluster_of_two_sites() -> None:
     ]  # fmt: skip
     assert (cluster.walltime(JobClass.BATCH), cluster.grace(JobClass.BATCH)) == (2 * 86400, 60)
     assert (cluster.walltime(JobClass.SERVICE), cluster.grace(JobClass.SERVICE)) == (None, 30)
+    assert not cluster.tree
+
+
+def test_a_cluster_file_may_name_a_project_tree_as_project_files_do() -> None:
+    projects = (
+        "projects: {all: {}, physics: {parent: all, weight: 2, quotas: {cpu: {cpu: {nominal: 1, borrowing: 0}}}}}"
+    )
+    cluster = read(SITE + projects)
+    assert [node.name for node in cluster.tree] == ["all", "physics"]
+    assert cluster.tree[1].quotas == {("cpu", "cpu"): Limit(1000, 0)}
     assert (cluster.weight("physics"), cluster.weight("nobody")) == (2.0, 1.0)
+    assert any(isinstance(change, TreeChanged) for change in cluster.changes())
 
 
 def test_a_list_of_nodes_of_openb_is_a_cluster_of_one_site() -> None:
@@ -70,8 +83,9 @@ SITE = "sites: [{name: a, flavors: [{name: cpu, cpu: 1, memory: 1G}]}]\n"
         ("sites: [{name: a, flavors: [{name: cpu, cpu: 1, memory: 1G, nodes: 0}]}]", "nodes"),
         (SITE.replace("]}]", "]}, {name: a, flavors: [{name: cpu, cpu: 1, memory: 1}]}]"), "two sites a"),
         (SITE.replace("1G}", "1G}, {name: cpu, cpu: 1, memory: 1}"), "a has two flavors cpu"),
-        (SITE + "projects: {physics: {parent: science}}", "There is no project science"),
-        (SITE + "projects: {physics: {wieght: 2}}", "There is no field 'wieght' here"),
+        (SITE + "projects: {physics: {parent: science}}", "There is no project 'science'"),
+        (SITE + "projects: {physics: {wieght: 2}}", "wieght"),
+        (SITE + "projects: {a: {}, b: {}}", "root"),
         (SITE + "defaults: {bach: {grace: 1m}}", "defaults.bach"),
         ("sn,cpu_milli,memory_mib,gpu,model\n", "has no node"),
     ],

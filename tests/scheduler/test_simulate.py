@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atoll.core.errors import Invalid, NotFound
+from atoll.core.project import Limit, TreeNode
 from atoll.core.resources import Resources
 from atoll.core.spec import JobClass
 from atoll.scheduler.model import Decisions, Eviction
@@ -296,7 +297,7 @@ def test_fairness_is_judged_while_something_waits_and_by_weight() -> None:
         return float(found)
 
     assert jain("p", "q") == pytest.approx(16 / 20)  # 3 and 1 of 4
-    assert jain("p", "q", weights="{p: {weight: 3}}") == pytest.approx(1.0)
+    assert jain("p", "q", weights="{all: {}, p: {parent: all, weight: 3}, q: {parent: all}}") == pytest.approx(1.0)
     assert metrics.document(simulated(jobs("p", "p"), cluster(4)))["fairness"]["jain"] is None
 
 
@@ -388,3 +389,52 @@ def test_a_trace_of_8000_jobs_on_1500_nodes_takes_seconds() -> None:
     simulation = simulated(jobs, cluster(*[96] * 1523, gpu=8))
     assert time.perf_counter() - began < 60  # 4 s where nothing else runs
     assert all(run.ended is not None for run in simulation.runs)
+
+
+# ---- quotas
+
+TREE = (
+    TreeNode("all"),
+    TreeNode("p", "all", quotas={("cpu", "cpu"): Limit(2000, borrowing=0)}),
+    TreeNode("q", "all", quotas={("cpu", "cpu"): Limit(2000)}),
+)
+
+
+def tried(*jobs: TraceJob, trees: dict[str, tuple[TreeNode, ...]] | None = None) -> list[dict[str, Any]]:
+    """What is told of each tree; without one of the cluster's own."""
+    there = replace(cluster(4), tree=TREE)
+    quotas = [study.Quotas(name, nodes) for name, nodes in (trees or {}).items()]
+    found: list[dict[str, Any]] = study.replay(Trace("swf", jobs), there, [ATOLL], quotas).document["policies"]
+    return found
+
+
+def test_quotas_of_a_project_hold_its_jobs_back_though_there_is_room() -> None:
+    line = [job(name, cpu=2, project="p") for name in ("a", "b")]
+    [found] = tried(*line)
+    assert found["projects"]["p"]["waiting"]["max"] > 0
+    free = (TREE[0], replace(TREE[1], quotas={("cpu", "cpu"): Limit(4000)}), TREE[2])
+    [before, after] = tried(*line, trees={"before": TREE, "after": free})
+    assert (before["quotas"], after["quotas"]) == ("before", "after")
+    assert before["projects"] == found["projects"]
+    assert after["projects"]["p"]["waiting"]["max"] == 0
+
+
+def test_jobs_that_the_tree_does_not_take_are_counted_and_named() -> None:
+    many = job("opportunistic", cpu=4, project="p", job_class=JobClass.OPPORTUNISTIC)
+    jobs = [job("a", project="p"), job("b", project="r"), job("c", project="r"), job("d", project="all"), job("e")]
+    [found] = tried(*jobs, job("large", cpu=3, project="p"), many)
+    assert found["denied"]["jobs"] == 5
+    assert [(reason["project"], reason["sentence"], reason["jobs"]) for reason in found["denied"]["reasons"]] == [
+        ("r", "There is no project r in the tree.", 2),
+        ("all", "Project all has others below it: it takes no jobs.", 1),
+        ("", "They name no project.", 1),
+        ("p", "They ask for more than project p could ever have.", 1),
+    ]
+    assert found["jobs"]["finished"] == 2
+    with pytest.raises(Invalid, match="takes no job of the trace"):
+        tried(job("b", project="r"))
+
+
+def test_jobs_without_a_project_count_to_the_only_one() -> None:
+    [found] = tried(job("a"), trees={"one": (TreeNode("all"), TreeNode("p", "all"))})
+    assert list(found["projects"]) == ["p"]

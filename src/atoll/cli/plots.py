@@ -29,6 +29,12 @@ _POINTS, _STEPS = 400, 190
 """Of a line; more than that nobody can see. A step has two points."""
 
 
+def label(found: Mapping[str, Any]) -> str:
+    """What one run is called: its policy, and the name of the quotas that it tries."""
+    quotas = found.get("quotas")
+    return f"{found['policy']}, {quotas}" if quotas else str(found["policy"])
+
+
 @dataclass(frozen=True)
 class Lines:
     """A panel of lines, by name, over one axis; `logarithmic` counts that axis in powers."""
@@ -135,7 +141,7 @@ def pictures(study: "Study") -> dict[str, str]:
         Lines(
             f"{name.upper()}: {kind} over time",
             {
-                found["policy"]: list(zip(found["timeline"]["seconds"], found["timeline"][kind][name], strict=True))
+                label(found): list(zip(found["timeline"]["seconds"], found["timeline"][kind][name], strict=True))
                 for found in policies
             },
             format_seconds, _percent,
@@ -146,7 +152,7 @@ def pictures(study: "Study") -> dict[str, str]:
     longest = max([values[-1] for result in study.results for values in result.waits.values() if values], default=1.0)
     waiting = [
         Lines(
-            f"{result.document['policy']}: part of the jobs that waited at most so long, by class",
+            f"{label(result.document)}: part of the jobs that waited at most so long, by class",
             {name: _distribution(values, longest) for name, values in result.waits.items() if values},
             format_seconds, _percent, logarithmic=True, top=1.0,
         )
@@ -170,7 +176,7 @@ def pictures(study: "Study") -> dict[str, str]:
 
 def _of_fill(study: "Study") -> dict[str, str]:
     policies = study.document["policies"]
-    lines = {found["policy"]: [(0.0, 0.0), *map(tuple, found["points"])] for found in policies}
+    lines = {label(found): [(0.0, 0.0), *map(tuple, found["points"])] for found in policies}
     bars = _bars(policies, "GPUs allocated", ("gpu_allocation",), _percent, 1.0)
     curve = Lines("GPUs allocated by GPUs asked for, as parts of all", lines, _percent, _percent, top=1.0)
     return {"fill.svg": picture([curve]), "policies.svg": picture([bars])}
@@ -186,7 +192,7 @@ def _bars(
         value: Any = found
         for key in path:
             value = value[key]
-        bars[found["policy"]] = value
+        bars[label(found)] = value
     return Bars(title, bars, side, top)
 
 

@@ -85,9 +85,9 @@ class AsyncClient(Wire):
         """All about one job or task."""
         return await self._send(calls.job(job))
 
-    async def why(self, job: Reference) -> models.Why:
-        """Why it waits or ended."""
-        return await self._send(calls.why(job))
+    async def why(self, job: Reference, *, remedies: bool = False) -> models.Why:
+        """Why it waits or ended; with `remedies` also what would help, which takes a moment to find out."""
+        return await self._send(calls.why(job, remedies))
 
     async def explain(self, spec: JobSpec | Mapping[str, Any] | None = None, **fields: Any) -> models.Explained:
         """Whether a job could run, where, and when it would start; nothing is submitted."""

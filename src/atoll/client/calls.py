@@ -197,9 +197,10 @@ def job(job: Reference) -> Call[models.Job]:
     return Call("GET", _job_path(job), _model(models.Job))
 
 
-def why(job: Reference) -> Call[models.Why]:
-    """Why it waits or ended."""
-    return Call("GET", _job_path(job, "why"), _model(models.Why))
+def why(job: Reference, remedies: bool) -> Call[models.Why]:
+    """Why it waits or ended, and what would help."""
+    query = [("remedies", "true")] if remedies else []
+    return Call("GET", _job_path(job, "why"), _model(models.Why), query)
 
 
 def explain(spec: JobSpec) -> Call[models.Explained]:

@@ -145,6 +145,14 @@ class Job(JobSummary):
         return max(self.attempt_list, key=lambda attempt: attempt.number, default=None)
 
 
+class Remedy(Answer):
+    """One thing that would let a waiting job start sooner."""
+
+    kind: str
+    sentence: str
+    start: datetime
+
+
 class Why(Answer):
     """Why a job waits or ended, with what that rests on."""
 
@@ -154,6 +162,8 @@ class Why(Answer):
     sentence: str
     estimate: Estimate | None = None
     facts: tuple[str, ...] = ()
+    remedies: tuple[Remedy, ...] | None = None
+    """What would help, the best first; None where it was not asked for, or nobody could say."""
 
 
 class Explained(Answer):

@@ -82,9 +82,9 @@ class Client(Wire):
         """All about one job or task."""
         return self._send(calls.job(job))
 
-    def why(self, job: Reference) -> models.Why:
-        """Why it waits or ended."""
-        return self._send(calls.why(job))
+    def why(self, job: Reference, *, remedies: bool = False) -> models.Why:
+        """Why it waits or ended; with `remedies` also what would help, which takes a moment to find out."""
+        return self._send(calls.why(job, remedies))
 
     def explain(self, spec: JobSpec | Mapping[str, Any] | None = None, **fields: Any) -> models.Explained:
         """Whether a job could run, where, and when it would start; nothing is submitted."""

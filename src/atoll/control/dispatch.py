@@ -14,7 +14,7 @@ from itertools import islice
 from sqlalchemy import Connection
 
 from atoll.control import mirror
-from atoll.control.answering import AT_ONCE, answers
+from atoll.control.answering import AT_ONCE, Answerer
 from atoll.control.forecasting import Forecaster
 from atoll.control.mirror import Mirror
 from atoll.control.news import Newsreader
@@ -94,6 +94,7 @@ class Dispatcher:
         self._silent: set[str] = set()
         self._asked = True
         """Whether there may be questions."""
+        self._answerer = Answerer()
         self.paused = False
         """Set: nothing is placed any more."""
 
@@ -134,12 +135,15 @@ class Dispatcher:
         return max(0.001, min(pauses) / 1_000_000)
 
     async def _answer(self, lease: Lease, now: int) -> bool:
-        """Answer questions on jobs that nobody has submitted; whether there are more."""
+        """Answer questions, as far as there is time; whether there may be more."""
         open_ones = await self._tools.database.read(partial(questions.unanswered, most=AT_ONCE))
         self._asked = bool(open_ones)
         if open_ones:
-            found = await asyncio.to_thread(answers, open_ones, self._snapshot, self._mirror, self._forecaster, now)
-            await self._tools.guarded(lease, partial(questions.answer, answers=found, now=now))
+            found = await asyncio.to_thread(
+                self._answerer.answers, open_ones, self._snapshot, self._mirror, self._forecaster, now
+            )
+            if found:
+                await self._tools.guarded(lease, partial(questions.answer, answers=found, now=now))
         return self._asked
 
     async def _forecast(self, lease: Lease, now: int) -> list[int]:

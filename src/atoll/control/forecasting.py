@@ -9,8 +9,9 @@ from sqlalchemy import Connection
 
 from atoll.core.spec import JobClass
 from atoll.scheduler.calibration import Calibration
-from atoll.scheduler.forecast import Forecast, forecast
+from atoll.scheduler.forecast import Forecast, forecast, likely_start
 from atoll.scheduler.model import Expects
+from atoll.scheduler.quota import Tree
 from atoll.scheduler.runtimes import Runtimes
 from atoll.scheduler.snapshot import Snapshot
 from atoll.store import forecasts, rooms
@@ -108,6 +109,10 @@ class Forecaster:
     def forecast(self, snapshot: Snapshot, now: int) -> Forecast:
         """What is expected of all that waits, of which nothing is kept or learnt."""
         return forecast(snapshot, now, self._calibration, runtimes=self.runtimes)
+
+    def likely_start(self, snapshot: Snapshot, job_id: int, now: int, tree: Tree | None = None) -> int | None:
+        """When a job would start, as a forecast would tell it; `tree`: as if the quotas were these."""
+        return likely_start(snapshot, now, job_id, self._calibration, self.runtimes, tree=tree)
 
 
 def like(person: str, name: str) -> int:

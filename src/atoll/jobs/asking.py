@@ -1,4 +1,7 @@
-"""What would become of a job: could it run, where, and when? Asked of the scheduler, which alone knows the queue."""
+"""What would become of a job (could it run, where, and when), and what would help one that waits?
+
+Asked of the scheduler, which alone knows the queue.
+"""
 
 import asyncio
 import json
@@ -8,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from atoll.core.clock import to_micros
-from atoll.core.errors import Conflict
+from atoll.core.errors import Conflict, Unavailable
 from atoll.core.reasons import ReasonCode
 from atoll.faces.http.platform import Platform
 from atoll.faces.http.times import moment, moment_or_none
@@ -17,6 +20,8 @@ from atoll.store.questions import Question
 
 SECONDS = 10.0
 """So long an answer is waited for."""
+HELP_SECONDS = 5.0
+"""So long is waited for what would help, without which there is an answer too."""
 _LOOK_AGAIN = 1.0
 _NOBODY_CAN_SAY: dict[str, Any] = {
     "code": ReasonCode.NONE.value, "sentence": "Nobody can say now when it would start; ask again later.",
@@ -30,18 +35,31 @@ async def ask(platform: Platform, person: str, columns: Mapping[str, Any]) -> di
     There is no estimate where the scheduler does not answer. Raises Unavailable, and Conflict where the person has
     asked again meanwhile.
     """
-    question = Question(secrets.token_hex(16), columns)
+    answer = await _put(platform, person, Question(secrets.token_hex(16), columns), SECONDS)
+    return _document(answer) if answer is not None else _NOBODY_CAN_SAY
+
+
+async def what_helps(platform: Platform, person: str, job_id: int) -> list[dict[str, Any]] | None:
+    """What would let a job start sooner that waits, the best first; None where the scheduler does not answer."""
+    try:
+        answer = await _put(platform, person, Question(secrets.token_hex(16), job=job_id), HELP_SECONDS)
+    except (Conflict, Unavailable):
+        return None
+    return None if answer is None else [{**each, "start": moment(each["start"])} for each in answer["remedies"]]
+
+
+async def _put(platform: Platform, person: str, question: Question, seconds: float) -> Any:
+    """The answer to a question; None where there is none in time."""
     now = to_micros(platform.clock())
     await platform.database.write(partial(questions.ask, person=person, question=question, now=now))
     platform.changed()
     try:
-        async with asyncio.timeout(SECONDS):
-            answer = json.loads(await _answer(platform, question.id))
+        async with asyncio.timeout(seconds):
+            return json.loads(await _answer(platform, question.id))
     except TimeoutError:
-        answer = None  # nobody can say
+        return None
     finally:
         await platform.database.write(partial(questions.forget, question=question.id))
-    return _document(answer) if answer is not None else _NOBODY_CAN_SAY
 
 
 async def _answer(platform: Platform, question: str) -> str:

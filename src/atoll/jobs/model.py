@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from atoll.core.reasons import ReasonCode
 from atoll.core.spec import JobClass
 from atoll.core.states import JobState, Outcome
+from atoll.scheduler.remedies import Help
 
 Moment = Annotated[str, Field(description="RFC 3339 in UTC.", examples=["2026-05-01T12:00:00.000000Z"])]
 
@@ -139,6 +140,14 @@ class Changed(BaseModel):
     job: JobSummary
 
 
+class Remedy(BaseModel):
+    """One thing that would let a waiting job start sooner, if it were otherwise."""
+
+    kind: Help
+    sentence: Annotated[str, Field(description="What to do.")]
+    start: Annotated[Moment, Field(description="When it would then be expected to start.")]
+
+
 class Why(BaseModel):
     """Why a job is where it is, and when it is expected to start."""
 
@@ -148,6 +157,10 @@ class Why(BaseModel):
     sentence: str
     estimate: Estimate | None
     facts: list[str]
+    remedies: Annotated[
+        list[Remedy] | None,
+        Field(description="What would help, the best first. None where it was not asked for, or nobody can say now."),
+    ]
 
 
 class Explained(BaseModel):

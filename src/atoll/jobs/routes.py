@@ -23,13 +23,13 @@ from atoll.faces.http.problems import problems
 from atoll.jobs import actions, model, service
 from atoll.jobs.accept import Wanted, accept, judged
 from atoll.jobs.acting import act, send_signal
-from atoll.jobs.asking import ask
+from atoll.jobs.asking import ask, what_helps
 from atoll.jobs.bulk import read_bulk
 from atoll.jobs.change import change, read_changes
 from atoll.jobs.estimates import Estimates
 from atoll.jobs.prepare import SitesView, prepare_all, prepare_one
 from atoll.jobs.submit import Accepted, Submission, Submitter
-from atoll.jobs.why import why
+from atoll.jobs.why import entry, why
 from atoll.store.jobs import ListFilter
 from atoll.store.people import Principal
 
@@ -217,11 +217,23 @@ async def _job_in_full(request: Request, platform: Platform, ref: JobRef, who: P
 
 
 @router.get("/jobs/{id}/why", response_model=model.Why, responses=problems(404))
-async def explain_job(request: Request, job: JobId, who: Caller, platform: Here) -> Response:
+async def explain_job(
+    request: Request,
+    job: JobId,
+    who: Caller,
+    platform: Here,
+    remedies: Annotated[bool, Query(description="Also what would help, which takes a moment to find out.")] = False,
+) -> Response:
     """Why a job waits and when it is expected to start, or why it ended."""
     ref, now = JobRef.parse(job), to_micros(platform.clock())
     estimates: Estimates = request.app.state.estimates
-    return JSONResponse(await platform.database.read(lambda connection: why(connection, ref, who, now, estimates)))
+    answer = await platform.database.read(lambda connection: why(connection, ref, who, now, estimates))
+    if (
+        remedies
+        and (job_id := await platform.database.read(lambda connection: entry(connection, ref, who))) is not None
+    ):
+        answer["remedies"] = await what_helps(platform, who.person, job_id)
+    return JSONResponse(answer)
 
 
 @router.post("/jobs/{id}/cancel", response_model=model.Changed, responses=problems(404))

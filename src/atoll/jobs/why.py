@@ -37,8 +37,14 @@ def why(connection: Connection, ref: JobRef, who: Principal, now: int, estimates
         facts = [*facts[:_MOST_FACTS], f"And {len(facts) - _MOST_FACTS} more."]
     return {
         "job": short["id"], "state": state.value, "code": short["reason"]["code"],
-        "sentence": short["reason"]["sentence"], "estimate": estimate, "facts": facts,
+        "sentence": short["reason"]["sentence"], "estimate": estimate, "facts": facts, "remedies": None,
     }  # fmt: skip
+
+
+def entry(connection: Connection, ref: JobRef, who: Principal) -> int | None:
+    """The id by which a job, or the array whose task it is, waits in the queue; None where it does not. As `find`."""
+    row = (found := find(connection, ref, who)).row or found.whole
+    return row.id if jobs.waits(row) else None
 
 
 def _queues(array: JobRow) -> bool:

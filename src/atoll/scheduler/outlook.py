@@ -15,6 +15,7 @@ from atoll.scheduler.ahead import Part, QuotasAhead, RoomAhead, Rows, Times, exp
 from atoll.scheduler.candidates import Candidates
 from atoll.scheduler.chances import Chances
 from atoll.scheduler.holds import Holds
+from atoll.scheduler.quota import Tree
 from atoll.scheduler.room import ENDLESS
 from atoll.scheduler.runtimes import Runtimes
 from atoll.scheduler.snapshot import Snapshot
@@ -28,8 +29,11 @@ _CHUNKS = 64
 class Outlook:
     """Who starts when, from now on."""
 
-    def __init__(self, snapshot: Snapshot, now: int, rows: Rows) -> None:
-        """`rows`, of what waits, are the first in line in the order of the queue."""
+    def __init__(self, snapshot: Snapshot, now: int, rows: Rows, tree: Tree | None = None) -> None:
+        """`rows`, of what waits, are the first in line in the order of the queue.
+
+        `tree` has the projects of the snapshot's tree with other quotas; None: with the quotas that they have.
+        """
         self.snapshot, self.now = snapshot, now
         self.starts: Times = np.full(len(rows), -1, np.int64)
         """When each of them starts, in microseconds; -1 for never."""
@@ -41,7 +45,8 @@ class Outlook:
         """How many rows of each kind are alive."""
         self._holders = snapshot.limits().astype(np.int64)
         self._room = RoomAhead(snapshot, now, self._line.limits_of_running(snapshot))
-        self._quotas = None if snapshot.tree is None else QuotasAhead(snapshot, snapshot.tree)
+        tree = tree or snapshot.tree
+        self._quotas = None if tree is None else QuotasAhead(snapshot, tree)
         self._holds = Holds(snapshot, self._room)
         self._possible = self._line.possible & self._room.open
         self._sets = np.unique(self._possible, axis=0, return_inverse=True)[1].reshape(-1)
@@ -92,13 +97,14 @@ class Outlook:
             self.starts[place] = chances.first(demand, pools, ahead, until, line.jobs[place])
             before.append(self._possible[kind])
 
-    def run(self) -> None:
-        """Let time go on until all have started, or nothing changes any more."""
+    def run(self, until: int | None = None) -> None:
+        """Let time go on until all have started, or the one at the place `until`, or nothing changes any more."""
+        awaited = slice(None) if until is None else slice(until, until + 1)
         moment = self.now
         self._room.advance(moment, self._quotas, self._holders)
         self._allowed = self._look()
         begins = sorted({begin for begin in self._line.begins.tolist() if begin > self.now}, reverse=True)
-        while moment < ENDLESS and (self.starts < 0).any():
+        while moment < ENDLESS and (self.starts[awaited] < 0).any():
             self._room.advance(moment, self._quotas, self._holders)
             self._serve()
             while begins and begins[-1] <= moment:

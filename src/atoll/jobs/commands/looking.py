@@ -224,8 +224,8 @@ def _ending(attempt: "Attempt") -> str:
 
 
 def why(client: "Client", jobs: Jobs, output: Output = Format.TABLE) -> None:
-    """Say why a job waits, or why it ended as it did."""
-    found = [client.why(ref) for ref in single_tasks(jobs)]
+    """Say why a job waits and what would help, or why it ended as it did."""
+    found = [client.why(ref, remedies=True) for ref in single_tasks(jobs)]
 
     def table() -> None:
         for answer in found:
@@ -260,3 +260,10 @@ def _print_why(answer: "Why", *, named: bool) -> None:
         say(f"  {expectation(answer.estimate)}")
     for fact in answer.facts:
         say(f"  {printable(fact)}")
+    if answer.remedies:
+        from atoll.faces.terminal import times
+
+        now = times.now()
+        say("  What would help:")
+        for remedy in answer.remedies:
+            say(f"    {printable(remedy.sentence)} It would start {times.ahead(remedy.start, now)}.")

@@ -11,6 +11,7 @@ from atoll.core import site as sites
 from atoll.core.documents import read_yaml
 from atoll.core.errors import Invalid
 from atoll.core.project import TreeNode
+from atoll.core.project_file import read_projects
 from atoll.core.resources import Bytes, Milli, Resources, Seconds
 from atoll.core.site import Ability, Flavor, Health, Site, SiteReport
 from atoll.core.site_file import Identity
@@ -60,24 +61,13 @@ class ClassDefaults(Document):
     grace: Seconds | None = None
 
 
-class ProjectShare(Document):
-    """A project of the tree: below whom, with which weight and quotas, and who is in it.
-
-    Quotas are kept as they are written: the scheduler of today knows none.
-    """
-
-    parent: Name | None = None
-    weight: Annotated[float, Field(gt=0, le=1_000_000)] = 1.0
-    quotas: Annotated[dict[Name, dict[Name, Any]], Field(default_factory=dict)]
-    people: Annotated[list[Name], Field(default_factory=list)]
-
-
 class ClusterFile(Document):
     """All that a cluster file says."""
 
     sites: Annotated[list[ClusterSite], Field(min_length=1)]
     defaults: Annotated[dict[JobClass, ClassDefaults], Field(default_factory=dict)]
-    projects: Annotated[dict[Name, ProjectShare], Field(default_factory=dict)]
+    projects: Annotated[dict[str, Any], Field(default_factory=dict)]
+    """As in a project file."""
 
 
 _KNOWN = {
@@ -85,7 +75,6 @@ _KNOWN = {
     "sites": list(ClusterSite.model_fields),
     "flavors": list(FlavorFile.model_fields),
     "defaults": list(ClassDefaults.model_fields),
-    "projects": list(ProjectShare.model_fields),
 }
 
 
@@ -101,17 +90,16 @@ class Node:
 
 @dataclass(frozen=True)
 class Cluster:
-    """Machines in their order, and what an operator says of classes and projects."""
+    """Machines in their order, what an operator says of classes, and the project tree."""
 
     nodes: tuple[Node, ...]
     labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """By site."""
     defaults: Mapping[JobClass, ClassDefaults] = field(default_factory=dict)
-    projects: Mapping[str, ProjectShare] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     """Sentences on what else a reader has to know."""
     tree: tuple[TreeNode, ...] = ()
-    """The project tree with its quotas; empty where nothing is governed. A cluster file gives none."""
+    """The project tree with its quotas; empty where nothing is governed."""
 
     @property
     def capacity(self) -> Resources:
@@ -124,8 +112,8 @@ class Cluster:
         return tuple(dict.fromkeys(node.flavor for node in self.nodes))
 
     def weight(self, project: str) -> float:
-        """What a project's use is measured against; 1 where the file does not name it."""
-        return self.projects[project].weight if project in self.projects else 1.0
+        """What a project's use is measured against; 1 where the tree does not name it."""
+        return next((node.weight for node in self.tree if node.name == project), 1.0)
 
     def walltime(self, job_class: JobClass) -> int | None:
         """Seconds after which a job of a class is ended that has no walltime of its own; None: never."""
@@ -200,6 +188,7 @@ def read_cluster(text: str, where: str) -> Cluster:
     except ValidationError as error:
         raise explain_validation(error, _KNOWN, "cluster") from None
     _check_names(file)
+    tree = tuple(read_projects({"projects": file.projects}))
     nodes = tuple(
         Node(f"{site.name}-{flavor.name}-{number}", site.name, flavor.name, flavor.node)
         for site in file.sites
@@ -207,20 +196,16 @@ def read_cluster(text: str, where: str) -> Cluster:
         for number in range(flavor.nodes)
     )
     labels = {site.name: site.labels for site in file.sites}
-    return Cluster(nodes, labels, file.defaults, file.projects)
+    return Cluster(nodes, labels, file.defaults, tree=tree)
 
 
 def _check_names(file: ClusterFile) -> None:
-    """Raises Invalid where two things have one name, or a project's parent is not there."""
+    """Raises Invalid where two things have one name."""
     for twice in _repeated([site.name for site in file.sites]):
         raise Invalid("invalid_cluster", f"sites: There are two sites {twice}.", field="sites")
     for site in file.sites:
         for twice in _repeated([flavor.name for flavor in site.flavors]):
             raise Invalid("invalid_cluster", f"sites: {site.name} has two flavors {twice}.", field="sites")
-    for name, project in file.projects.items():
-        if project.parent is not None and project.parent not in file.projects:
-            sentence = f"projects.{name}.parent: There is no project {project.parent}."
-            raise Invalid("invalid_cluster", sentence, field=f"projects.{name}.parent")
 
 
 def _repeated(names: list[str]) -> list[str]:

@@ -86,6 +86,7 @@ def document(simulation: Simulation) -> dict[str, Any]:
         "waiting": _by_class(simulation, waits),
         "slowdown": _by_class(simulation, slowdowns),
         "fairness": _fairness(simulation),
+        "projects": _by_project(simulation),
         "evictions": _evictions(simulation),
         "timeline": {
             "seconds": [_rounded(value) for value in (edges[:-1] / SECOND).tolist()],
@@ -100,6 +101,17 @@ def _by_class(simulation: Simulation, measure: Any) -> dict[str, Any]:
     classes = [found for found in JobClass if any(run.job.job_class is found for run in simulation.runs)]
     told = {"all": summary(measure(simulation.runs))}
     return told | {found.value: summary(measure(simulation.runs, found)) for found in classes}
+
+
+def _by_project(simulation: Simulation) -> dict[str, Any]:
+    """How the jobs of each project waited and were evicted."""
+    runs_of: dict[str, list[JobRun]] = {}
+    for run in simulation.runs:
+        runs_of.setdefault(run.job.project, []).append(run)
+    return {
+        project: {"waiting": summary(waits(runs)), "evictions": sum(run.evictions for run in runs)}
+        for project, runs in runs_of.items()
+    }
 
 
 def _averages(steps: Sequence[Step], edges: Numbers, now: int) -> Numbers:

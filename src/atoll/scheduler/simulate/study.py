@@ -1,4 +1,4 @@
-"""One trace on one cluster under several policies: replayed as it was, or filling the cluster without an end."""
+"""One trace on one cluster under several policies and quotas: replayed as it was, or filling the cluster endlessly."""
 
 import random
 from collections.abc import Sequence
@@ -6,9 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from atoll.core.errors import Invalid
+from atoll.core.project import TreeNode
 from atoll.core.resources import Resources
 from atoll.core.spec import JobClass
+from atoll.scheduler.quota import Tree
 from atoll.scheduler.simulate import metrics
+from atoll.scheduler.simulate.admission import Denied, admit
 from atoll.scheduler.simulate.cluster import Cluster
 from atoll.scheduler.simulate.engine import Simulation
 from atoll.scheduler.simulate.policies import Policy
@@ -36,16 +39,32 @@ class Study:
     results: tuple[Result, ...]
 
 
-def replay(trace: Trace, cluster: Cluster, policies: Sequence[Policy]) -> Study:
-    """Run the jobs of a trace as they came. Raises Invalid where the cluster can run none of them."""
+@dataclass(frozen=True, slots=True)
+class Quotas:
+    """A project tree to be tried, and the name under which it is told."""
+
+    name: str | None
+    nodes: tuple[TreeNode, ...]
+
+
+def replay(trace: Trace, cluster: Cluster, policies: Sequence[Policy], quotas: Sequence[Quotas] = ()) -> Study:
+    """Run the jobs of a trace as they came, with each of the project trees; with none, with the cluster's own.
+
+    Raises Invalid where the cluster can run none of them, or a tree takes none of them.
+    """
     shaped = _shaped(trace, cluster)
     results = []
-    for policy in policies:
-        simulation = Simulation(shaped.jobs, cluster, policy)
-        simulation.run()
-        classes = [found for found in JobClass if any(run.job.job_class is found for run in simulation.runs)]
-        waits = {found.value: metrics.waits(simulation.runs, found).tolist() for found in classes}
-        results.append(Result(metrics.document(simulation), waits))
+    for tried in quotas or [Quotas(None, cluster.tree)]:
+        there = replace(cluster, tree=tried.nodes)
+        jobs, denied = _admitted(shaped.jobs, there)
+        for policy in policies:
+            simulation = Simulation(jobs, there, policy)
+            simulation.run()
+            classes = [found for found in JobClass if any(run.job.job_class is found for run in simulation.runs)]
+            waits = {found.value: metrics.waits(simulation.runs, found).tolist() for found in classes}
+            document = metrics.document(simulation)
+            told = {"policy": document.pop("policy"), "quotas": tried.name, "denied": _denials(denied)}
+            results.append(Result(told | document, waits))
     return _study(trace, cluster, shaped, results)
 
 
@@ -61,7 +80,7 @@ def fill(trace: Trace, cluster: Cluster, policies: Sequence[Policy], share: floa
         raise Invalid("no_gpus", "The cluster has no GPUs that could be filled.", field="fill")
     if not any(job.request.gpu for job in shaped.jobs):
         raise Invalid("no_gpus", "No job of the trace that the cluster can run asks for a GPU.", field="fill")
-    jobs = sample(shaped.jobs, share * capacity, seed)
+    jobs = sample(_admitted(shaped.jobs, cluster)[0], share * capacity, seed)
     asked = sum(job.request.gpu * job.nodes for job in jobs)
     results = []
     for policy in policies:
@@ -93,6 +112,24 @@ def _shaped(trace: Trace, cluster: Cluster) -> Shaped:
         sentence = f"The cluster can run no job of the trace: {shaped.impossible[0].sentence}"
         raise Invalid("nothing_possible", sentence, field="cluster")
     return shaped
+
+
+def _admitted(jobs: Sequence[TraceJob], cluster: Cluster) -> tuple[Sequence[TraceJob], Sequence[Denied]]:
+    """The jobs that the cluster's project tree takes, if there is one, and why not the others."""
+    if not cluster.tree:
+        return jobs, ()
+    taken, denied = admit(jobs, Tree(cluster.tree), cluster.flavors)
+    if not taken:
+        sentence = f"The project tree takes no job of the trace: {denied[0].sentence}"
+        raise Invalid("nothing_admitted", sentence, field="quotas")
+    return taken, denied
+
+
+def _denials(denied: Sequence[Denied]) -> dict[str, Any]:
+    return {
+        "jobs": sum(found.jobs for found in denied),
+        "reasons": [{"project": found.project, "sentence": found.sentence, "jobs": found.jobs} for found in denied],
+    }
 
 
 def _filled(simulation: Simulation) -> dict[str, Any]:
@@ -140,6 +177,7 @@ def _study(
             "flavors": list(cluster.flavors),
             **_amounts(capacity),
             "notes": list(cluster.notes),
+            "quotas": bool(cluster.tree) or any(result.document.get("quotas") for result in results),
         },
         "impossible": {
             "jobs": sum(why.jobs for why in shaped.impossible),

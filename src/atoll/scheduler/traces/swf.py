@@ -87,7 +87,7 @@ def _job(words: list[str]) -> TraceJob | None:
         walltime=int(walltime) if walltime else None,
         # the format has it that queue 0 is for interactive work
         job_class=JobClass.INTERACTIVE if cells["queue"] == "0" else JobClass.BATCH,
-        project=_named(cells, "group"),
+        project=_named(cells, "group") or _named(cells, "user"),
         person=_named(cells, "user"),
         spreads=True,
     )
