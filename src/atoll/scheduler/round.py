@@ -437,7 +437,7 @@ def _first_few(kinds: NDArray[np.intp], which: NDArray[np.bool_]) -> Rows:
     places = np.flatnonzero(which[kinds])
     places = places[np.argsort(kinds[places], kind="stable")]
     # the one that is so many places before it is of another kind
-    found: Rows = places[: _FEW]
+    found: Rows = places[:_FEW]
     later = places[_FEW:]
     return np.concatenate([found, later[kinds[later] != kinds[places[:-_FEW]]]])
 

@@ -403,7 +403,7 @@ class Snapshot:
         tasks = Counter[tuple[Resources, frozenset[int] | None]]()
         entries = Counter(self._waiting.rows["demand"][list(self._waiting.index.values())].tolist())
         for row, several in self._tasks.items():
-            entries[int(self._waiting.rows["demand"][row])] += len(several) - 1
+            entries[self._waiting.rows["demand"].item(row)] += len(several) - 1
         for number, count in entries.items():
             demand = self.demands[number]
             pools = frozenset(np.flatnonzero(self.demands.possible[number] & self.owned.pools).tolist())
@@ -485,7 +485,7 @@ class Snapshot:
 
     def bucket(self, row: int) -> Bucket:
         """The class (its rank), project and person of a row."""
-        return self._bucket_keys[int(self._waiting.rows["bucket"][row])]
+        return self._bucket_keys[self._waiting.rows["bucket"].item(row)]
 
     def bucket_key(self, number: int) -> Bucket:
         """The class, project and person of a number in the column `bucket`."""
@@ -509,11 +509,11 @@ class Snapshot:
 
     def preference(self, row: int) -> tuple[int, ...]:
         """The pools that a row may use, the preferred first."""
-        return self.demands.preference(int(self._waiting.rows["demand"][row]), self.level(row))
+        return self.demands.preference(self._waiting.rows["demand"].item(row), self.level(row))
 
     def choices(self, row: int) -> tuple[tuple[int, ...], ...]:
         """The same as `Demands.choices` has them."""
-        return self.demands.choices(int(self._waiting.rows["demand"][row]), self.level(row))
+        return self.demands.choices(self._waiting.rows["demand"].item(row), self.level(row))
 
     def level(self, row: int) -> int:
         """The same of one row."""
@@ -712,7 +712,9 @@ class Snapshot:
             users[number] = users.get(number, 0) + 1
         assert len(self.demands) == len(users), "a demand without a job is kept"
         assert users == {number: self.demands.uses(number) for number in users}, "users are miscounted"
-        kinds = Counter((int(row["bucket"]), int(row["demand"])) for row in self.rows[list(self._waiting.index.values())])
+        kinds = Counter(
+            (int(row["bucket"]), int(row["demand"])) for row in self.rows[list(self._waiting.index.values())]
+        )
         assert self._kinds.counts() == kinds, "rows that are alike are miscounted"
         self.demands.validate()
         fresh = Demands()
