@@ -158,7 +158,8 @@ def lacking(view: View, row: int, *, exact: bool = False) -> Reason:
 
 
 def _right(snapshot: Snapshot, row: int) -> Right:
-    return Right(int(snapshot.rows["rank"][row]), snapshot.bucket(row)[1], int(snapshot.rows["priority"][row]))
+    rank, project, _ = snapshot.bucket(row)
+    return Right(rank, project, snapshot.rows["priority"].item(row))
 
 
 def _quota_short(view: View, row: int, choice: int) -> tuple[str, str, int, int] | None:

@@ -70,7 +70,7 @@ class Leaving:
 
     @cached_property
     def sums(self) -> tuple[Column, Column, Column]:
-        """What is gone of each node with each entry and those before it there: milli-CPU, bytes, milli-GPU by device."""
+        """What is gone of its node with each entry and those before it: milli-CPU, bytes, milli-GPU by device."""
         return self.along(self.cpu), self.along(self.memory), self.along(self.gpus)
 
     def along(self, values: Column) -> Column:

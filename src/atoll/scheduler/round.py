@@ -149,11 +149,14 @@ class Round(Keeping):
 
     def _rights(self, rows: Rows) -> list[Right]:
         """The greatest right in each project, of rows of one class."""
+        buckets = self.snapshot.rows["bucket"][rows]
+        # those of one bucket adjoin, and the first of them has the highest priority
+        firsts = rows[np.flatnonzero(np.diff(buckets, prepend=-1))]
         highest: dict[str, Right] = {}
-        for (_, project, _), part in self.snapshot.buckets(rows):
-            right = self._right(part[0])
-            if project not in highest or right.beats(highest[project]):
-                highest[project] = right
+        for row in firsts.tolist():
+            right = self._right(row)
+            if right.project not in highest or right.beats(highest[right.project]):
+                highest[right.project] = right
         return list(highest.values())
 
     def below_width(self, rows: Rows) -> NDArray[np.bool_]:

@@ -100,8 +100,8 @@ class Starting:
         return frozenset(booking.number for booking in self.snapshot.bookings if booking.admits(project, person))
 
     def _right(self, row: int) -> Right:
-        job = self.snapshot.rows[row]
-        return Right(int(job["rank"]), self.snapshot.bucket(row)[1], int(job["priority"]))
+        rank, project, _ = self.snapshot.bucket(row)
+        return Right(rank, project, self.snapshot.rows["priority"].item(row))
 
     def is_over(self, name: str) -> bool:
         """Whether a node of the tree uses more than its own quota, with what starts now."""
