@@ -33,6 +33,7 @@ BENCHMARKS: dict[str, Callable[[Path, bool], Iterator[Row]]] = {
     "startup": startup.measure,
     "idle": footprint.idle,
     "memory": footprint.memory_use,
+    "institution": footprint.institution,
     "submissions": submissions.measure,
     "bulk": bulk.measure,
     "array": array.measure,

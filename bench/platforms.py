@@ -43,10 +43,15 @@ def running(folder: Path, database: str = "SQLite") -> Iterator[RunningPlatform]
         yield platform
 
 
-def wait_site(platform: RunningPlatform, seconds: float = 30.0) -> None:
-    """Wait until the site of this machine takes jobs."""
+def wait_site(platform: RunningPlatform, name: str | None = None, seconds: float = 30.0) -> None:
+    """Wait until a site takes jobs: the one of that name, else any."""
+
+    def is_there() -> bool:
+        found = platform.request("GET", "/api/v1/sites").json()["items"]
+        return any(site["flavors"] for site in found if name in (None, site["name"]))
+
     deadline = time.monotonic() + seconds
-    while not any(site["flavors"] for site in platform.request("GET", "/api/v1/sites").json()["items"]):
+    while not is_there():
         if time.monotonic() > deadline:
             raise Broken(f"the platform has no site after {seconds} s:\n{platform.tail()}")
         time.sleep(0.05)
@@ -99,6 +104,12 @@ def post(platform: RunningPlatform, path: str, body: bytes, connection: httpx2.C
     """What the platform answers to JSON that is ready to be sent. Raises Broken where it refuses."""
     headers = {"Authorization": f"Bearer {platform.token}", "Content-Type": "application/json"}
     return _checked(connection.post(f"{platform.url}{path}", content=body, headers=headers, timeout=60)).json()
+
+
+def put(platform: RunningPlatform, path: str, document: Any, connection: httpx2.Client) -> None:
+    """Set something of the platform. Raises Broken where it refuses."""
+    headers = {"Authorization": f"Bearer {platform.token}"}
+    _checked(connection.put(f"{platform.url}{path}", json=document, headers=headers, timeout=60))
 
 
 def _checked(answer: httpx2.Response) -> httpx2.Response:

@@ -1,14 +1,19 @@
 """What a cycle of the scheduler costs: a real trace at once, and long queues before ten thousand nodes.
 
-CPU time of one process. `python -m bench queue`.
+CPU time of one process. `python -m bench queue`; `python -m bench.queue docs/queue-curve.svg` draws how the cost grows.
 """
 
 from __future__ import annotations
 
+import argparse
 import random
+import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from atoll.core.project import Limit, TreeNode
 from atoll.core.resources import Resources
@@ -34,13 +39,15 @@ from atoll.scheduler.model import (
 from atoll.scheduler.quota import Tree
 from atoll.scheduler.snapshot import Snapshot
 from bench import openb
-from bench.figures import Broken, Row, Target
+from bench.figures import Broken, Row, Target, table
 
 _GIB = 2**30
 _SECOND = 1_000_000
 NOW = 10**7 * _SECOND
 FLAVORS = tuple(f"gpu-{number}" for number in range(8))
 _NODE = Resources(96_000, 400 * _GIB, 8000)
+SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000)
+"""So many wait, for the curve."""
 _NOTE = "CPU time; reasons of the first 1,000 included. 1,000 projects with quotas, 95 % of the GPUs taken."
 
 
@@ -56,10 +63,8 @@ def measure(folder: Path, small: bool = False) -> Iterator[Row]:
     yield Row(f"jobs that start then, {jobs:,} wait", "jobs", starts)
     changes = [figure for one in ones for figure in one]
     yield Row(f"one change and a cycle, {jobs:,} wait", "ms", changes, Target("under", 100), note=_NOTE)
-    for size in (100, 200) if small else (10_000, 100_000, 1_000_000):
-        _, first, one = _long_queue(nodes, size)
-        yield Row(f"first cycle for each 1,000 of {size:,}", "ms", [1e6 * first / size], note=_NOTE)
-        yield Row(f"one change and a cycle, curve at {size:,}", "ms", one, note=_NOTE)
+    if small:
+        yield from Curve.of(nodes, (100, 200)).rows()
 
 
 def _timed(work: Callable[[], Decisions]) -> tuple[float, Decisions]:
@@ -137,6 +142,69 @@ def _long_queue(nodes: int, jobs: int) -> tuple[float, float, list[float]]:
     return started, seconds, figures
 
 
+# ---- how the cost grows
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What cycles cost with queues of different lengths."""
+
+    sizes: Sequence[int]
+    firsts: Sequence[float]
+    """Seconds of the first cycle, in which about a thousand start."""
+    ones: Sequence[Sequence[float]]
+    """Milliseconds of single changes afterwards, each with its cycle."""
+
+    @classmethod
+    def of(cls, nodes: int, sizes: Sequence[int]) -> Curve:
+        """Measure it."""
+        _, firsts, ones = zip(*(_long_queue(nodes, size) for size in sizes), strict=True)
+        return cls(sizes, firsts, ones)
+
+    def powers(self, last: int = 0) -> tuple[float, float]:
+        """As which powers of the length first cycles and those after a change grow: of all lengths, or the `last`."""
+        ones = [statistics.median(one) for one in self.ones]
+        return _power(self.sizes[-last:], self.firsts[-last:]), _power(self.sizes[-last:], ones[-last:])
+
+    def rows(self) -> Iterator[Row]:
+        """As a table."""
+        for size, first, one in zip(self.sizes, self.firsts, self.ones, strict=True):
+            yield Row(f"first cycle, curve at {size:,}", "s", [first], note=_NOTE)
+            yield Row(f"one change and a cycle, curve at {size:,}", "ms", one, note=_NOTE)
+        note = "The cost grows as this power of the length of the queue; the target is that of n log n."
+        for lengths, last in (("all lengths", 0), ("the last two", 2)):
+            sizes = self.sizes[-last:]
+            most = Target("at most", round(_power(sizes, [size * np.log(size) for size in sizes]), 3))
+            for name, power in zip(("first cycle", "one change"), self.powers(last), strict=True):
+                yield Row(f"power of {name}, {lengths}", "", [power], most, note=note)
+
+    def draw(self, path: Path) -> None:
+        """Both as lines over the length of the queue, all in powers, beside n log n."""
+        import matplotlib as mpl
+
+        mpl.use("Agg")
+        mpl.rcParams["svg.hashsalt"] = "atoll"  # the same file for the same figures
+        from matplotlib import pyplot
+
+        lengths = np.array(self.sizes, np.float64)
+        ones = [statistics.median(one) for one in self.ones]
+        first, one = self.powers()
+        figure, axis = pyplot.subplots(figsize=(6.5, 4), layout="constrained")
+        axis.loglog(lengths, 1000 * np.array(self.firsts), "o-", label=f"first cycle (power {first:.2f})")
+        axis.loglog(lengths, ones, "s-", label=f"one change and a cycle (power {one:.2f})")
+        growing = lengths * np.log(lengths)
+        axis.loglog(lengths, growing * (1000 * self.firsts[-1] / growing[-1]), ":", color="0.6", label="n log n")
+        axis.set(xlabel="jobs that wait", ylabel="CPU time, ms", title="Cycles before 10,000 nodes, 1,000 projects")
+        axis.legend(frameon=False)
+        figure.savefig(path, format="svg", metadata={"Date": None})
+        pyplot.close(figure)
+
+
+def _power(lengths: Sequence[float], costs: Sequence[float]) -> float:
+    """The exponent of the power law through these, by least squares of the logarithms."""
+    return float(np.polyfit(np.log(lengths), np.log(costs), 1)[0])
+
+
 def _institution(count: int, chance: random.Random) -> list[Change]:
     """Nodes of eight flavors with 95 % of their GPUs taken, and 1,000 projects in 30 departments."""
     quotas = {(flavor, "gpu"): Limit(max(1000, count * 8)) for flavor in FLAVORS}
@@ -174,3 +242,19 @@ def _begun(job: Waiting, flavor: str, spots: tuple[NodeSpot, ...]) -> Running:
         f"s{job.job_id}", job.job_id, "bench", flavor, job.request, 1, 2, project=job.project,
         person=job.placement.person, placed=NOW, started=NOW, walltime=job.placement.walltime, spots=spots,
     )  # fmt: skip
+
+
+def main() -> None:
+    """Draw the picture that the documentation shows."""
+    parser = argparse.ArgumentParser(prog="python -m bench.queue", description="How the cost of cycles grows.")
+    parser.add_argument("file", type=Path, help="where the picture goes, as docs/queue-curve.svg")
+    parser.add_argument("--nodes", type=int, default=10_000)
+    parser.add_argument("--most", type=int, default=SIZES[-1], help="so many wait at most")
+    given = parser.parse_args()
+    curve = Curve.of(given.nodes, [size for size in SIZES if size <= given.most])
+    curve.draw(given.file)
+    print(table(list(curve.rows())))
+
+
+if __name__ == "__main__":
+    main()

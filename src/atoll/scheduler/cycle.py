@@ -5,13 +5,14 @@ have to leave for it are asked to, or it gets a reservation that nobody who come
 Lifka, "The ANL/IBM SP scheduling system", JSSPP 1995; here one reservation for each disjoint set of pools).
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from atoll.core.reasons import Reason
 from atoll.scheduler.explain import View, held_back, lacking
+from atoll.scheduler.kinds import kinds_of
 from atoll.scheduler.model import CLASSES, OPPORTUNISTIC, Decisions
 from atoll.scheduler.order import Standing, Walk
 from atoll.scheduler.round import Round
@@ -77,20 +78,28 @@ def _serve(this: Round, rows: Rows, rank: int) -> None:
 
 def _explain(this: Round, rows: Rows, now: int) -> list[tuple[int, Reason]]:
     """Why these rows still wait, where that is news."""
-    snapshot = this.snapshot
+    rows = rows[[bool(this.left_of(row)) for row in rows.tolist()]]
+    jobs = this.snapshot.rows["job"][rows].tolist()
+    reasons = zip(rows.tolist(), jobs, _reasons(this, rows, now), strict=True)
+    return [(job_id, reason) for row, job_id, reason in reasons if this.snapshot.tell(row, reason)]
+
+
+def _reasons(this: Round, rows: Rows, now: int) -> Iterator[Reason]:
+    """Why each of these rows waits. Those that are alike wait for the same, so that few are looked at one by one."""
+    snapshot, waiting = this.snapshot, this.snapshot.rows
     view = View(snapshot, this.room, this.quotas, now, this.promises)
-    known: dict[Hashable, Reason] = {}
-    news = []
-    for row, job_id in zip(rows.tolist(), snapshot.rows["job"][rows].tolist(), strict=True):
-        if not this.left_of(row):
+    promised = np.isin(waiting["job"][rows], list(view.waits_for_others()))
+    free_to_go = (waiting["not_before"][rows] <= now) & this.below_width(rows) & ~promised
+    alike = zip(kinds_of(snapshot, rows).tolist(), waiting["priority"][rows].tolist(), strict=True)
+    of_kind: dict[Hashable, Reason] = {}
+    of_alike: dict[tuple[int, int], Reason] = {}
+    for row, is_free, like in zip(rows.tolist(), free_to_go.tolist(), alike, strict=True):
+        if not is_free:
+            yield held_back(snapshot, row, now, this.holders) or lacking(view, row)
             continue
-        reason = held_back(snapshot, row, now, this.holders)
-        if reason is None and view.promise(row) is None:
-            key = view.kind(row)
-            if key not in known:
-                known[key] = lacking(view, row)
-            reason = known[key]
-        reason = reason or lacking(view, row)
-        if snapshot.tell(row, reason):
-            news.append((job_id, reason))
-    return news
+        if (reason := of_alike.get(like)) is None:
+            kind = view.kind(row)
+            if (reason := of_kind.get(kind)) is None:
+                reason = of_kind[kind] = lacking(view, row)
+            of_alike[like] = reason
+        yield reason

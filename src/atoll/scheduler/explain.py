@@ -57,6 +57,10 @@ class View:
         """The pools that are open and could run a row, the preferred first."""
         return [choice for choice in self.snapshot.preference(row) if self.room.open[choice]]
 
+    def waits_for_others(self) -> frozenset[int]:
+        """The jobs for which others may leave, see `promise`."""
+        return frozenset(self.promises) | frozenset(self.snapshot.promised())
+
     def kind(self, row: int) -> Hashable:
         """What decides what a row lacks, apart from a promise: rows with equal ones lack the same."""
         demand, choices = self.demand(row), tuple(self.choices(row))
@@ -154,7 +158,8 @@ def lacking(view: View, row: int, *, exact: bool = False) -> Reason:
 
 
 def _right(snapshot: Snapshot, row: int) -> Right:
-    return Right(int(snapshot.rows["rank"][row]), snapshot.bucket(row)[1], int(snapshot.rows["priority"][row]))
+    rank, project, _ = snapshot.bucket(row)
+    return Right(rank, project, snapshot.rows["priority"].item(row))
 
 
 def _quota_short(view: View, row: int, choice: int) -> tuple[str, str, int, int] | None:
@@ -211,6 +216,7 @@ def _shortage(demand: Demand, room: Room, number: int, exact: bool) -> str:
     return f"Waits for {wanted}; {where} has {amount(short, left)} free of {bare(short, whole)}."
 
 
+@lru_cache(maxsize=4096)
 def _listed(amounts: Resources) -> str:
     parts = [amount(name, size) for name in RESOURCES if (size := getattr(amounts, name))]
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

@@ -5,6 +5,7 @@ All nodes are looked at together: what leaves is sorted by node and order, and s
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,12 @@ from atoll.scheduler.nodes import WHOLE, Column, Nodes, Spot, devices_of
 Rows = NDArray[np.intp]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Leaving:
-    """What goes from nodes, an entry for each attempt and node; sorted by node, there by `order` (small first)."""
+    """What goes from nodes, an entry for each attempt and node; sorted by node, there by `order` (small first).
+
+    It does not change, and keeps its sums: a cycle asks again and again, and the next one mostly of the same.
+    """
 
     node: Rows
     order: Column
@@ -64,6 +68,11 @@ class Leaving:
             return np.zeros(0, np.intp)
         return np.flatnonzero(np.concatenate([[True], self.node[1:] != self.node[:-1]]))
 
+    @cached_property
+    def sums(self) -> tuple[Column, Column, Column]:
+        """What is gone of its node with each entry and those before it: milli-CPU, bytes, milli-GPU by device."""
+        return self.along(self.cpu), self.along(self.memory), self.along(self.gpus)
+
     def along(self, values: Column) -> Column:
         """The sums of values of the entries from each node's first on; `values` may have several columns."""
         begins = self.begins()
@@ -79,11 +88,12 @@ def first_enough(nodes: Nodes, request: Resources, leaving: Leaving) -> Rows:
     Nodes that have room before anybody leaves have their first entry.
     """
     at = leaving.node
-    enough: NDArray[np.bool_] = nodes.cpu[at] + leaving.along(leaving.cpu) >= request.cpu
-    enough &= nodes.memory[at] + leaving.along(leaving.memory) >= request.memory
+    cpu, memory, gpus = leaving.sums
+    enough: NDArray[np.bool_] = nodes.cpu[at] + cpu >= request.cpu
+    enough &= nodes.memory[at] + memory >= request.memory
     whole, share = devices_of(request)
     if whole or share:
-        free = nodes.gpu[at] + leaving.along(leaving.gpus)
+        free = nodes.gpu[at] + gpus
         enough &= (free == WHOLE).sum(axis=1) >= whole if whole else free.max(axis=1, initial=0) >= share
     found = np.flatnonzero(enough)
     _, first = np.unique(at[found], return_index=True)

@@ -22,6 +22,21 @@ def kinds_of(snapshot: Snapshot, rows: NDArray[np.intp]) -> Kinds:
     return kinds | snapshot.levels(rows) << _LEVEL if snapshot.demands.has_levels else kinds
 
 
+def alike(snapshot: Snapshot, rows: NDArray[np.intp]) -> tuple[Kinds, NDArray[np.intp], NDArray[np.intp]]:
+    """The kinds of rows, each once; by row the place of its own among them; which of the rows is the first of each."""
+    if snapshot.demands.has_levels or not len(rows):
+        kinds, first, inverse = np.unique(kinds_of(snapshot, rows), return_index=True, return_inverse=True)
+        return kinds, inverse, first
+    numbers = snapshot.rows["kind"][rows]
+    first_of = np.full(snapshot.kinds_end, -1, np.intp)
+    first_of[numbers[::-1]] = np.arange(len(rows) - 1, -1, -1)  # of several the last is what stays
+    there = np.flatnonzero(first_of >= 0)
+    places = np.zeros(len(first_of), np.intp)
+    places[there] = np.arange(len(there))
+    first = first_of[there]
+    return kinds_of(snapshot, rows[first]), places[numbers], first
+
+
 def demands_in(kinds: Kinds) -> Kinds:
     """The number of each kind's demand."""
     return kinds & _DEMANDS

@@ -152,7 +152,7 @@ class Demand:
     @property
     def total(self) -> Resources:
         """The request of all nodes together."""
-        return self.request * self.nodes
+        return self.request if self.nodes == 1 else self.request * self.nodes
 
     @classmethod
     def of(cls, spec: JobSpec, person: str, memory: int, clearance: frozenset[str] = frozenset()) -> "Demand":

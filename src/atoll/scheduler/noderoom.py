@@ -56,6 +56,7 @@ class NodeRoom:
         self._held: dict[int, Leaving] = {}
         self._known_times: dict[tuple[int, Resources], tuple[int, Column]] = {}
         self._counts: dict[Resources, tuple[int, NDArray[np.intp]]] = {}
+        self._copied_at = owned.nodes.version
 
     # ---- starting now
 
@@ -183,14 +184,15 @@ class NodeRoom:
     def _times(self, number: int, request: Resources, start: int) -> Column:
         """When each node of a pool has room for a request."""
         stretch = self.owned.stretches[number]
+        latest = int(self.nodes.versions[stretch].max(initial=0))
         version, times = self._known_times.get((number, request), (-1, None))
-        if times is None or version != self.nodes.version:
-            times = np.where(self.nodes.holds(request, stretch), 0, _NEVER)
-            leaving = self._leaving(number)
-            last = first_enough(self.nodes, request, leaving)
-            at = leaving.node[last] - stretch.start
-            times[at] = np.minimum(times[at], leaving.order[last])
-            self._known_times[number, request] = self.nodes.version, times
+        if times is None or version != latest:
+            # while nothing has started here, what the cycle before found out still holds
+            as_before = self.owned.known_times(number, self._leaving_of(number)) if latest <= self._copied_at else {}
+            times = as_before.get(request)
+            if times is None:
+                times = as_before[request] = self._times_anew(stretch, request, self._leaving(number))
+            self._known_times[number, request] = latest, times
         times = np.maximum(times, start)
         spoken_for = [each.node for kept in self._kept.values() for each, _ in kept]
         for hold in self.holds.values():
@@ -200,14 +202,23 @@ class NodeRoom:
         times[self.nodes.cpu[stretch] < 0] = _NEVER
         return times
 
+    def _times_anew(self, stretch: slice, request: Resources, leaving: Leaving) -> Column:
+        """The same for nodes as they are, before anything is kept of them."""
+        times = np.where(self.nodes.holds(request, stretch), 0, _NEVER)
+        last = first_enough(self.nodes, request, leaving)
+        at = leaving.node[last] - stretch.start
+        times[at] = np.minimum(times[at], leaving.order[last])
+        return times
+
+    def _leaving_of(self, number: int) -> Leaving:
+        """All that was in a pool before this cycle, in the order in which it goes."""
+        if number not in self._held:
+            self._held[number] = self.owned.leaving(number, self._ends)
+        return self._held[number]
+
     def _leaving(self, number: int) -> Leaving:
         """All that is in a pool, what has started in this cycle too, in the order in which it goes."""
-        stretch = self.owned.stretches[number]
-        if number not in self._held:
-            claims = self.claims(number)
-            ends = self._ends(claims["row"].astype(np.intp))
-            self._held[number] = Leaving.of(claims, ends, self.nodes.gpu.shape[1])
-        there = self._held[number]
+        stretch, there = self.owned.stretches[number], self._leaving_of(number)
         started = [
             (end, spot, request)
             for end, spot, request in self._started

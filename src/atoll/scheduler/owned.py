@@ -3,7 +3,7 @@
 The snapshot keeps one `OwnedNodes`, for all such sites together; a cycle counts on a copy of it (`noderoom`).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,17 @@ from numpy.typing import NDArray
 from atoll.core.resources import Resources
 from atoll.scheduler.fit import Pool
 from atoll.scheduler.fragmentation import Fragmentation, Typical, damped
+from atoll.scheduler.freeing import Leaving
 from atoll.scheduler.model import NodeSpot, Running, SiteState
-from atoll.scheduler.nodes import MOST_DEVICES, WHOLE, NodeInfo, Nodes, Spot
+from atoll.scheduler.nodes import MOST_DEVICES, WHOLE, Column, NodeInfo, Nodes, Spot
 from atoll.scheduler.packing import Packer
 from atoll.scheduler.table import Columns, Table
 from atoll.scheduler.witnesses import Witnesses
 
 MOST_KINDS = 1000
 """How many of the most frequent requests count as typical."""
+_MOST_TIMES = 100
+"""For so many requests it is kept when nodes of a pool have room."""
 _CLAIMS: Columns = [
     ("cpu", "i8"), ("memory", "i8"), ("node", "i4"), ("row", "i4"), ("odd", "?"), ("gpus", f"({MOST_DEVICES},)i2"),
 ]  # fmt: skip
@@ -55,6 +58,8 @@ class OwnedNodes:
         self._claims: Table[tuple[str, int]] = Table(_CLAIMS)
         self._closed: set[int] = set()
         self._known_claims: dict[int, NDArray[Any]] = {}  # by pool
+        self._known_leaving: dict[int, tuple[Column, NDArray[Any], Leaving]] = {}  # by pool: ends and claims of it
+        self._known_times: dict[int, tuple[int, Leaving, dict[Resources, Column]]] = {}  # by pool: nodes' version
 
     def __bool__(self) -> bool:
         """Whether there are any nodes."""
@@ -146,6 +151,28 @@ class OwnedNodes:
             known = rows[(rows["node"] >= stretch.start) & (rows["node"] < stretch.stop) & self._live()]
             self._known_claims[number] = known
         return known
+
+    def leaving(self, number: int, ends: Callable[[NDArray[np.intp]], Column]) -> Leaving:
+        """When what attempts hold of a pool's nodes goes; `ends` tells it, in microseconds, of rows of `holding`."""
+        claims = self.claims_in(number)
+        times = ends(claims["row"].astype(np.intp))
+        known = self._known_leaving.get(number)
+        if known is not None and known[1] is claims and np.array_equal(known[0], times):
+            return known[2]
+        made = Leaving.of(claims, times, self.nodes.gpu.shape[1])
+        self._known_leaving[number] = times, claims, made
+        return made
+
+    def known_times(self, number: int, leaving: Leaving) -> dict[Resources, Column]:
+        """By request, when each node of a pool as it is has room for it: to be looked up, and added to.
+
+        They are forgotten when a node changes, or when what is there goes at other times.
+        """
+        latest = int(self.nodes.versions[self.stretches[number]].max(initial=0))
+        known = self._known_times.get(number)
+        if known is None or known[0] != latest or known[1] is not leaving or len(known[2]) >= _MOST_TIMES:
+            known = self._known_times[number] = latest, leaving, {}
+        return known[2]
 
     def _live(self) -> NDArray[np.bool_]:
         """Which rows of the table are in use: those that never were are zero."""

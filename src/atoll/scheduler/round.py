@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from atoll.core.resources import Resources
 from atoll.scheduler.evict import Claim, Victim
 from atoll.scheduler.keeping import Keeping
-from atoll.scheduler.kinds import buckets_in, demands_in, kinds_of, levels_in
+from atoll.scheduler.kinds import alike, buckets_in, demands_in, kinds_of, levels_in
 from atoll.scheduler.line import Right
 from atoll.scheduler.model import OPPORTUNISTIC, Promise
 from atoll.scheduler.noderoom import NodeRoom, Plan
@@ -58,7 +58,7 @@ class Round(Keeping):
         if not len(found):
             return
         found = found[np.lexsort((waiting["job"][found], waiting["submitted"][found]))]
-        kinds, inverse = np.unique(kinds_of(self.snapshot, found), return_inverse=True)
+        kinds, inverse, _ = alike(self.snapshot, found)
         within = self._quota_fits(kinds, None if self.quotas is None else self.quotas.subtree - self.quotas.usage)
         for row in found[within[inverse]][:_OVERDUE].tolist():
             self.serve(row)
@@ -74,18 +74,14 @@ class Round(Keeping):
         self._full = ~self.room.fitting(demands.totals, demands.requests, demands.possible, rights)
         self._relieved = np.zeros(len(self._full), np.bool_)
         self.dead = bytearray(len(snapshot.rows))
-        rows = rows[self._below_width(rows)]
+        rows = rows[self.below_width(rows)]
         if len(rows) and snapshot.rows["rank"][rows[0]] == OPPORTUNISTIC:
             return self._worth_of_idle(rows)
-        kinds, inverse, counts = np.unique(kinds_of(self.snapshot, rows), return_inverse=True, return_counts=True)
+        kinds, inverse, first = alike(snapshot, rows)
         fits = ~self._full[demands_in(kinds)]
         quota = self._quota_fits(kinds, None if self.quotas is None else self.quotas.available())
         worth = (fits & quota)[inverse]
-        order = np.argsort(inverse, kind="stable")
-        places = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-        first = order[places == 0]
-        few = order[places < _FEW]
-        worth[few[self._may_be_helped(rows, first, kinds, fits, quota)[inverse[few]]]] = True
+        worth[_first_few(inverse, self._may_be_helped(rows, first, kinds, fits, quota))] = True
         worth |= np.isin(rows, self._reserved_rows())
         self._kinds = _Kinds(rows[worth], inverse[worth])
         found: Rows = rows[worth]
@@ -102,8 +98,8 @@ class Round(Keeping):
         rows, numbers = rows[fits], numbers[fits]
         kinds = kinds_of(self.snapshot, rows)
         if not self.snapshot.bookings:  # nobody is asked to leave for a booking: there the walltime counts
-            alike = ~demands.possible[numbers][:, self.room.of_engines].any(axis=1)
-            kinds = np.where(alike, -1 - demands.shapes[numbers], kinds)
+            anyone = ~demands.possible[numbers][:, self.room.of_engines].any(axis=1)
+            kinds = np.where(anyone, -1 - demands.shapes[numbers], kinds)
         self._kinds = _Kinds(rows, np.unique(kinds, return_inverse=True)[1])
         return rows
 
@@ -153,18 +149,22 @@ class Round(Keeping):
 
     def _rights(self, rows: Rows) -> list[Right]:
         """The greatest right in each project, of rows of one class."""
+        buckets = self.snapshot.rows["bucket"][rows]
+        # those of one bucket adjoin, and the first of them has the highest priority
+        firsts = rows[np.flatnonzero(np.diff(buckets, prepend=-1))]
         highest: dict[str, Right] = {}
-        for (_, project, _), part in self.snapshot.buckets(rows):
-            right = self._right(part[0])
-            if project not in highest or right.beats(highest[project]):
-                highest[project] = right
+        for row in firsts.tolist():
+            right = self._right(row)
+            if right.project not in highest or right.beats(highest[right.project]):
+                highest[right.project] = right
         return list(highest.values())
 
-    def _below_width(self, rows: Rows) -> NDArray[np.bool_]:
+    def below_width(self, rows: Rows) -> NDArray[np.bool_]:
         """Which rows' own arrays let one more task hold room."""
         width = self.snapshot.rows["width"][rows]
-        # what has no width has limit -1, the last of all: it does not matter
-        below: NDArray[np.bool_] = (width < 0) | (self.holders[self.snapshot.rows["limit"][rows]] < width)
+        below = np.ones(len(rows), np.bool_)
+        limited = np.flatnonzero(width >= 0)
+        below[limited] = self.holders[self.snapshot.rows["limit"][rows[limited]]] < width[limited]
         return below
 
     def _quota_fits(self, kinds: NDArray[np.int64], available: Amounts | None) -> NDArray[np.bool_]:
@@ -174,9 +174,11 @@ class Round(Keeping):
             return np.ones(len(kinds), np.bool_)
         demands, buckets = demands_in(kinds), buckets_in(kinds)
         index = quotas.tree.index
-        distinct, inverse = np.unique(buckets, return_inverse=True)
-        projects = [snapshot.bucket_key(bucket)[1] for bucket in distinct.tolist()]
-        nodes = np.array([index.get(project, -1) for project in projects], np.intp)[inverse]
+        node_of = np.full(int(buckets.max(initial=0)) + 1, -1, np.intp)
+        node_of[buckets] = 0
+        for bucket in np.flatnonzero(node_of == 0).tolist():
+            node_of[bucket] = index.get(snapshot.bucket_key(bucket)[1], -1)
+        nodes = node_of[buckets]
         totals, possible = snapshot.demands.totals, snapshot.demands.within(demands, levels_in(kinds))
         found = np.zeros(len(kinds), np.bool_)
         for number, pool in enumerate(self.room.pools):
@@ -410,7 +412,7 @@ class Round(Keeping):
             return
         demands = self.snapshot.demands
         waits = np.zeros(len(self.snapshot.rows), np.bool_)
-        waits[rows[self._below_width(rows)]] = True
+        waits[rows[self.below_width(rows)]] = True
         waits[[row for row in self.started if not self.left_of(row)]] = False
         found = np.flatnonzero(waits)
         numbers, levels = self.snapshot.rows["demand"][found], self.snapshot.levels(found)
@@ -431,6 +433,16 @@ class Round(Keeping):
         told = [eviction.at for eviction in self.evictions.chosen if eviction.at]
         ready = [self.evictions.next_ready] if self.evictions.next_ready < ENDLESS else []
         return starts + self._moments + told + ready
+
+
+def _first_few(kinds: NDArray[np.intp], which: NDArray[np.bool_]) -> Rows:
+    """The places of the first `_FEW` of each kind that a mask over the kinds names."""
+    places = np.flatnonzero(which[kinds])
+    places = places[np.argsort(kinds[places], kind="stable")]
+    # the one that is so many places before it is of another kind
+    found: Rows = places[:_FEW]
+    later = places[_FEW:]
+    return np.concatenate([found, later[kinds[later] != kinds[places[:-_FEW]]]])
 
 
 class _Kinds:

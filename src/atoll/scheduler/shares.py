@@ -89,10 +89,12 @@ class Shares:
                     self._count(project, person, flavor, amounts, bool(opportunistic))
 
     def _count(self, project: str, person: str, flavor: str, added: Used, opportunistic: bool) -> None:
-        used, known = self._used[opportunistic], self._known[opportunistic]
+        used, known, grows = self._used[opportunistic], self._known[opportunistic], min(added) >= 0
         for account in ((project, person), *self.path(project)):
-            _add(used.setdefault(account, {}), flavor, added)
-            known.pop(account, None)
+            flavors = used.setdefault(account, {})
+            _add(flavors, flavor, added)
+            if (before := known.pop(account, None)) is not None and grows:  # no other flavor can have become larger
+                known[account] = max(before, self._largest(account, {flavor: flavors[flavor]}))
         self.version += 1
 
     def path(self, project: str) -> tuple[Account, ...]:
@@ -135,8 +137,11 @@ class Shares:
         return share
 
     def _share(self, account: Account, opportunistic: bool) -> float:
+        return self._largest(account, self._used[opportunistic].get(account, {}))
+
+    def _largest(self, account: Account, used: Mapping[str, Used]) -> float:
         largest = 0.0
-        for flavor, amounts in self._used[opportunistic].get(account, {}).items():
+        for flavor, amounts in used.items():
             capacity = self._capacity.get(flavor)
             for name, amount in zip(RESOURCES, amounts, strict=True):
                 if capacity is not None and amount and (whole := getattr(capacity, name)):

@@ -48,12 +48,12 @@ from atoll.scheduler.owned import OwnedNodes
 from atoll.scheduler.quota import Quotas, Tree
 from atoll.scheduler.room import ENDLESS, Releases, Room
 from atoll.scheduler.shares import Shares
-from atoll.scheduler.table import Columns, Table
+from atoll.scheduler.table import Columns, Counted, Table
 
 _WAITING: Columns = [
     ("job", "i8"), ("submitted", "i8"), ("not_before", "i8"), ("priority", "i8"), ("told", "i8"),
     ("group", "i8"), ("demand", "i4"), ("width", "i4"), ("limit", "i4"), ("bucket", "i4"), ("expected", "i4"),
-    ("like", "i8"), ("rank", "i1"), ("backing_off", "?"), ("live", "?"),
+    ("kind", "i4"), ("like", "i8"), ("rank", "i1"), ("backing_off", "?"), ("live", "?"),
 ]  # fmt: skip
 _RUNNING: Columns = [
     ("job", "i8"), ("cpu", "i8"), ("memory", "i8"), ("gpu", "i8"), ("priority", "i8"), ("placed", "i8"),
@@ -85,6 +85,7 @@ class Snapshot:
         self._buckets: Table[Bucket] = Table([("uses", "i4")])
         self._bucket_keys: dict[int, Bucket] = {}
         self._empty: set[int] = set()  # buckets that may have no rows any more
+        self._kinds: Counted[tuple[int, int]] = Counted()  # pairs of a bucket and a demand
         self._ordered: tuple[int, NDArray[np.intp]] | None = None
         self._placed: tuple[int, NDArray[np.int32]] | None = None
         self._queue: NDArray[np.intp] = np.zeros(0, np.intp)
@@ -179,9 +180,7 @@ class Snapshot:
             if self._bucket_of(waiting) == self._bucket_keys[int(before["bucket"])] and (
                 (waiting.priority, waiting.submitted) == (int(before["priority"]), int(before["submitted"]))
             ):
-                self.demands.drop(int(before["demand"]))
-                self._drop_bucket(int(before["bucket"]))
-                self._drop_limit(before)
+                self._drop_all(before)
             else:
                 self._job_gone(waiting.job_id)
                 row = None
@@ -189,11 +188,12 @@ class Snapshot:
             row = self._waiting.add(waiting.job_id)
             self._arrived.append(row)
             self._arrivals += 1
+        bucket = self._hold_bucket(self._bucket_of(waiting))
         self._waiting.rows[row] = (
             waiting.job_id, waiting.submitted, waiting.not_before, waiting.priority, told,
             _OWN if waiting.group is None else waiting.group, number,
             _ENDLESS if waiting.width is None else waiting.width, self._hold_limit(waiting),
-            self._hold_bucket(self._bucket_of(waiting)), waiting.expected, waiting.like, waiting.rank,
+            bucket, waiting.expected, self._kinds.hold((bucket, number)), waiting.like, waiting.rank,
             waiting.backing_off, True,
         )  # fmt: skip
         if waiting.promise is None or not waiting.promise.count:
@@ -208,13 +208,18 @@ class Snapshot:
     def _job_gone(self, job_id: int) -> None:
         row = self._waiting.pop(job_id)
         if row is not None:
-            self.demands.drop(int(self._waiting.rows["demand"][row]))
-            self._drop_limit(self._waiting.rows[row])
-            self._drop_bucket(int(self._waiting.rows["bucket"][row]))
+            self._drop_all(self._waiting.rows[row])
             self._tasks.pop(row, None)
             self._promises.pop(job_id, None)
             self._waiting.rows["live"][row] = False
             self._left.append(row)
+
+    def _drop_all(self, job: Any) -> None:
+        """One user less of all that a waiting row uses."""
+        self._kinds.drop(int(job["kind"]))
+        self.demands.drop(int(job["demand"]))
+        self._drop_limit(job)
+        self._drop_bucket(int(job["bucket"]))
 
     def _bucket_of(self, waiting: Waiting) -> Bucket:
         return waiting.rank, waiting.project, waiting.placement.person
@@ -398,7 +403,7 @@ class Snapshot:
         tasks = Counter[tuple[Resources, frozenset[int] | None]]()
         entries = Counter(self._waiting.rows["demand"][list(self._waiting.index.values())].tolist())
         for row, several in self._tasks.items():
-            entries[int(self._waiting.rows["demand"][row])] += len(several) - 1
+            entries[self._waiting.rows["demand"].item(row)] += len(several) - 1
         for number, count in entries.items():
             demand = self.demands[number]
             pools = frozenset(np.flatnonzero(self.demands.possible[number] & self.owned.pools).tolist())
@@ -480,7 +485,7 @@ class Snapshot:
 
     def bucket(self, row: int) -> Bucket:
         """The class (its rank), project and person of a row."""
-        return self._bucket_keys[int(self._waiting.rows["bucket"][row])]
+        return self._bucket_keys[self._waiting.rows["bucket"].item(row)]
 
     def bucket_key(self, number: int) -> Bucket:
         """The class, project and person of a number in the column `bucket`."""
@@ -493,17 +498,22 @@ class Snapshot:
         for part in np.split(rows, edges) if len(rows) else ():
             yield self.bucket(int(part[0])), part.tolist()
 
+    @property
+    def kinds_end(self) -> int:
+        """Beyond all numbers in the column `kind`: the same for rows of one bucket that demand the same."""
+        return self._kinds.end
+
     def levels(self, rows: NDArray[np.intp]) -> NDArray[np.int64]:
         """At how many usual waits rows look, as `Demands.levels` tells."""
         return self.demands.levels(self._waiting.rows["demand"][rows], self._waiting.rows["expected"][rows])
 
     def preference(self, row: int) -> tuple[int, ...]:
         """The pools that a row may use, the preferred first."""
-        return self.demands.preference(int(self._waiting.rows["demand"][row]), self.level(row))
+        return self.demands.preference(self._waiting.rows["demand"].item(row), self.level(row))
 
     def choices(self, row: int) -> tuple[tuple[int, ...], ...]:
         """The same as `Demands.choices` has them."""
-        return self.demands.choices(int(self._waiting.rows["demand"][row]), self.level(row))
+        return self.demands.choices(self._waiting.rows["demand"].item(row), self.level(row))
 
     def level(self, row: int) -> int:
         """The same of one row."""
@@ -638,9 +648,11 @@ class Snapshot:
     def tell(self, row: int, reason: Reason) -> bool:
         """Remember that a job's reason was told; whether that is news."""
         mark = hash(reason) or 1
-        news = self._waiting.rows["told"][row] != mark
-        self._waiting.rows["told"][row] = mark
-        return bool(news)
+        told = self._waiting.rows["told"]
+        news = bool(told[row] != mark)
+        if news:
+            told[row] = mark
+        return news
 
     def retell(self) -> None:
         """Forget what was told, so that the next cycle tells it again; for when the telling failed."""
@@ -700,6 +712,10 @@ class Snapshot:
             users[number] = users.get(number, 0) + 1
         assert len(self.demands) == len(users), "a demand without a job is kept"
         assert users == {number: self.demands.uses(number) for number in users}, "users are miscounted"
+        kinds = Counter(
+            (int(row["bucket"]), int(row["demand"])) for row in self.rows[list(self._waiting.index.values())]
+        )
+        assert self._kinds.counts() == kinds, "rows that are alike are miscounted"
         self.demands.validate()
         fresh = Demands()
         fresh.place(pools_of(self.sites.values()), self.sites)

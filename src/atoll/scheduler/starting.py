@@ -47,6 +47,7 @@ class Starting:
         self._places: dict[tuple[int, str, str], Ranges | None] = {}
         self._spots: dict[tuple[int, str, str], list[tuple[NodeSpot, ...]]] = {}
         self._masks: dict[tuple[int, ...], Mask] = {}
+        self._stays: dict[tuple[int, int], Stay] = {}  # by demand and bucket
         self._is_simple = self.quotas is None and not snapshot.bookings and not self.room.is_limited
         self._pools = {(pool.site, pool.flavor.name): number for number, pool in enumerate(self.room.pools)}
         self._leaving: dict[int, Rows] = {}
@@ -62,9 +63,9 @@ class Starting:
 
     def wanted(self, row: int) -> int:
         """How many tasks of a row may start now, as far as its own width goes."""
-        job = self.snapshot.rows[row]
-        left, width = self.left_of(row), int(job["width"])
-        return left if width < 0 else max(0, min(left, width - int(self.holders[job["limit"]])))
+        rows = self.snapshot.rows
+        left, width = self.left_of(row), rows["width"].item(row)
+        return left if width < 0 else max(0, min(left, width - int(self.holders[rows["limit"][row]])))
 
     def _duration(self, row: int) -> int:
         """How long a row may hold room, in microseconds: its walltime, and the grace that it then has."""
@@ -80,9 +81,16 @@ class Starting:
         return min(ENDLESS, self.now + self._duration(row))
 
     def _stay(self, row: int, later: int = 0) -> Stay:
-        """The same with all that decides what is in its way, if it starts so much later."""
+        """The same with all that decides what is in its way, if it starts so much later (microseconds)."""
+        rows = self.snapshot.rows
+        alike = rows["demand"].item(row), rows["bucket"].item(row)
+        if not later and (known := self._stays.get(alike)) is not None:
+            return known
         end, whole = self._end(row) + later, self.now + self._duration(row) + later
-        return Stay(min(ENDLESS, end), min(ENDLESS, whole), self._booked_for(row))
+        stay = Stay(min(ENDLESS, end), min(ENDLESS, whole), self._booked_for(row))
+        if not later:
+            self._stays[alike] = stay
+        return stay
 
     def _booked_for(self, row: int) -> frozenset[int]:
         """The bookings in which a row may run."""
@@ -92,8 +100,8 @@ class Starting:
         return frozenset(booking.number for booking in self.snapshot.bookings if booking.admits(project, person))
 
     def _right(self, row: int) -> Right:
-        job = self.snapshot.rows[row]
-        return Right(int(job["rank"]), self.snapshot.bucket(row)[1], int(job["priority"]))
+        rank, project, _ = self.snapshot.bucket(row)
+        return Right(rank, project, self.snapshot.rows["priority"].item(row))
 
     def is_over(self, name: str) -> bool:
         """Whether a node of the tree uses more than its own quota, with what starts now."""
@@ -193,9 +201,8 @@ class Starting:
     def _note(self, row: int, number: int, count: int, end: int, spots: tuple[NodeSpot, ...] = ()) -> None:
         """Write down that tasks of a row start, and count what they use."""
         snapshot, pool = self.snapshot, self.room.pools[number]
-        job, demand = snapshot.rows[row], self._demand(row)
-        job_id, rank = int(job["job"]), int(job["rank"])
-        project = snapshot.bucket(row)[1]
+        demand, (rank, project, _) = self._demand(row), snapshot.bucket(row)
+        job_id, limit = snapshot.rows["job"].item(row), snapshot.rows["limit"].item(row)
         if rank != OPPORTUNISTIC:
             self._count_quota(project, number, demand.total * count, held=end > self._first_hold)
             if self._used_quotas is not None:
@@ -203,7 +210,7 @@ class Starting:
         else:
             self._graces[number] = max(self._graces.get(number, 0), demand.placement.grace)
         self._charge(row, number, count)
-        if (limit := job["limit"]) >= 0:
+        if limit >= 0:
             self.holders[limit] += count
         tasks, before = snapshot.tasks(row), self.started.get(row, 0)
         self.started[row] = before + count
@@ -222,9 +229,9 @@ class Starting:
 
     def _charge(self, row: int, number: int, count: int) -> None:
         """Count tasks that start, or will, in the fair shares of this cycle."""
-        job, demand = self.snapshot.rows[row], self._demand(row)
+        demand, expected = self._demand(row), self.snapshot.rows["expected"].item(row)
         rank, project, person = self.snapshot.bucket(row)
-        seconds = self.snapshot.charged_seconds(rank, demand.placement.walltime, int(job["expected"]))
+        seconds = self.snapshot.charged_seconds(rank, demand.placement.walltime, expected)
         flavor = self.room.pools[number].flavor.name
         self.shares.charge(project, person, flavor, demand.total * (seconds * count), self.now, rank == OPPORTUNISTIC)
 
@@ -236,7 +243,7 @@ class Starting:
                 self._held_quotas.add(project, flavor, amount, sign)
 
     def _demand(self, row: int) -> Demand:
-        return self.snapshot.demands[int(self.snapshot.rows["demand"][row])]
+        return self.snapshot.demands[self.snapshot.rows["demand"].item(row)]
 
     def _choices(self, row: int) -> Sequence[Sequence[int]]:
         return self.snapshot.choices(row)

@@ -52,3 +52,31 @@ class Table(Generic[Key]):
     def release(self, rows: Iterable[int]) -> None:
         """Let popped rows be used again."""
         self._released.extend(rows)
+
+
+class Counted(Table[Key]):
+    """Numbers for keys, counted by their users: a key without any is forgotten, and its number is used again."""
+
+    def __init__(self) -> None:
+        super().__init__([("uses", "i4")])
+        self._keys: dict[int, Key] = {}
+
+    def hold(self, key: Key) -> int:
+        """The number of `key`, with one user more."""
+        number = self.index.get(key)
+        if number is None:
+            number = self.add(key)
+            self._keys[number] = key
+        self.rows["uses"][number] += 1
+        return number
+
+    def drop(self, number: int) -> None:
+        """One user less."""
+        self.rows["uses"][number] -= 1
+        if not self.rows["uses"][number]:
+            self.pop(self._keys.pop(number))
+            self.release((number,))
+
+    def counts(self) -> dict[Key, int]:
+        """How many users each key has."""
+        return {key: int(self.rows["uses"][number]) for key, number in self.index.items()}
