@@ -209,8 +209,17 @@ class SiteFlavor(Answer):
     node: Amount = Amount()
 
 
+class SiteNode(Answer):
+    """A node that Atoll chooses: what its jobs may have of it together, and whether it takes new ones."""
+
+    name: str
+    flavor: str = ""
+    open: bool = True
+    resources: Amount = Amount()
+
+
 class Site(Answer):
-    """A place that runs jobs."""
+    """A place that runs jobs. In a list of sites the nodes are left out."""
 
     name: str
     driver: str
@@ -223,6 +232,7 @@ class Site(Answer):
     flavors: tuple[SiteFlavor, ...] = ()
     abilities: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    nodes: tuple[SiteNode, ...] = ()
 
 
 class Described(Answer):
