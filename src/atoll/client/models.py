@@ -120,6 +120,8 @@ class Attempt(Answer):
     native_state: str | None = None
     max_memory: int | None = None
     cpu_seconds: float | None = None
+    on_nodes: tuple[str, ...] = ()
+    """Names of its nodes, by rank, where Atoll chose them."""
 
 
 class MetDependency(Answer):

@@ -71,6 +71,8 @@ class Launch:
     """Values of the specification's secrets, by name."""
     flavor: str = ""
     """The flavor on which room was given; empty where that does not matter."""
+    on_nodes: tuple[str, ...] = ()
+    """Names of the nodes that Atoll chose, by rank, of those that `describe` listed; empty where the engine chooses."""
 
     @property
     def flavors(self) -> tuple[str, ...]:
