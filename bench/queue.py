@@ -17,7 +17,7 @@ import numpy as np
 
 from atoll.core.project import Limit, TreeNode
 from atoll.core.resources import Resources
-from atoll.core.site import Flavor, Health, Node, Site, SiteReport
+from atoll.core.site import Flavor, Health, Node, NodeSpot, Site, SiteReport
 from atoll.core.site_file import Identity
 from atoll.scheduler.cycle import cycle
 from atoll.scheduler.model import (
@@ -25,7 +25,6 @@ from atoll.scheduler.model import (
     Decisions,
     JobGone,
     JobWaits,
-    NodeSpot,
     Placement,
     Reserved,
     RoomFreed,

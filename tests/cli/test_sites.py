@@ -51,6 +51,19 @@ def test_a_site_is_added_used_drained_and_removed_without_a_restart(there: Atoll
     assert "toy" not in there("site", "ls", "-o", "name").out
 
 
+def test_the_first_nodes_that_atoll_chooses_are_shown_and_how_many_more(there: Atoll, tmp_path: Path) -> None:
+    file = tmp_path / "rack.yaml"
+    file.write_text("name: rack\ndriver: fake\nidentity: shared\nconfig: {cpus: 4, nodes: 23, owned: true}\n")
+    assert there("site", "add", "-f", str(file)).code == 0
+    until(lambda: shown(there, "rack")["health"] == "ok")
+    said = there("site", "show", "rack")
+    assert sum(line.startswith("node-") for line in said.out.splitlines()) == 20
+    assert "3 more nodes" in said.err
+    assert len(shown(there, "rack")["nodes"]) == 23
+    assert there("run", "--site", "rack", "--", "true").code == 0
+    assert there("site", "rm", "rack").code == 0
+
+
 def test_check_tries_everything_and_tells_each_step(there: Atoll) -> None:
     done = there("site", "check", "local")
     assert done.code == 0, done.out

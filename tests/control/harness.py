@@ -39,14 +39,22 @@ class SlowMotion:
     """One replica. `crash` makes a new one on the same database and the same engine."""
 
     def __init__(
-        self, database: Database, folder: Path, *, cpus: int = 4, ttl: float = 9.0, queues: bool = False
+        self,
+        database: Database,
+        folder: Path,
+        *,
+        cpus: int = 4,
+        gpus: int = 0,
+        nodes: int = 1,
+        ttl: float = 9.0,
+        **config: Any,
     ) -> None:
         self.database = database
         self.folder = folder
         self.clock = ManualClock()
-        self.engine = Engine(Resources(cpus * 1000, 8 * 2**30, 0), 1, clock=self.clock)
+        self.engine = Engine(Resources(cpus * 1000, 8 * 2**30, gpus * 1000), nodes, clock=self.clock)
         self.ttl = ttl
-        self.config: dict[str, Any] = {"queues": queues}
+        self.config: dict[str, Any] = config
 
     async def begin(self) -> None:
         """Come up, for the first time or again."""

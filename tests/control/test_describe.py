@@ -7,10 +7,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection, select, update
 
 from atoll.core.resources import Resources
 from atoll.store import sites
 from atoll.store.database import Database
+from atoll.store.tables import sites as table
 from tests.control.harness import SlowMotion
 
 
@@ -80,3 +82,23 @@ async def test_jobs_of_others_leave_no_room_for_ours(motion: SlowMotion) -> None
     small, large = await motion.insert({"cpu": 1}, {"cpu": 2})
     await motion.dispatch()
     assert [(await motion.job(job)).site is not None for job in (small, large)] == [True, False]
+
+
+async def test_a_report_is_written_only_where_it_says_something_new(motion: SlowMotion) -> None:
+    async def written() -> tuple[str, int]:
+        def read(connection: Connection) -> tuple[str, int]:
+            row = connection.execute(select(table.c.report, table.c.seen_at)).one()
+            return row.report, row.seen_at
+
+        return await motion.database.read(read)
+
+    await others(motion)
+    first, seen = await written()
+    # what nobody but us could have written stays there
+    await motion.database.write(lambda connection: connection.execute(update(table).values(report=first + " ")))
+    motion.clock.advance(60)
+    await others(motion)
+    assert await written() == (first + " ", seen + 60_000_000)
+    motion.engine.used_by_others(Resources(cpu=1000))
+    await others(motion)
+    assert (await written())[0] not in (first, first + " ")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from atoll.core.project import Limit, TreeNode
 from atoll.core.resources import Resources
+from atoll.core.site import NodeSpot
 from atoll.scheduler.calibration import PROMISED, Calibration
 from atoll.scheduler.forecast import Expected, Forecast, forecast
 from atoll.scheduler.model import (
@@ -21,7 +22,6 @@ from atoll.scheduler.model import (
     Booked,
     Booking,
     JobWaits,
-    NodeSpot,
     Placement,
     Promise,
     Reservation,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from atoll.core.reasons import ReasonCode
 from atoll.core.resources import Resources
-from atoll.core.site import Ability
+from atoll.core.site import Ability, NodeSpot
 from atoll.scheduler.cycle import cycle
 from atoll.scheduler.explain import explain
 from atoll.scheduler.model import (
@@ -21,7 +21,6 @@ from atoll.scheduler.model import (
     Decisions,
     JobGone,
     JobWaits,
-    NodeSpot,
     Placement,
     RoomFreed,
     RoomTaken,
@@ -147,6 +146,31 @@ def test_a_node_that_shrank_below_what_runs_there_takes_nothing_until_enough_has
     snapshot.apply([RoomFreed("x")])
     snapshot.validate()
     assert nodes_of(cycle(snapshot, NOW)) == {1: [["a"]]}
+
+
+def test_a_closed_node_takes_nothing_new_and_what_runs_there_is_counted_when_it_opens_again() -> None:
+    snapshot = snapshot_of(owned("own", node("a"), node("b")), runs("x", "a", cpu=3), job(1, cpu=6), job(2, cpu=5))
+    snapshot.apply([SiteChanged(owned("own", replace(node("a"), open=False), node("b")))])
+    snapshot.validate()
+    assert nodes_of(cycle(snapshot, NOW)) == {1: [["b"]]}
+    snapshot.apply([RoomFreed("x")])
+    snapshot.validate()
+    assert nodes_of(cycle(snapshot, NOW)) == {1: [["b"]]}, "that somebody left does not open it"
+    snapshot.apply([RoomTaken(runs("y", "a", cpu=3)), SiteChanged(owned("own", node("a"), node("b")))])
+    snapshot.validate()
+    assert nodes_of(cycle(snapshot, NOW)) == {1: [["b"]], 2: [["a"]]}
+
+
+def test_what_others_hold_of_a_nodes_gpus_is_never_what_ours_have() -> None:
+    """Others are told as fewer GPUs, not as which: those that are left are ours whatever their numbers."""
+    pair = [runs(str(number), "a", gpus=((number, 1000),)) for number in (2, 3)]
+    snapshot = snapshot_of(owned("own", node("a", gpu=4)), *pair, job(1, gpu=1), job(2, gpu=1))
+    snapshot.apply([SiteChanged(owned("own", node("a", gpu=3)))])
+    snapshot.validate()
+    assert nodes_of(cycle(snapshot, NOW)) == {1: [["a"]]}
+    snapshot.apply([RoomFreed("2"), RoomFreed("3")])
+    snapshot.validate()
+    assert snapshot.owned.free(0).gpu == 3000
 
 
 def test_an_attempt_whose_node_nobody_knows_is_counted_with_the_pool() -> None:

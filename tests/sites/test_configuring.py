@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from atoll.core.resources import Resources
-from atoll.core.site import Ability, Flavor, SiteReport
+from atoll.core.site import Ability, Flavor, Node, SiteReport
 from atoll.core.states import Outcome
 from atoll.drivers.base import DriverSetup
 from atoll.drivers.fake import FakeDriver
@@ -147,3 +147,19 @@ async def test_a_job_for_what_another_replica_learned_of_a_site_just_now_is_take
         await served.database.write(lambda connection: sites.set_report(connection, "toy", grown, 1))
         answer = await root.post("/api/v1/jobs", json=job)
         assert answer.status_code == 201, f"no word of it came here: {answer.text}"
+
+
+async def test_nodes_that_atoll_chooses_are_told_of_one_site_and_not_in_the_list(served: Served) -> None:
+    whole = Resources(4000, 2**33, 2000)
+    nodes = Node("n1", "gpu", whole), Node("n2", "gpu", Resources(500), open=False)
+    report = SiteReport((Flavor("gpu", whole, whole),), nodes=nodes)
+    await put(served)
+    await served.database.write(lambda connection: sites.set_report(connection, "toy", report, 1))
+    (kept,) = await served.database.read(sites.load)
+    assert kept.report == report
+    async with served.client("anna") as anna:
+        assert (await anna.get(f"{SITES}/toy")).json()["nodes"] == [
+            {"name": "n1", "flavor": "gpu", "open": True, "resources": {"cpu": "4", "memory": 2**33, "gpu": "2"}},
+            {"name": "n2", "flavor": "gpu", "open": False, "resources": {"cpu": "500m", "memory": 0, "gpu": "0"}},
+        ]
+        assert "nodes" not in (await anna.get(SITES)).json()["items"][0]

@@ -120,6 +120,8 @@ class Attempt(Answer):
     native_state: str | None = None
     max_memory: int | None = None
     cpu_seconds: float | None = None
+    on_nodes: tuple[str, ...] = ()
+    """Names of its nodes, by rank, where Atoll chose them."""
 
 
 class MetDependency(Answer):
@@ -219,8 +221,17 @@ class SiteFlavor(Answer):
     node: Amount = Amount()
 
 
+class SiteNode(Answer):
+    """A node that Atoll chooses: what its jobs may have of it together, and whether it takes new ones."""
+
+    name: str
+    flavor: str = ""
+    open: bool = True
+    resources: Amount = Amount()
+
+
 class Site(Answer):
-    """A place that runs jobs."""
+    """A place that runs jobs. In a list of sites the nodes are left out."""
 
     name: str
     driver: str
@@ -233,6 +244,7 @@ class Site(Answer):
     flavors: tuple[SiteFlavor, ...] = ()
     abilities: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    nodes: tuple[SiteNode, ...] = ()
 
 
 class Described(Answer):

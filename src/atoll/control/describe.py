@@ -74,10 +74,12 @@ def note(connection: Connection, name: str, report: SiteReport | None, words: st
     if before is None:
         return
     health = Health.OK if report is not None else Health.UNREACHABLE
-    if report is not None:
-        sites.set_report(connection, name, report, now)
-    else:
+    if report is None:
         sites.set_health(connection, name, health, words)
+    elif before.report == report:
+        sites.set_seen(connection, name, now)
+    else:
+        sites.set_report(connection, name, report, now)
     if before.health is not health or (report is not None and before.report != report):
         sites.tell(connection, name, health, words, now)
 

@@ -208,7 +208,8 @@ class Dispatcher:
             tasks = place.tasks.take(room)[0] if place.tasks is not None else None
             count = len(tasks) if tasks is not None else 1
             ids = list(islice(names, count))
-            placings.append(Placing(place.job_id, tasks, place.site, place.flavor, ids))
+            # of an array cut off here the first tasks are left, and so are their nodes
+            placings.append(Placing(place.job_id, tasks, place.site, place.flavor, ids, place.spots[:count]))
             room -= count
             if room <= 0:
                 return placings, True

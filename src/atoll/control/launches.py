@@ -14,6 +14,7 @@ from atoll.store import jobs, sites
 from atoll.store.attempts import AttemptRow
 from atoll.store.files import FileStore
 from atoll.store.jobs import JobRow
+from atoll.store.spots import read_spots
 from atoll.store.tables import jobs as job_table
 
 
@@ -67,6 +68,7 @@ def _launch(row: AttemptRow, job: JobRow, whole: JobRow, identity: Identity | No
         request=request,
         nodes=row.nodes,
         flavor=row.flavor,
+        on_nodes=tuple(spot.node for spot in read_spots(row.spots)),
         walltime=spec.walltime,
         environment=attempt_environment(
             spec,

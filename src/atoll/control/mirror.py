@@ -87,6 +87,7 @@ class Mirror:
             evictions=room.evictions,
             leaves_for=room.leaves_for,
             notice=room.notice,
+            spots=room.spots,
         )
 
     def read_page(self, connection: Connection, after: int, limit: int) -> tuple[int, list[Change]]:

@@ -52,11 +52,22 @@ class Flavor:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One node at a site that places nothing by itself: which flavor it counts to, and what it has when empty."""
+    """One node at a site that places nothing by itself: which flavor it counts to, and what it has for us."""
 
     name: str
     flavor: str
     resources: Resources
+    """What attempts of ours may have of it together, without what others hold now."""
+    open: bool = True
+    """Whether it takes new attempts."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSpot:
+    """What an attempt holds of a node that Atoll chose: its name, and milli-GPU of which of its devices."""
+
+    node: str
+    gpus: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,7 +75,7 @@ class SiteReport:
     """What a driver says of its site."""
 
     flavors: tuple[Flavor, ...]
-    """Where there are `nodes`, the totals are their sums."""
+    """Where there are `nodes`, the totals are what the open ones have together when they are empty."""
     abilities: frozenset[Ability] = frozenset()
     labels: dict[str, str] = field(default_factory=dict)
     max_walltime: int | None = None

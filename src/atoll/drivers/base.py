@@ -71,6 +71,11 @@ class Launch:
     """Values of the specification's secrets, by name."""
     flavor: str = ""
     """The flavor on which room was given; empty where that does not matter."""
+    on_nodes: tuple[str, ...] = ()
+    """Names of the nodes that Atoll chose, by rank, of those that `describe` listed; empty where the engine chooses.
+
+    An engine that cannot tell ranks apart may give them to the ranks in any order, one to each.
+    """
 
     @property
     def flavors(self) -> tuple[str, ...]:

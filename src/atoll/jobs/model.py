@@ -90,6 +90,8 @@ class Attempt(BaseModel):
     native_state: str | None
     max_memory: int | None
     cpu_seconds: float | None
+    on_nodes: list[str]
+    """Names of its nodes, by rank, where Atoll chose them."""
 
 
 class DependencyDocument(BaseModel):

@@ -17,6 +17,7 @@ from atoll.store import jobs
 from atoll.store.arrays import is_array
 from atoll.store.attempts import AttemptRow
 from atoll.store.jobs import JobRow
+from atoll.store.spots import read_spots
 from atoll.store.tables import dependencies as dependency_table
 
 Document = dict[str, Any]
@@ -91,7 +92,7 @@ def attempt(row: AttemptRow) -> Document:
         "started_at": moment_or_none(row.started_at), "ended_at": moment_or_none(row.ended_at),
         "outcome": row.outcome, "exit_code": row.exit_code, "signal": row.signal, "message": row.message,
         "native_id": row.native_id, "native_state": row.native_state, "max_memory": row.max_memory,
-        "cpu_seconds": row.cpu_seconds,
+        "cpu_seconds": row.cpu_seconds, "on_nodes": [spot.node for spot in read_spots(row.spots)],
     }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from atoll.core.ranges import Ranges
 from atoll.core.reasons import Reason
 from atoll.core.resources import Resources
-from atoll.core.site import Ability, Site
+from atoll.core.site import Ability, NodeSpot, Site
 from atoll.core.spec import ConstraintTerm, JobClass, JobSpec
 from atoll.scheduler.quota import Tree
 
@@ -128,14 +128,6 @@ class Placement:
     """Names of the volumes that it mounts."""
     kept_at: str = ""
     """The site where its checkpoints are, as far as is known."""
-
-
-@dataclass(frozen=True, slots=True)
-class NodeSpot:
-    """What an attempt holds of a node that Atoll chose: its name, and milli-GPU of which of its devices."""
-
-    node: str
-    gpus: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

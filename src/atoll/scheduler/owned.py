@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll.core.resources import Resources
+from atoll.core.site import NodeSpot
 from atoll.scheduler.fit import Pool
 from atoll.scheduler.fragmentation import Fragmentation, Typical, damped
 from atoll.scheduler.freeing import Leaving
-from atoll.scheduler.model import NodeSpot, Running, SiteState
-from atoll.scheduler.nodes import MOST_DEVICES, WHOLE, Column, NodeInfo, Nodes, Spot
+from atoll.scheduler.model import Running, SiteState
+from atoll.scheduler.nodes import MOST_DEVICES, WHOLE, Column, NodeInfo, Nodes, Spot, devices_of
 from atoll.scheduler.packing import Packer
 from atoll.scheduler.table import Columns, Table
 from atoll.scheduler.witnesses import Witnesses
@@ -32,7 +33,10 @@ class OwnedNodes:
     """Room by node, and which attempts hold it. The numbers of pools are those of the snapshot."""
 
     def __init__(self, pools: Sequence[Pool], states: Mapping[str, SiteState]) -> None:
-        """All nodes are empty. Of a node with more than `MOST_DEVICES` GPUs the others are not used."""
+        """All nodes are empty. Of a node with more than `MOST_DEVICES` GPUs the others are not used.
+
+        Nodes that are not open stay closed; what runs there is counted all the same.
+        """
         members: dict[int, list[NodeInfo]] = {}
         numbers = {(pool.site, pool.flavor.name): number for number, pool in enumerate(pools)}
         for name, state in states.items():
@@ -56,10 +60,18 @@ class OwnedNodes:
         self._pool_numbers = numbers
         self._numbers = {(pools[info.pool].site, info.name): number for number, info in enumerate(self.nodes.infos)}
         self._claims: Table[tuple[str, int]] = Table(_CLAIMS)
+        self._shut = {
+            self._numbers[name, node.name]
+            for name, state in states.items()
+            for node in (state.site.report.nodes if state.site.report else ())
+            if not node.open and (name, node.flavor) in numbers
+        }
         self._closed: set[int] = set()
         self._known_claims: dict[int, NDArray[Any]] = {}  # by pool
         self._known_leaving: dict[int, tuple[Column, NDArray[Any], Leaving]] = {}  # by pool: ends and claims of it
         self._known_times: dict[int, tuple[int, Leaving, dict[Resources, Column]]] = {}  # by pool: nodes' version
+        for number in self._shut:
+            self._recount(number)
 
     def __bool__(self) -> bool:
         """Whether there are any nodes."""
@@ -78,7 +90,8 @@ class OwnedNodes:
             number = self._numbers.get((running.site, named.node))
             if number is None:
                 continue  # the node is gone, and with it what was held there
-            spot, request = Spot(number, named.gpus), running.request
+            request = running.request
+            spot = self._spot_of(Spot(number, named.gpus), request)
             suits = self.nodes.made_for(spot, request)
             self._claim((running.attempt_id, place), spot, request, row, odd=not suits)
             try:
@@ -90,18 +103,33 @@ class OwnedNodes:
         """Count an attempt no more."""
         if not running.spots:
             self._count_unplaced(running, -1)
-        for place, named in enumerate(running.spots):
+        for place in range(len(running.spots)):
             claim = self._claims.pop((running.attempt_id, place))
             if claim is None:
                 continue
             number = int(self._claims.rows["node"][claim])
             self._known_claims.pop(int(self.nodes.pool[number]), None)
+            gpus = self._claims.rows["gpus"][claim].tolist()
+            spot = Spot(number, tuple((device, milli) for device, milli in enumerate(gpus) if milli))
             self._claims.rows["node"][claim] = -1
             self._claims.release((claim,))
             if number in self._closed:
                 self._recount(number)
             else:
-                self.nodes.give(Spot(number, named.gpus), running.request)
+                self.nodes.give(spot, running.request)
+
+    def _spot_of(self, spot: Spot, request: Resources) -> Spot:
+        """The spot as it is to be counted: of whole GPUs that are not there any more, or not free, others that are.
+
+        An engine that is told the node alone numbers its GPUs as it likes, and what others hold there comes and goes.
+        """
+        whole, _ = devices_of(request)
+        free = self.nodes.gpu[spot.node]
+        if not whole or int(self.nodes.whole[spot.node]) < whole:
+            return spot
+        if self.nodes.made_for(spot, request) and all(free[device] == WHOLE for device, _ in spot.gpus):
+            return spot
+        return self.nodes.spot(spot.node, request)
 
     def _count_unplaced(self, running: Running, sign: int) -> None:
         number = self._pool_numbers.get((running.site, running.flavor))
@@ -119,14 +147,14 @@ class OwnedNodes:
         self._claims.rows[claim] = (request.cpu, request.memory, spot.node, row, odd, gpus)
 
     def _recount(self, number: int) -> None:
-        """Count a node anew from all that is there; close it where that is more than it has."""
+        """Count a node anew from all that is there; close it where that is more than it has, or it is not open."""
         nodes, here = self.nodes, self.claims(number)
         capacity, devices = nodes.infos[number].capacity, nodes.gpu.shape[1]
         cpu, memory = capacity.cpu - int(here["cpu"].sum()), capacity.memory - int(here["memory"].sum())
         gpus = np.zeros(devices, np.int64)
         gpus[: capacity.gpu // WHOLE] = WHOLE
         gpus -= here["gpus"][:, :devices].sum(axis=0, dtype=np.int64)
-        if here["odd"].any() or cpu < 0 or memory < 0 or (gpus < 0).any():
+        if number in self._shut or here["odd"].any() or cpu < 0 or memory < 0 or (gpus < 0).any():
             nodes.close(number)
             self._closed.add(number)
         else:

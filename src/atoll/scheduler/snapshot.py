@@ -19,7 +19,7 @@ from atoll.core.project import RESOURCES
 from atoll.core.ranges import Ranges
 from atoll.core.reasons import Reason
 from atoll.core.resources import Resources
-from atoll.core.site import Flavor
+from atoll.core.site import Flavor, Node, NodeSpot
 from atoll.scheduler import model
 from atoll.scheduler.demands import Demands
 from atoll.scheduler.fit import Pool, Used, is_open, pools_of
@@ -30,7 +30,6 @@ from atoll.scheduler.model import (
     Booking,
     Change,
     Expects,
-    NodeSpot,
     Policy,
     PolicyChanged,
     Promise,
@@ -371,8 +370,11 @@ class Snapshot:
         self.sites[state.site.name] = state
         if before is None or _essence(before) != _essence(state):
             self._rebuild_pools()
-        elif _terms(before) != _terms(state):
+            return
+        if _terms(before) != _terms(state):
             self.demands.weigh(self.policy.weights)
+        if _nodes(before) != _nodes(state):
+            self._rebuild_nodes()
 
     def _rebuild_pools(self) -> None:
         self.pools = pools_of(self.sites.values())
@@ -381,6 +383,10 @@ class Snapshot:
         for pool in self.pools:
             capacity[pool.flavor.name] = capacity.get(pool.flavor.name, Resources()) + pool.flavor.total
         self.shares.set_capacity(capacity)
+        self._rebuild_nodes()
+
+    def _rebuild_nodes(self) -> None:
+        """Count anew what is free on each node."""
         had = bool(self.owned)
         self.owned = OwnedNodes(self.pools, self.sites)
         if had or self.owned:
@@ -752,8 +758,12 @@ def _essence(state: SiteState) -> Any:
     flavors = tuple(map(_lasting, report.flavors))
     return (
         state.site.all_labels, flavors, report.abilities, report.max_walltime, report.owner, state.site.identity,
-        report.nodes, state.site.clearance, report.volumes,
+        bool(report.nodes), state.site.clearance, report.volumes,
     )  # fmt: skip
+
+
+def _nodes(state: SiteState) -> tuple[Node, ...]:
+    return state.site.report.nodes if state.site.report else ()
 
 
 def _terms(state: SiteState) -> Any:

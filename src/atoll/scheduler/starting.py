@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 
 from atoll.core.ranges import Ranges
 from atoll.core.resources import Resources
+from atoll.core.site import NodeSpot
 from atoll.scheduler.evict import Evictions
 from atoll.scheduler.line import Right
-from atoll.scheduler.model import OPPORTUNISTIC, Demand, NodeSpot, Place, Promise
+from atoll.scheduler.model import OPPORTUNISTIC, Demand, Place, Promise
 from atoll.scheduler.noderoom import NodeRoom
 from atoll.scheduler.nodes import Mask
 from atoll.scheduler.nodevictims import NodeVictims

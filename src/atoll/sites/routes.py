@@ -44,8 +44,17 @@ class FlavorDocument(BaseModel):
     others: Amounts
 
 
+class NodeDocument(BaseModel):
+    """A node that Atoll chooses: what its jobs may have of it together, and whether it takes new ones."""
+
+    name: str
+    flavor: str
+    open: bool
+    resources: Amounts
+
+
 class SiteDocument(BaseModel):
-    """A place that runs jobs."""
+    """A place that runs jobs. A list of sites leaves the nodes out."""
 
     name: str
     driver: str
@@ -58,6 +67,7 @@ class SiteDocument(BaseModel):
     flavors: list[FlavorDocument]
     abilities: list[Ability]
     notes: list[str]
+    nodes: list[NodeDocument] = []
 
 
 class SiteList(BaseModel):

@@ -35,6 +35,13 @@ def _identity(identity: Identity | None) -> str:
     return OWNER if identity is None else SHARED if identity.shared else MAPPED
 
 
+def _nodes(site: Site) -> list[Document]:
+    return [
+        {"name": node.name, "flavor": node.flavor, "open": node.open, "resources": amounts(node.resources)}
+        for node in (site.report.nodes if site.report else ())
+    ]
+
+
 def document(site: Site, drained: bool, used: Mapping[tuple[str, str], figures.Used]) -> Document:
     """A site."""
     return {
@@ -60,10 +67,11 @@ def listed(connection: Connection) -> list[Document]:
 
 
 def get(connection: Connection, name: str) -> Document:
-    """One site. Raises NotFound."""
+    """One site, with the nodes that Atoll chooses there. Raises NotFound."""
     for site in sites.load(connection):
         if site.name == name:
-            return document(site, name in sites.drained(connection), figures.used(connection))
+            found = document(site, name in sites.drained(connection), figures.used(connection))
+            return found | {"nodes": _nodes(site)}
     raise _not_there(name)
 
 

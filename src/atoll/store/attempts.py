@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, bindparam, func, insert, or_, select, up
 from atoll.core.ranges import Ranges
 from atoll.core.reasons import ReasonCode, evicted_for, reason_of_end, recalled_from
 from atoll.core.resources import Resources
+from atoll.core.site import NodeSpot
 from atoll.core.spec import JobClass
 from atoll.core.states import (
     FAULTS,
@@ -26,6 +27,7 @@ from atoll.core.states import (
 from atoll.store import events, spent
 from atoll.store.jobs import JobRow, Move, chunked, get_many, keep_promise, lock_states, move, take_tasks
 from atoll.store.spent import Use
+from atoll.store.spots import write_spots
 from atoll.store.tables import attempts, jobs
 
 AttemptRow = Row[*tuple[Any, ...]]
@@ -55,6 +57,8 @@ class Placing:
     site: str
     flavor: str
     attempt_ids: Sequence[str]
+    spots: Sequence[Sequence[NodeSpot]] = ()
+    """For each attempt, in the order of their ids, its nodes by rank, where Atoll chose them; else empty."""
 
 
 def place(connection: Connection, placings: Sequence[Placing], now: int) -> int:
@@ -75,7 +79,8 @@ def place(connection: Connection, placings: Sequence[Placing], now: int) -> int:
             rows[row.id] = lock_states(connection, [row.id])[row.id]
         elif row.state == JobState.QUEUED:
             attempt_id = placing.attempt_ids[0]
-            made.append(_attempt(row, row.id, attempt_id, row.attempts + 1, placing, now))
+            spots = placing.spots[0] if placing.spots else ()
+            made.append(_attempt(row, row.id, attempt_id, row.attempts + 1, placing, spots, now))
             values = {"attempt_id": attempt_id, "site": placing.site, "attempts": row.attempts + 1}
             moves.append(Move(row.id, _QUEUED, JobState.PLACED, ReasonCode.PLACED, values=values))
     if made:
@@ -86,17 +91,20 @@ def place(connection: Connection, placings: Sequence[Placing], now: int) -> int:
 
 def _place_tasks(connection: Connection, array: JobRow, placing: Placing, now: int) -> list[dict[str, Any]]:
     ids = dict(zip(placing.tasks or (), placing.attempt_ids, strict=True))
+    spots = dict(zip(ids, placing.spots, strict=True)) if placing.spots else {}
     columns = {task: {"attempt_id": ids[task], "site": placing.site, "attempts": 1} for task in ids}
     assert placing.tasks is not None
     taken = take_tasks(connection, array, placing.tasks, JobState.PLACED, ReasonCode.PLACED, now, columns)
-    return [_attempt(array, row_id, ids[task], 1, placing, now) for task, row_id in taken.items()]
+    return [_attempt(array, row_id, ids[task], 1, placing, spots.get(task, ()), now) for task, row_id in taken.items()]
 
 
-def _attempt(job: JobRow, row_id: int, attempt_id: str, number: int, placing: Placing, now: int) -> dict[str, Any]:
+def _attempt(
+    job: JobRow, row_id: int, attempt_id: str, number: int, placing: Placing, spots: Sequence[NodeSpot], now: int
+) -> dict[str, Any]:
     return {
         "id": attempt_id, "job_id": row_id, "number": number, "site": placing.site, "flavor": placing.flavor,
         "state": AttemptState.PLACED, "cpu": job.cpu, "memory": job.memory, "gpu": job.gpu, "nodes": job.nodes,
-        "placed_at": now, "kept": True,
+        "spots": write_spots(spots), "placed_at": now, "kept": True,
     }  # fmt: skip
 
 

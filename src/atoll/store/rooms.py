@@ -7,10 +7,12 @@ from typing import NamedTuple
 from sqlalchemy import Connection, select
 
 from atoll.core.resources import Resources
+from atoll.core.site import NodeSpot
 from atoll.core.spec import JobClass
 from atoll.core.states import Outcome
 from atoll.store.attempts import AttemptRow, AttemptState
 from atoll.store.jobs import chunked
+from atoll.store.spots import read_spots
 from atoll.store.tables import attempts, jobs
 
 
@@ -49,6 +51,8 @@ class Room:
     """The waiting job (row) that it leaves for, or will."""
     notice: int = 0
     """When it will be asked to, where it was told first."""
+    spots: tuple[NodeSpot, ...] = ()
+    """What it holds of each of its nodes, by rank, where Atoll chose them."""
 
 
 def load(connection: Connection, job_ids: Sequence[int] | None) -> list[Room]:
@@ -95,6 +99,7 @@ def _room(row: AttemptRow) -> Room:
         evictions=row.evictions or 0,
         leaves_for=row.evicted_for,
         notice=row.notice_at or 0,
+        spots=read_spots(row.spots),
     )
 
 

@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from atoll.core.clock import from_micros
 from atoll.core.resources import Resources
-from atoll.core.site import Ability, Flavor, Health, Site, SiteReport
+from atoll.core.site import Ability, Flavor, Health, Node, Site, SiteReport
 from atoll.core.site_file import Identity, Price
 from atoll.core.spec import JobClass
 from atoll.store import events
@@ -83,6 +83,11 @@ def set_report(connection: Connection, name: str, report: SiteReport, now: int) 
     )
 
 
+def set_seen(connection: Connection, name: str, now: int) -> None:
+    """The site answered as it did before: it is well."""
+    connection.execute(update(sites).where(sites.c.name == name).values(health=Health.OK, message="", seen_at=now))
+
+
 def set_health(connection: Connection, name: str, health: Health, message: str) -> None:
     """The site did not answer, or does again; the last report stays with its age."""
     connection.execute(update(sites).where(sites.c.name == name).values(health=health, message=message[:1000]))
@@ -131,7 +136,7 @@ def _site(row: Row[*tuple[Any, ...]]) -> Site:
         name=row.name,
         driver=row.driver,
         labels=json.loads(row.labels),
-        report=_parse(row.report) if row.report else None,
+        report=_read(row.name, row.report) if row.report else None,
         health=Health(row.health),
         seen_at=from_micros(row.seen_at) if row.seen_at is not None else None,
         message=row.message,
@@ -145,7 +150,23 @@ def _site(row: Row[*tuple[Any, ...]]) -> Site:
 
 
 def _dump(report: SiteReport) -> str:
-    return json.dumps(asdict(report), default=sorted)
+    # nodes in few words: there may be ten thousand
+    nodes = [
+        (node.name, node.flavor, node.resources.cpu, node.resources.memory, node.resources.gpu, node.open)
+        for node in report.nodes
+    ]
+    return json.dumps({**asdict(replace(report, nodes=())), "nodes": nodes}, default=sorted)
+
+
+_known: dict[str, tuple[str, SiteReport]] = {}
+"""By site the last text that was read, and what it says: reports are read far more often than they change."""
+
+
+def _read(name: str, text: str) -> SiteReport:
+    known = _known.get(name)
+    if known is None or known[0] != text:
+        known = _known[name] = text, _parse(text)
+    return known[1]
 
 
 def _parse(text: str) -> SiteReport:
@@ -163,8 +184,12 @@ def _parse(text: str) -> SiteReport:
     )
     abilities = frozenset(Ability(item) for item in document.pop("abilities"))
     notes = tuple(document.pop("notes"))
+    nodes = tuple(
+        Node(name, flavor, Resources(cpu, memory, gpu), is_open)
+        for name, flavor, cpu, memory, gpu, is_open in document.pop("nodes", ())
+    )
     volumes = document.pop("volumes", None)  # older reports have none
     return SiteReport(
-        flavors=flavors, abilities=abilities, notes=notes, volumes=None if volumes is None else frozenset(volumes),
-        **document,
+        flavors=flavors, abilities=abilities, notes=notes, nodes=nodes,
+        volumes=None if volumes is None else frozenset(volumes), **document,
     )  # fmt: skip

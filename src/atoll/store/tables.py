@@ -149,6 +149,8 @@ attempts = Table(
     Column("memory", BigInteger, nullable=False),
     Column("gpu", BigInteger, nullable=False),
     Column("nodes", Integer, nullable=False),
+    # what it holds of the nodes that Atoll chose, see `spots`; none: the engine chooses
+    Column("spots", Text),
     Column("placed_at", BigInteger, nullable=False),
     # the call that hands it over is written down before it is made, with the time by which it has landed or not
     Column("submit_began_at", BigInteger),

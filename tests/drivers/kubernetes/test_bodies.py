@@ -9,6 +9,7 @@ import pytest
 
 from atoll.core.resources import Resources
 from atoll.drivers.base import Refused, StagedFile, Submitted
+from atoll.drivers.kubernetes.nodes import amount_of
 from tests.drivers.kubernetes.conftest import Site
 
 OLDEST, NEWEST = "1.29", kubernetes_validate.latest_version()
@@ -109,6 +110,36 @@ async def test_several_nodes_are_an_indexed_job_on_different_nodes(site: Site) -
     assert spec["template"]["spec"]["subdomain"] == service["metadata"]["name"]
     (peers,) = spec["template"]["spec"]["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     assert peers["labelSelector"]["matchLabels"] == {"atoll/attempt": launch.attempt_id}
+
+
+async def test_nodes_that_atoll_chose_are_the_only_ones_that_will_do(site: Site) -> None:
+    site.emulator.add_node("node-1")
+    names = ("node-1", "node-0")
+    launch = site.launch({"command": ["true"], "nodes": 2}, flavor="cpu", on_nodes=names)
+    (answer,) = await site.driver(nodes="owned").submit([launch])
+    assert isinstance(answer, Submitted), answer
+    body = job_of(site.emulator.bodies)
+    affinity = body["spec"]["template"]["spec"]["affinity"]
+    terms = affinity["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    # the server takes one name in a term; terms are alternatives
+    assert [term["matchFields"] for term in terms] == [
+        [{"key": "metadata.name", "operator": "In", "values": [name]}] for name in names
+    ]
+    assert "podAntiAffinity" in affinity, "and each has one of them"
+    assert body["metadata"]["annotations"]["atoll/on-nodes"] == "node-1 node-0"
+    for version in (OLDEST, NEWEST):
+        kubernetes_validate.validate(body, version, strict=True)
+
+
+@pytest.mark.parametrize("request_", [Resources(2000, 1 << 30), Resources(40, 16 << 20), Resources(1, 1)])
+async def test_pod_on_a_node_that_atoll_chose_takes_what_the_job_asked_for(site: Site, request_: Resources) -> None:
+    """Its limits are the job's all the same; the container beside it lives within."""
+    launch = site.launch(request=request_, on_nodes=("node-0",))
+    await site.driver(nodes="owned").submit([launch])
+    keeper, main = job_of(site.emulator.bodies)["spec"]["template"]["spec"]["containers"]
+    asked = [amount_of(each["resources"]["requests"], "nvidia.com/gpu") for each in (keeper, main)]
+    assert asked[0] + asked[1] == request_
+    assert amount_of(main["resources"]["limits"], "nvidia.com/gpu") == request_
 
 
 async def test_pod_keeps_to_the_restricted_standard(site: Site) -> None:

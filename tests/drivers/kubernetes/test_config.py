@@ -23,6 +23,9 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"tolerations": [{"key": "k", "effect": "Never"}]}, "config.tolerations.0.effect", "NoSchedule"),
     ({"priority_classes": {"urgent": "x"}}, "config.priority_classes.urgent", "batch"),
     ({"volumes": {"data": {"path": "/x"}}}, "config.volumes.data.claim", "required"),
+    ({"nodes": "mine"}, "config.nodes", "owned"),
+    ({"nodes": "owned", "queue": {"name": "users"}}, "config", "with queue it is not Atoll that decides"),
+    ({"nodes": "owned", "autoscaling": True}, "config", "with autoscaling it is not Atoll that decides"),
     ({"queue": {"name": ""}}, "config.queue.name", "at least 1"),
     ({"node_selector": {"a b": "c"}}, "config.node_selector.a b", "cannot stand here"),
 ]

@@ -196,6 +196,22 @@ async def test_description_counts_the_servers_nodes(platform: Platform) -> None:
     assert (flavor.name, flavor.nodes, flavor.total.cpu) == ("cpu", 1, 64_000 - 50)
 
 
+async def test_job_on_nodes_that_atoll_chose_is_accepted(platform: Platform, admin: Admin) -> None:
+    """The server itself checks the affinity of the pod: it takes one name in a term."""
+    driver = platform.driver(nodes="owned")
+    report = await driver.describe()
+    assert [(each.name, each.resources, each.open) for each in report.nodes] == [
+        ("node-0", Resources(64_000, 64 << 30), True)
+    ]
+    (answer,) = await driver.submit([platform.launch(on_nodes=("node-0", "node-1"))])
+    assert isinstance(answer, Submitted), answer
+    namespace, name = answer.native_id.split("/")
+    job = await admin.call("GET", f"/apis/batch/v1/namespaces/{namespace}/jobs/{name}")
+    pod = {"metadata": {"generateName": "try-"}, "spec": job["spec"]["template"]["spec"]}
+    made = await admin.call("POST", f"/api/v1/namespaces/{namespace}/pods?dryRun=All", pod)
+    assert made["status"]["qosClass"] == "Burstable"
+
+
 async def recalled(driver: KubernetesDriver, launch: Launch) -> AttemptStatus:
     """The attempt after it was recalled."""
     await driver.stop([StopRequest(launch.held, StopReason.RECALLED, 0)])

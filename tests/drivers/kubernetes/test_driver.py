@@ -13,7 +13,7 @@ from atoll.drivers.base import DriverError, Held, Phase, Refused, StopReason, St
 from atoll.drivers.kubernetes.cluster import PAGE
 from atoll.drivers.kubernetes.objects import JobList, PodList
 from tests.drivers.kubernetes.conftest import Site
-from tests.support.kubernetes_emulator import JOBS, MAPS, PODS
+from tests.support.kubernetes_emulator import JOBS, MAPS, NODES, PODS
 
 LONG = {"command": ["x"], "env": {"FAKE_RUNTIME": "1000"}}
 
@@ -172,6 +172,38 @@ async def test_description_tells_flavors_and_what_is_free(site: Site) -> None:
     assert (was - now).cpu == 1050, "the job, and the container that keeps its files"
 
 
+async def test_description_lists_the_nodes_where_atoll_chooses(site: Site) -> None:
+    site.emulator.add_node("node-1", cpu="8")
+    site.emulator.objects[NODES, None, "node-1"].patch({"spec": {"unschedulable": True}})
+    driver = site.driver(nodes="owned")
+    await driver.submit([site.launch(LONG, on_nodes=("node-0",))])
+    await asyncio.sleep(0.05)
+    report = await driver.describe()
+    assert [(each.name, each.resources.cpu, each.open) for each in report.nodes] == [
+        ("node-0", 64_000, True), ("node-1", 8000, False),
+    ]  # fmt: skip
+    assert (report.queues, report.recalls) == (False, False)
+    (flavor,) = report.flavors
+    assert (flavor.nodes, flavor.total.cpu) == (1, 64_000)
+    assert flavor.free is not None
+    assert flavor.free.cpu == 63_000, "our own pod takes what the job asked for, and no more"
+    assert not (await site.driver().describe()).nodes
+
+
+async def test_attempt_whose_node_does_not_take_it_is_given_back(site: Site) -> None:
+    site.emulator.full = True
+    driver, launch = site.driver(nodes="owned", start_within=1), site.launch(LONG, on_nodes=("node-0",))
+    await driver.submit([launch])
+    await asyncio.sleep(0.05)
+    assert (await driver.observe([])).states[launch.attempt_id].phase is Phase.STARTING
+    await asyncio.sleep(2.0)  # the pod is as old as its time stamp tells, in whole seconds
+    await driver.observe([])
+    await asyncio.gather(*driver._tending)
+    status = (await driver.observe([])).states[launch.attempt_id]
+    assert status.outcome is Outcome.NODE_FAILED
+    assert "did not take it in time" in status.message
+
+
 def job_and_pod(number: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """A Job and its pod as a real server lists them, managed fields and all."""
     attempt = f"abcde-{number:016d}"
@@ -198,7 +230,7 @@ def test_answer_about_ten_thousand_attempts_is_read_within_a_second() -> None:
     pairs = [job_and_pod(number) for number in range(PAGE)]
     jobs = json.dumps({"items": [pair[0] for pair in pairs], "metadata": {}}).encode()
     pods = json.dumps({"items": [pair[1] for pair in pairs], "metadata": {}}).encode()
-    reader, now, ends = Reader(300), system_clock(), 0
+    reader, now, ends = Reader(300, 300), system_clock(), 0
     begun = time.process_time()
     for _ in range(10_000 // PAGE):
         read_jobs = msgspec.json.decode(jobs, type=JobList).items or []

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from atoll.core import site
 from atoll.core.resources import Resources
 from atoll.drivers.kubernetes.config import Toleration, read_config
 from atoll.drivers.kubernetes.nodes import Load, Node, Stock, Stocktaking, Taint, quantity, tolerated
@@ -124,3 +125,25 @@ def test_free_is_what_no_pod_asks_for_and_the_keeper_is_taken_off_each_node() ->
     found = stocks([node("a")], loads, keeper={"cpu": "50m", "memory": "1Gi"})["cpu"]
     assert found.total == found.largest == Resources(7950, 31 * GIB, 0)
     assert found.free == Resources(6450, 29 * GIB, 0)
+
+
+def test_nodes_among_which_atoll_chooses_have_what_pods_of_others_leave() -> None:
+    def load(instance: str, cpu: str, gpu: str = "0") -> dict[str, Any]:
+        requests = {"cpu": cpu, "memory": "1Gi", "nvidia.com/gpu": gpu}
+        labels = {"atoll/instance": instance} if instance else {}
+        spec = {"nodeName": "g", "containers": [{"resources": {"requests": requests}}]}
+        return {"metadata": {"labels": labels}, "spec": spec}
+
+    loads = msgspec.convert([load("", "1500m", "3"), load("other", "1"), load("ours", "8", "2")], list[Load])
+    nodes = [
+        node("g", {"pool": "x"}, allocatable=GPU_NODE), node("c", {"pool": "x"}, unschedulable=True),
+        node("down", {"pool": "x"}, ready="Unknown"), node("elsewhere"),
+    ]  # fmt: skip
+    config = read_config({"nodes": "owned", "node_selector": {"pool": "x"}, "keeper": {"memory": "1Gi"}})
+    assert Stocktaking(config).owned(nodes, loads, "ours") == (
+        site.Node("g", "gpu", Resources(61_500, 510 * GIB, 5000)),
+        site.Node("c", "cpu", Resources(8000, 32 * GIB), open=False),
+        site.Node("down", "cpu", Resources(8000, 32 * GIB), open=False),
+    )
+    stock = Stocktaking(config).count(nodes, loads)["gpu"]
+    assert (stock.total, stock.free.cpu, stock.nodes) == (Resources(64_000, 512 * GIB, 8000), 53_500, 1)

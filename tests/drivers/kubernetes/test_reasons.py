@@ -14,7 +14,7 @@ from atoll.drivers.kubernetes.reasons import Reader
 NOW = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
 BEGAN, ENDED = "2026-05-01T11:00:00Z", "2026-05-01T11:30:00Z"
 ATTEMPT = "abcde-0000000000000000"
-READER = Reader(patience=300)
+READER = Reader(patience=300, start_within=120)
 
 
 def job(
@@ -327,6 +327,19 @@ def test_nodes_that_wait_in_vain_all_go(rank: int) -> None:
     assert READER.late_nodes(stopped, [late]) == ""
     after = READER.status(stopped, [], NOW)
     assert (after.outcome, after.message) == (status.outcome, status.message)
+
+
+def test_attempt_is_given_back_whose_node_does_not_take_it_in_time() -> None:
+    made = job()
+    made.metadata.annotations = {**(made.metadata.annotations or {}), "atoll/on-nodes": "node-7"}
+    early, late = (pod("Pending", conditions=[UNSCHEDULABLE], age=timedelta(seconds=age)) for age in (100, 130))
+    words = "The node that was chosen for it did not take it in time: 0/3 nodes are available."
+    assert READER.late_to_place(made, [early], NOW) == ""
+    assert READER.late_to_place(made, [late], NOW) == words
+    assert READER.late_to_place(job(), [late], NOW) == "", "the cluster chooses: it waits for as long as it takes"
+    assert READER.late_to_place(made, [pod("Running", RUNNING, age=timedelta(hours=1))], NOW) == ""
+    after = READER.status(job(stop="late", parallelism=0, words=words), [], NOW)
+    assert (after.phase, after.outcome, after.message) == (Phase.ENDED, Outcome.NODE_FAILED, words)
 
 
 def test_command_that_runs_once_ends_with_its_first_node() -> None:

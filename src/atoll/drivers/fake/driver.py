@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError
 
 from atoll.core.errors import Exhausted, Invalid
 from atoll.core.resources import Bytes, Milli, Resources, Seconds
-from atoll.core.site import Ability, Flavor, SiteReport
+from atoll.core.site import Ability, Flavor, Node, SiteReport
 from atoll.core.spec import Document, Name, explain_validation
 from atoll.drivers.base import (
     Answer,
@@ -44,6 +44,8 @@ class FakeConfig(Document):
     max_jobs: Annotated[int, Field(ge=0)] | None = None
     queues: bool = False
     """Whether it says that attempts may wait in its queue, and be pulled back from there."""
+    owned: bool = False
+    """Whether it lists its nodes (`node-0` and so on), so that Atoll chooses among them."""
     runtime: Annotated[float, Field(ge=0)] = 1.0
     """Seconds that an attempt runs which does not say how long."""
     behaviour: Behaviour = HONEST
@@ -90,6 +92,7 @@ class FakeDriver:
         await self._answered()
         engine, config = self.engine, self.config
         name = config.flavor or ("gpu" if engine.node.gpu else "cpu")
+        nodes = (Node(f"node-{number}", name, engine.node) for number in range(engine.nodes if config.owned else 0))
         return SiteReport(
             (Flavor(name, engine.total, engine.node, engine.nodes, engine.free),),
             config.abilities,
@@ -99,6 +102,7 @@ class FakeDriver:
             None if Ability.OTHER_PERSONS in config.abilities else self.setup.owner or None,
             queues=config.queues,
             recalls=config.queues,
+            nodes=tuple(nodes),
             notes=("This site is only played: nothing runs there.",),
         )
 

@@ -186,6 +186,10 @@ class Engine:
         self.settle()
         return self._free
 
+    def nodes_of(self, attempt_id: str) -> tuple[str, ...]:
+        """The nodes that an attempt was to run on. Raises KeyError for one that is not here."""
+        return self._attempts[attempt_id].launch.on_nodes
+
     def used_by_others(self, amount: Resources) -> None:
         """Others than Atoll use so much from now on; what runs goes on."""
         self._free += self._others - amount

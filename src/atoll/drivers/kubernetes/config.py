@@ -145,6 +145,10 @@ class KubernetesConfig(Document):
     runtime_class: Annotated[DnsLabel | None, Field(description="RuntimeClass of the pods.")] = None
     gpu_runtime_class: Annotated[DnsLabel | None, Field(description="RuntimeClass of pods with GPUs.")] = None
     queue: Annotated[Queue | None, Field(description="Hands jobs to Kueue.")] = None
+    nodes: Annotated[
+        Literal["cluster", "owned"],
+        Field(description="Who chooses the node of each pod: the cluster's scheduler, or Atoll."),
+    ] = "cluster"
     autoscaling: Annotated[
         bool, Field(description="Whether the cluster may grow, so that nothing is refused for its size.")
     ] = False
@@ -166,13 +170,28 @@ class KubernetesConfig(Document):
         dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,254}$")], str],
         Field(default_factory=dict, description="Variables that all jobs get."),
     ]
-    start_within: Annotated[Seconds, Field(description="How long the nodes of one job wait for each other.")] = 300
+    start_within: Annotated[
+        Seconds,
+        Field(description="How long the nodes of one job wait for each other, and a job for the node chosen for it."),
+    ] = 300
 
     @model_validator(mode="after")
     def _context_of_a_file(self) -> Self:
         if self.context is not None and self.kubeconfig is None:
             raise ValueError("context: there is no kubeconfig that it could be in")
         return self
+
+    @model_validator(mode="after")
+    def _nodes_of_one(self) -> Self:
+        if self.owns_nodes and (self.queue is not None or self.autoscaling):
+            other = "autoscaling" if self.autoscaling else "queue"
+            raise ValueError(f"nodes: with {other} it is not Atoll that decides where and when a pod starts; use one")
+        return self
+
+    @property
+    def owns_nodes(self) -> bool:
+        """Whether Atoll chooses the nodes."""
+        return self.nodes == "owned"
 
     @property
     def many_namespaces(self) -> bool:

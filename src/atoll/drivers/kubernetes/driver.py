@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from atoll.core.clock import system_clock
 from atoll.core.ids import is_attempt_id
-from atoll.core.site import Ability, SiteReport
+from atoll.core.site import Ability, Node, SiteReport
 from atoll.drivers.base import (
     Answer,
     DriverError,
@@ -59,7 +59,7 @@ class KubernetesDriver:
         self._setup = setup
         self._config = read_config(setup.config)
         self._cluster = Cluster(self._config, setup.instance)
-        self._reader = Reader(self._config.image_patience)
+        self._reader = Reader(self._config.image_patience, self._config.start_within)
         self._stocktaking = Stocktaking(self._config)
         self._submitter = Submitter(setup, self._config, self._cluster)
         self._free = asyncio.Semaphore(_AT_ONCE)
@@ -71,7 +71,8 @@ class KubernetesDriver:
 
     async def describe(self) -> SiteReport:
         """What the cluster's nodes have. Raises DriverError where it does not answer."""
-        stocks, unknown = await self._stocks()
+        owns = self._config.owns_nodes
+        stocks, nodes, unknown = await self._stocks()
         if time.monotonic() - self._swept >= _SWEEP_EVERY:
             self._swept = time.monotonic()
             await self._sweep()
@@ -87,19 +88,27 @@ class KubernetesDriver:
         flavors = flavors_of(stocks, free_known=not unknown)
         notes = (*unknown, *self._notes())
         return SiteReport(
-            flavors=flavors, abilities=frozenset(abilities), owner=owner, queues=True, recalls=True,
-            volumes=frozenset(self._config.volumes), notes=notes,
+            flavors=flavors, abilities=frozenset(abilities), owner=owner, queues=not owns, recalls=not owns,
+            nodes=nodes, volumes=frozenset(self._config.volumes), notes=notes,
         )  # fmt: skip
 
-    async def _stocks(self) -> tuple[Mapping[str, Stock], list[str]]:
-        """The stock of each flavor, and why it is not known what of it is free, where that is so."""
+    async def _stocks(self) -> tuple[Mapping[str, Stock], tuple[Node, ...], list[str]]:
+        """The stock of each flavor; the nodes, where Atoll chooses; why it is not known what is free, if it is not.
+
+        Where Atoll chooses, that has to be known: raises DriverError.
+        """
         nodes, loads, unknown = await self._cluster.nodes(), None, []
         try:
             loads = await self._cluster.loads()
         except DriverError as error:
+            if self._config.owns_nodes:
+                raise
             unknown.append(f"What is free is not known: {error}")
         self._submitter.stocks = self._stocktaking.count(nodes, loads)
-        return self._submitter.stocks, unknown
+        owned: tuple[Node, ...] = ()
+        if self._config.owns_nodes and loads is not None:
+            owned = self._stocktaking.owned(nodes, loads, self._setup.instance)
+        return self._submitter.stocks, owned, unknown
 
     def _notes(self) -> list[str]:
         config = self._config
@@ -133,7 +142,7 @@ class KubernetesDriver:
             states[status.attempt_id] = status
             if self._reader.failed_node(job, pods):
                 self._tend(status.attempt_id, self._end_peers(pods))
-            elif words := self._reader.late_nodes(job, pods):
+            elif words := self._reader.late_nodes(job, pods) or self._reader.late_to_place(job, pods, as_of):
                 self._tend(status.attempt_id, self._give_up(job.metadata, "late", words))
             elif job.metadata.annotation(RECALL) == "asked" and not all(pod.unplaced for pod in pods):
                 self._tend(status.attempt_id, self._drop_recall(job.metadata))

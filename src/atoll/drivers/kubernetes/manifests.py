@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from atoll.core.resources import format_milli
+from atoll.core.resources import Resources, format_milli
 from atoll.drivers.base import Launch
 from atoll.drivers.kubernetes.config import Claim, FlavorRule, KubernetesConfig, UnixId
 from atoll.drivers.kubernetes.names import filled, job_name
 from atoll.drivers.kubernetes.objects import (
     ACCOUNT,
     ATTEMPT,
+    CHOSEN,
     INSTANCE,
     KEEPER,
     LAUNCH_EACH,
@@ -152,6 +153,8 @@ def job_body(order: Order, payload: Payload, config: KubernetesConfig, owner: Ma
     annotations |= {"atoll/name": launch.spec.title, NODES: str(launch.nodes)}
     if launch.account is not None:
         annotations[ACCOUNT] = launch.account
+    if launch.on_nodes:
+        annotations[CHOSEN] = " ".join(launch.on_nodes)
     if launch.nodes > 1 and launch.spec.launch == "each":
         annotations[LAUNCH_EACH] = "true"
     metadata["annotations"] = annotations
@@ -228,10 +231,17 @@ def _placing(order: Order, config: KubernetesConfig) -> dict[str, Any]:
 
 
 def _affinity(order: Order) -> dict[str, Any]:
-    """The kinds of nodes that will do, and that the nodes of one attempt are different ones."""
+    """The nodes that will do, by name or by kind, and that the nodes of one attempt are different ones."""
     affinity: dict[str, Any] = {}
     always = "requiredDuringSchedulingIgnoredDuringExecution"
-    if order.kinds and all(kind.labels for kind in order.kinds):  # a kind without labels is any node
+    if order.launch.on_nodes:
+        # all pods of a Job are alike: each may go to any of them, and no two to the same
+        terms = [
+            {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [name]}]}
+            for name in order.launch.on_nodes
+        ]
+        affinity["nodeAffinity"] = {always: {"nodeSelectorTerms": terms}}
+    elif order.kinds and all(kind.labels for kind in order.kinds):  # a kind without labels is any node
         terms = [
             {"matchExpressions": [{"key": key, "operator": "In", "values": [value]} for key, value in labels.items()]}
             for labels in (kind.labels for kind in order.kinds)
@@ -260,16 +270,31 @@ def _kept_seconds(order: Order, config: KubernetesConfig) -> int:
     return config.keeper.files_seconds if order.launch.spec.files_out else config.keeper.seconds
 
 
+def _requests(order: Order, config: KubernetesConfig) -> tuple[Resources, Resources]:
+    """What the pod asks for: for the job's own container, and for the one beside it.
+
+    Where Atoll chooses the node both together ask for what the job does, so that what is counted is what is taken.
+    """
+    keeper, request = Resources(config.keeper.cpu, config.keeper.memory), order.launch.request
+    if not order.launch.on_nodes:
+        return request, keeper
+    beside = Resources(min(keeper.cpu, request.cpu // 2), min(keeper.memory, request.memory // 2))
+    return request - beside, beside
+
+
+def _amount(of: Resources) -> dict[str, str]:
+    return {"cpu": format_milli(of.cpu), "memory": str(of.memory)}
+
+
 def _keeper(order: Order, config: KubernetesConfig, volumes: "_Volumes") -> dict[str, Any]:
-    keeper = config.keeper
-    amount = {"cpu": format_milli(keeper.cpu), "memory": str(keeper.memory)}
+    keeper = Resources(config.keeper.cpu, config.keeper.memory)
     return {
         "name": KEEPER,
         "image": _image(order, config),
         "imagePullPolicy": config.pull,
         "command": ["/bin/sh", f"{IN}/pod.sh", "keep", str(_kept_seconds(order, config))],
         "workingDir": RUN,
-        "resources": {"requests": amount, "limits": dict(amount)},
+        "resources": {"requests": _amount(_requests(order, config)[1]), "limits": _amount(keeper)},
         "securityContext": _security(),
         "volumeMounts": volumes.keepers_mounts,
     }
@@ -277,10 +302,8 @@ def _keeper(order: Order, config: KubernetesConfig, volumes: "_Volumes") -> dict
 
 def _main(order: Order, config: KubernetesConfig, volumes: "_Volumes") -> dict[str, Any]:
     request = order.launch.request
-    amount = {"cpu": format_milli(request.cpu), "memory": str(request.memory)}
-    if request.gpu:
-        amount[_gpu_resource(order, config)] = str(request.gpu // 1000)
-    requests = dict(amount)
+    gpus = {_gpu_resource(order, config): str(request.gpu // 1000)} if request.gpu else {}
+    requests = _amount(_requests(order, config)[0]) | gpus
     if order.launch.spec.scratch:
         requests["ephemeral-storage"] = str(order.launch.spec.scratch)
     return {
@@ -291,7 +314,7 @@ def _main(order: Order, config: KubernetesConfig, volumes: "_Volumes") -> dict[s
         "workingDir": RUN,
         "ports": [{"name": _port_name(number), "containerPort": each.port}
                   for number, each in enumerate(order.launch.spec.ports)],
-        "resources": {"requests": requests, "limits": amount},
+        "resources": {"requests": requests, "limits": _amount(request) | gpus},
         "securityContext": _security(),
         "lifecycle": {"preStop": {"exec": {"command": ["/bin/sh", f"{IN}/pod.sh", "leave"]}}},
         "terminationMessagePath": "/dev/termination-log",

@@ -6,12 +6,13 @@ from decimal import Decimal, InvalidOperation
 
 import msgspec
 
+from atoll.core import site
 from atoll.core.resources import Resources
 from atoll.core.site import Flavor
 from atoll.drivers.kubernetes.config import KubernetesConfig, Toleration
 from atoll.drivers.kubernetes.manifests import Kind, kind_of
 from atoll.drivers.kubernetes.names import dns_label
-from atoll.drivers.kubernetes.objects import Condition, ListMeta, Meta, PodSpec
+from atoll.drivers.kubernetes.objects import INSTANCE, Condition, ListMeta, Meta, PodSpec
 
 _SUFFIXES = {
     "n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3"), "": Decimal(1), "k": Decimal(10**3),
@@ -59,8 +60,9 @@ class NodeList(msgspec.Struct):
 
 
 class Load(msgspec.Struct):
-    """A pod, as far as the room it takes."""
+    """A pod, as far as the room it takes, and whose it is."""
 
+    metadata: Meta = msgspec.field(default_factory=Meta)
     spec: PodSpec = msgspec.field(default_factory=PodSpec)
 
 
@@ -140,10 +142,12 @@ class Stocktaking:
     def usable(self, node: Node) -> bool:
         """Whether jobs of ours may run there."""
         ready = any(each.type == "Ready" and each.status == "True" for each in node.status.conditions or ())
-        labels = node.metadata.labels or {}
-        selected = all(labels.get(key) == value for key, value in self._config.node_selector.items())
         welcome = all(tolerated(taint, self._config.tolerations) for taint in node.spec.taints or ())
-        return ready and selected and welcome and not node.spec.unschedulable
+        return ready and self._selected(node) and welcome and not node.spec.unschedulable
+
+    def _selected(self, node: Node) -> bool:
+        labels = node.metadata.labels or {}
+        return all(labels.get(key) == value for key, value in self._config.node_selector.items())
 
     def kind(self, node: Node) -> tuple[str, Kind]:
         """The name of a node's flavor, and what it is."""
@@ -159,16 +163,36 @@ class Stocktaking:
         gpus = quantity(node.status.allocatable.get(config.gpu_resource, "0"))
         return ("gpu" if gpus else "cpu"), Kind({}, config.gpu_resource)
 
-    def count(self, nodes: Sequence[Node], loads: Sequence[Load] | None) -> dict[str, Stock]:
-        """The stock of each flavor, without what the container beside each job takes of a node."""
+    def _room(self, node: Node, kind: Kind) -> Resources:
+        """What jobs may ask for of an empty node.
+
+        Without what the container beside each job takes, which is within the job's own request where Atoll chooses.
+        """
+        room = amount_of(node.status.allocatable, kind.resource)
         keeper = Resources(self._config.keeper.cpu, self._config.keeper.memory)
+        return room if self._config.owns_nodes else _less(room, keeper)
+
+    def owned(self, nodes: Sequence[Node], loads: Sequence[Load], instance: str) -> tuple[site.Node, ...]:
+        """The nodes among which Atoll chooses, each without what pods ask for that are not this platform's."""
+        used = _used(load for load in loads if (load.metadata.labels or {}).get(INSTANCE) != instance)
+        found = []
+        for node in nodes:
+            if self._selected(node):
+                name, kind = self.kind(node)
+                taken = [amount_of(each, kind.resource) for each in used.get(node.metadata.name, ())]
+                left = _less(self._room(node, kind), sum(taken, Resources()))
+                found.append(site.Node(node.metadata.name, name, left, self.usable(node)))
+        return tuple(found)
+
+    def count(self, nodes: Sequence[Node], loads: Sequence[Load] | None) -> dict[str, Stock]:
+        """The stock of each flavor."""
         used = _used(loads or ())
         stocks: dict[str, Stock] = {}
         for node in nodes:
             if not self.usable(node):
                 continue
             name, kind = self.kind(node)
-            room = _less(amount_of(node.status.allocatable, kind.resource), keeper)
+            room = self._room(node, kind)
             if room.cpu <= 0 or room.memory <= 0:
                 continue
             taken = [amount_of(each, kind.resource) for each in used.get(node.metadata.name, ())]

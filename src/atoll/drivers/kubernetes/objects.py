@@ -11,6 +11,8 @@ from atoll.drivers.wrapper import parse_end
 INSTANCE, ATTEMPT = "atoll/instance", "atoll/attempt"
 """Labels of all that is ours."""
 PERSON, ACCOUNT, NODES, LAUNCH_EACH = "atoll/person", "atoll/account", "atoll/nodes", "atoll/launch-each"
+CHOSEN = "atoll/on-nodes"
+"""Annotation of a Job whose nodes Atoll chose: their names, by rank."""
 STOP, STOP_WORDS = "atoll/stop", "atoll/stop-message"
 """Annotations of the Job."""
 RECALL = "atoll/recall"

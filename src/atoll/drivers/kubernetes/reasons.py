@@ -7,6 +7,7 @@ from atoll.core.states import Outcome
 from atoll.drivers.base import AttemptStatus, Phase
 from atoll.drivers.kubernetes.objects import (
     ACCOUNT,
+    CHOSEN,
     KEEPER,
     LAUNCH_EACH,
     MAIN,
@@ -52,10 +53,14 @@ def _sentence(*words: str) -> str:
 
 
 class Reader:
-    """Reads attempts; `patience` is how long an image that cannot be had is waited for."""
+    """Reads attempts.
 
-    def __init__(self, patience: float) -> None:
+    `patience` is how long an image that cannot be had is waited for, `start_within` how long a node that Atoll chose.
+    """
+
+    def __init__(self, patience: float, start_within: float) -> None:
         self._patience = timedelta(seconds=patience)
+        self._start_within = timedelta(seconds=start_within)
 
     def status(self, job: Job, pods: Sequence[Pod], now: datetime) -> AttemptStatus:
         """How an attempt is, by its Job and the pods that are there."""
@@ -107,6 +112,21 @@ class Reader:
         ends = [(pod, end) for pod in pods if (end := pod.container(MAIN).terminated) is not None]
         stopped = job.metadata.annotation(STOP) is not None
         return _SENTENCES["late"] if _late(ends) is not None and not stopped else ""
+
+    def late_to_place(self, job: Job, pods: Sequence[Pod], now: datetime) -> str:
+        """Why an attempt is to go that does not get a node which Atoll chose; nothing where that is not so."""
+        if job.metadata.annotation(CHOSEN) is None or job.metadata.annotation(STOP) is not None:
+            return ""
+        late = [
+            pod for pod in pods
+            if pod.unplaced and (since := pod.metadata.creation_timestamp) is not None
+            and now - since > self._start_within
+        ]  # fmt: skip
+        if not late:
+            return ""
+        scheduled = next((each for each in late[0].status.conditions or () if each.type == "PodScheduled"), None)
+        said = scheduled.message if scheduled is not None else ""
+        return _sentence("The node that was chosen for it did not take it in time:", said)
 
     def hopeless(self, pods: Sequence[Pod], now: datetime) -> str:
         """Why the attempt will never start, where that is clear; else nothing."""

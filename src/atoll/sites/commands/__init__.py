@@ -12,12 +12,14 @@ from atoll.faces.terminal.output import Format, emit, hint, one_or_many, printab
 from atoll.faces.terminal.tables import Column, coloured, print_facts, print_table
 
 if TYPE_CHECKING:
-    from atoll.client.models import Amount, Site, SiteFlavor
+    from atoll.client.models import Amount, Site, SiteFlavor, SiteNode
     from atoll.client.synchronous import Client
     from atoll.sites.commands.check import Step
 
 app = typer.Typer(name="site", help="The places that run jobs.", no_args_is_help=True)
 _LARGEST = 1 << 20
+_MOST_NODES = 20
+"""So many nodes of a site are shown."""
 SiteName = Annotated[str, typer.Argument(metavar="SITE", help="Its name.", show_default=False)]
 _IDENTITY = {
     "owner": "the person to whom the platform belongs",
@@ -116,6 +118,17 @@ def _print_site(site: "Site") -> None:
     if site.flavors:
         say()
         print_table(columns, site.flavors)
+    nodes: list[Column[SiteNode]] = [
+        Column("NODE", lambda node: node.name),
+        Column("FLAVOR", lambda node: node.flavor),
+        Column("FOR JOBS OF ATOLL", lambda node: amount(node.resources)),
+        Column("TAKES NEW", lambda node: "yes" if node.open else "no"),
+    ]
+    if site.nodes:
+        say()
+        print_table(nodes, site.nodes[:_MOST_NODES])
+    if (more := len(site.nodes) - _MOST_NODES) > 0:
+        hint(f"{more} more nodes: atoll site show {site.name} -o json")
 
 
 def add(
