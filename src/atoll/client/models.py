@@ -59,12 +59,17 @@ class TaskCounts(Answer):
 class Estimate(Answer):
     """When a waiting job is expected to start; no times where nobody can say."""
 
-    position: int
-    waiting: int = 0
+    position: int | None = None
+    """Its place in Atoll's queue; None where it waits in a site's own."""
+    waiting: int | None = None
     start: Moment | None = None
     earliest: Moment | None = None
     latest: Moment | None = None
     at: Moment | None = None
+    by: str = "queue"
+    """`queue`, `site` or `usual_wait`: from where it comes."""
+    site: str | None = None
+    """In whose own queue it waits."""
 
 
 class JobSummary(Answer):

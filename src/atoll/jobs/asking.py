@@ -12,6 +12,7 @@ from atoll.core.errors import Conflict
 from atoll.core.reasons import ReasonCode
 from atoll.faces.http.platform import Platform
 from atoll.faces.http.times import moment, moment_or_none
+from atoll.jobs.estimates import BY_QUEUE
 from atoll.store import questions
 from atoll.store.questions import Question
 
@@ -62,6 +63,7 @@ def _document(answer: Mapping[str, Any]) -> dict[str, Any]:
         "code": answer["code"], "sentence": answer["sentence"], "facts": answer["facts"],
         "estimate": {
             "position": answer["position"], "waiting": answer["waiting"], "at": moment(answer["at"]),
+            "by": BY_QUEUE, "site": None,
             **{name: moment_or_none(answer[name]) for name in ("start", "earliest", "latest")},
         },
     }  # fmt: skip

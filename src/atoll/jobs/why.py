@@ -30,7 +30,9 @@ def why(connection: Connection, ref: JobRef, who: Principal, now: int, estimates
     short = found.summary()
     state = JobState(short["state"])
     estimate = None
-    if state is JobState.QUEUED or (state is JobState.RUNNING and found.row is found.whole and _queues(found.whole)):
+    handed_over = state in (JobState.PLACED, JobState.STARTING)
+    next_task = state is JobState.RUNNING and found.row is found.whole and _queues(found.whole)
+    if state is JobState.QUEUED or handed_over or next_task:
         estimate = estimates.of(connection, found.row or found.whole)
     facts = _facts(connection, found, state, now)
     if len(facts) > _MOST_FACTS:

@@ -68,6 +68,11 @@ def set_waits(connection: Connection, waits: Mapping[str, int]) -> None:
         connection.execute(update(sites).where(sites.c.name == name).values(wait=seconds))
 
 
+def waits(connection: Connection) -> dict[str, int]:
+    """For how many seconds attempts usually wait in the sites' own queues, by site."""
+    return {row.name: row.wait for row in connection.execute(select(sites.c.name, sites.c.wait))}
+
+
 def tell(connection: Connection, name: str, what: str, message: str, now: int) -> None:
     """Write the event that something about a site has changed: its health, or what an operator did."""
     data = json.dumps({"site": name, "health": what, "message": message})

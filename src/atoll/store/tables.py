@@ -158,6 +158,8 @@ attempts = Table(
     Column("account", String(255)),
     Column("native_id", Text),
     Column("native_state", Text),
+    # when the engine expects to start it, while it waits in the engine's own queue
+    Column("expected_at", BigInteger),
     Column("started_at", BigInteger),
     Column("ended_at", BigInteger),
     Column("outcome", String(16)),
