@@ -11,6 +11,8 @@ from sqlalchemy import Connection
 
 from atoll.core.clock import to_micros
 from atoll.core.ids import JobRef
+from atoll.core.site import UsualWait
+from atoll.core.spec import JobClass
 from atoll.faces.http.sse import ServerEvent
 from atoll.faces.http.times import moment
 from atoll.jobs import watch
@@ -109,7 +111,7 @@ async def hand_over(served: Served, job: int, wait: int = 0, tasks: str | None =
 
     def work(connection: Connection) -> list[str]:
         sites.put(connection, "far", "slurm", {}, {})
-        sites.set_waits(connection, {"far": wait})
+        sites.set_waits(connection, {"far": UsualWait(0, {JobClass.BATCH: wait})})
         ids = place(connection, job, tasks, site="far", now=now)
         attempts.submitted(connection, dict.fromkeys(ids, "17"), now)
         return ids

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from atoll.core.resources import Resources
-from atoll.core.site import Ability, Flavor, SiteReport
+from atoll.core.site import Ability, Flavor, SiteReport, UsualWait
+from atoll.core.spec import JobClass
 from atoll.core.states import Outcome
 from atoll.drivers.base import DriverSetup
 from atoll.drivers.fake import FakeDriver
@@ -147,3 +148,16 @@ async def test_a_job_for_what_another_replica_learned_of_a_site_just_now_is_take
         await served.database.write(lambda connection: sites.set_report(connection, "toy", grown, 1))
         answer = await root.post("/api/v1/jobs", json=job)
         assert answer.status_code == 201, f"no word of it came here: {answer.text}"
+
+
+async def test_a_site_says_what_decides_whether_jobs_go_there(served: Served) -> None:
+    told = {"clearance": ["patients", "internal"], "price": {"cpu": 0.5, "gpu": 2}, "energy": 40}
+    document = (await put(served, **told)).json()
+    assert document["clearance"] == ["internal", "patients"]
+    assert (document["price"], document["energy"]) == ({"cpu": 0.5, "gpu": 2}, 40)
+    assert document["usual_wait"] == {"all": 0, "of_class": {}}
+    usual = UsualWait(600, {JobClass.BATCH: 900})
+    await served.do(lambda connection: sites.set_waits(connection, {"toy": usual}))
+    async with served.client("anna") as anna:
+        found = (await anna.get(f"{SITES}/toy")).json()
+    assert found["usual_wait"] == {"all": 600, "of_class": {"batch": 900}}

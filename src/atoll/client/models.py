@@ -214,6 +214,20 @@ class SiteFlavor(Answer):
     node: Amount = Amount()
 
 
+class UsualWait(Answer):
+    """For how long jobs usually wait in a site's own queue, in seconds: of all classes, and of those that are known."""
+
+    all: int = 0
+    of_class: dict[str, int] = {}
+
+
+class HourlyPrice(Answer):
+    """What an hour of one CPU, and of one GPU, costs."""
+
+    cpu: float = 0
+    gpu: float = 0
+
+
 class Site(Answer):
     """A place that runs jobs."""
 
@@ -225,6 +239,11 @@ class Site(Answer):
     identity: str = "owner"
     message: str | None = ""
     seen_at: Moment | None = None
+    clearance: tuple[str, ...] = ()
+    price: HourlyPrice | None = None
+    energy: float | None = None
+    """Grams of CO2e in a kWh of the electricity there."""
+    usual_wait: UsualWait = UsualWait()
     flavors: tuple[SiteFlavor, ...] = ()
     abilities: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

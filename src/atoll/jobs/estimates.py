@@ -10,6 +10,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from atoll.core.clock import Clock, system_clock, to_micros
+from atoll.core.site import UsualWait
+from atoll.core.spec import JobClass
 from atoll.core.states import JobState
 from atoll.faces.http.times import moment, moment_or_none
 from atoll.scheduler.forecast import Forecast
@@ -76,7 +78,10 @@ class Estimates:
         if not handed_over:
             return {}
         now, usual = to_micros(self._clock()), sites.waits(connection)
-        found = {job_id: _at_site(row, usual.get(row.site, 0), now) for job_id, row in handed_over.items()}
+        found = {
+            job_id: _at_site(row, usual.get(row.site, UsualWait()).of(JobClass(row.class_)), now)
+            for job_id, row in handed_over.items()
+        }
         return {job_id: document for job_id, document in found.items() if document is not None}
 
 

@@ -293,8 +293,8 @@ sites = Table(
     Column("message", Text, nullable=False, server_default=""),
     Column("report", Text),
     Column("seen_at", BigInteger),
-    # seconds that attempts usually wait in the engine's queue
-    Column("wait", Integer, nullable=False, server_default="0"),
+    # JSON: seconds that attempts usually wait in the engine's queue, of all classes and of each
+    Column("wait", Text, nullable=False, server_default="{}"),
 )
 
 projects = Table(

@@ -117,7 +117,7 @@ def _extend_sites() -> None:
         sa.Column("clearance", sa.Text(), server_default="[]", nullable=False),
         sa.Column("price", sa.Text(), nullable=True),
         sa.Column("energy", sa.Float(), nullable=True),
-        sa.Column("wait", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("wait", sa.Text(), server_default="{}", nullable=False),
     ):
         op.add_column("sites", column)
 
