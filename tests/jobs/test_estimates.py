@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 from sqlalchemy import Connection
 
+from atoll.client.models import Estimate
 from atoll.core.clock import to_micros
 from atoll.core.ids import JobRef
 from atoll.core.site import UsualWait
@@ -16,6 +19,7 @@ from atoll.core.spec import JobClass
 from atoll.faces.http.sse import ServerEvent
 from atoll.faces.http.times import moment
 from atoll.jobs import watch
+from atoll.jobs.commands.looking import expectation
 from atoll.scheduler.forecast import Forecast
 from atoll.store import attempts, forecasts, sites
 from atoll.store.forecasts import Kept
@@ -206,3 +210,16 @@ async def test_who_watches_a_job_hears_when_it_is_expected_to_start_at_another_t
         served.clock.advance(1)
         later = await forecast(served, [job], [9])
         assert (await following).data["estimate"]["start"] == moment(later + 9 * MINUTE)
+
+
+def test_people_read_whose_word_it_is() -> None:
+    start = datetime.now(UTC) + timedelta(minutes=20, seconds=30)
+    word = expectation(Estimate(start=start, by="site", site="alps"))
+    assert word.startswith("Site alps expects to start it at ")
+    assert re.search(r" \(in 20m \d+s\), or sooner\.$", word)
+    usual = expectation(Estimate(start=start, by="usual_wait", site="alps"))
+    assert usual.startswith("It waits in the queue of site alps; by the usual wait there it starts at ")
+    assert (
+        expectation(Estimate(position=2, waiting=7))
+        == "It is number 2 of 7 in the queue; nobody can say when it starts."
+    )

@@ -151,7 +151,7 @@ async def test_a_job_for_what_another_replica_learned_of_a_site_just_now_is_take
 
 
 async def test_a_site_says_what_decides_whether_jobs_go_there(served: Served) -> None:
-    told = {"clearance": ["patients", "internal"], "price": {"cpu": 0.5, "gpu": 2}, "energy": 40}
+    told: dict[str, Any] = {"clearance": ["patients", "internal"], "price": {"cpu": 0.5, "gpu": 2}, "energy": 40}
     document = (await put(served, **told)).json()
     assert document["clearance"] == ["internal", "patients"]
     assert (document["price"], document["energy"]) == ({"cpu": 0.5, "gpu": 2}, 40)
