@@ -36,8 +36,11 @@ def test_a_site_is_added_used_drained_and_removed_without_a_restart(there: Atoll
     assert there("run", "--site", "toy", "--", "true").code == 0
     assert "by one account" in there("site", "show", "toy").out
     # changed while it works
-    file.write_text("name: toy\ndriver: fake\nidentity: shared\nlabels: {region: eu}\nconfig: {cpus: 8}\n")
+    file.write_text(
+        "name: toy\ndriver: fake\nidentity: shared\nlabels: {region: eu}\nconfig: {cpus: 8}\nprice: {cpu: 0.5}\n"
+    )
     assert there("site", "add", "-f", str(file)).out == "Site toy is now as the file says.\n"
+    assert "0.5 an hour of a CPU, 0 of a GPU" in there("site", "show", "toy").out
     until(lambda: shown(there, "toy")["flavors"][0]["total"]["cpu"] in ("8", 8))
     assert there("site", "drain", "toy").code == 0
     job = there("submit", "-o", "name", "--site", "toy", "--", "true").out.strip()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from atoll.control import finish, launches, news
+from atoll.core.clock import to_micros
 from atoll.core.reasons import ReasonCode
 from atoll.core.states import JobState, Outcome
 from atoll.drivers.base import AttemptStatus, DriverError, Held, LogChunk, Observation, Phase
@@ -383,6 +385,38 @@ async def test_why_an_attempt_waits_at_its_engine_is_told_in_the_engines_words(
     assert (await motion.job(job_id)).sentence == "Waits for 4 nodes of partition long."
     await motion.settle()
     assert (await motion.job(job_id)).sentence == "Ended with exit code 0."
+
+
+async def test_when_an_engine_expects_to_start_an_attempt_is_kept_where_it_changes_by_more_than_a_little(
+    motion: SlowMotion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [job_id] = await motion.insert({})
+    await motion.step("describe")
+    await motion.dispatch()
+    await motion.step("submit")
+    [attempt] = await motion.attempts(job_id)
+    told: datetime | None = None
+
+    async def observe(_held: object) -> Observation:
+        status = AttemptStatus(attempt.id, Phase.STARTING, "7", expected_at=told)
+        return Observation(True, motion.clock(), {attempt.id: status})
+
+    async def kept() -> int | None:
+        await motion.step("observe")
+        [row] = await motion.attempts(job_id)
+        expected: int | None = row.expected_at
+        return expected
+
+    monkeypatch.setattr(motion.driver, "observe", observe)
+    assert await kept() is None
+    told = first = motion.clock() + timedelta(hours=1)
+    assert await kept() == to_micros(first)
+    told = first + timedelta(minutes=5)
+    assert await kept() == to_micros(first), "it is less than a tenth of what is left"
+    told = first + timedelta(minutes=7)
+    assert await kept() == to_micros(told)
+    told = None
+    assert await kept() is None
 
 
 async def test_what_was_refused_has_nothing_to_be_brought_home(

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from atoll.control import work
 from atoll.core.ids import JobRef
 from atoll.core.reasons import ReasonCode
+from atoll.core.spec import JobClass
 from atoll.drivers.base import StopReason, StopRequest
 from atoll.drivers.fake.behaviour import unanswering, vanished
 from atoll.jobs import actions
@@ -66,7 +67,8 @@ async def test_how_long_attempts_wait_at_the_site_is_learnt_and_kept(motion: Slo
     assert (await motion.job(ids[-1])).state == "succeeded"
     [site] = await motion.database.read(sites.load)
     # the four waited 0, 30, 60 and 90 minutes, each counts an eighth, and it is forty minutes ago
-    assert 10 * 60 < site.wait < 20 * 60
+    assert 10 * 60 < site.wait.all < 20 * 60
+    assert site.wait.of_class == {JobClass.BATCH: site.wait.all}
     await motion.crash()
     await motion.dispatch()
     [state] = motion.dispatcher._snapshot.sites.values()
@@ -75,7 +77,7 @@ async def test_how_long_attempts_wait_at_the_site_is_learnt_and_kept(motion: Slo
     await motion.dispatch()
     await motion.dispatch()
     [site] = await motion.database.read(sites.load)
-    assert site.wait == 0, "it is long ago"
+    assert site.wait.of(JobClass.BATCH) == 0, "it is long ago"
 
 
 async def test_what_waits_at_the_site_is_pulled_back_for_a_job_of_higher_priority(motion: SlowMotion) -> None:

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
+from sqlalchemy import Connection
 
+from atoll.client.models import Estimate
 from atoll.core.clock import to_micros
 from atoll.core.ids import JobRef
+from atoll.core.site import UsualWait
+from atoll.core.spec import JobClass
 from atoll.faces.http.sse import ServerEvent
 from atoll.faces.http.times import moment
 from atoll.jobs import watch
+from atoll.jobs.commands.looking import expectation
 from atoll.scheduler.forecast import Forecast
-from atoll.store import forecasts
+from atoll.store import attempts, forecasts, sites
 from atoll.store.forecasts import Kept
 from atoll.store.people import Principal
 from tests.support.http import Served
-from tests.support.rows import run
+from tests.support.rows import place, run
 
 JOBS = "/api/v1/jobs"
 MINUTE = 60_000_000
@@ -51,7 +58,7 @@ async def test_lists_details_and_why_say_the_same(served: Served) -> None:
     now = await forecast(served, [second, first], [0, 12])
     expected = {
         "position": 2, "waiting": 2, "start": moment(now + 12 * MINUTE), "earliest": moment(now + 11 * MINUTE),
-        "latest": moment(now + 13 * MINUTE), "at": moment(now),
+        "latest": moment(now + 13 * MINUTE), "at": moment(now), "by": "queue", "site": None,
     }  # fmt: skip
     listed = {job["job"]: job["estimate"] for job in (await ask(served, JOBS))["items"]}
     assert listed[first] == expected
@@ -102,6 +109,89 @@ async def test_tasks_and_arrays_of_which_some_run_are_told_when_the_next_task_st
     assert (await ask(served, f"{JOBS}/{array}[4]"))["estimate"] is None
 
 
+async def hand_over(served: Served, job: int, wait: int = 0, tasks: str | None = None) -> list[str]:
+    """Place a job at the site `far`, where attempts usually wait for so many seconds, and hand it over."""
+    now = to_micros(served.clock())
+
+    def work(connection: Connection) -> list[str]:
+        sites.put(connection, "far", "slurm", {}, {})
+        sites.set_waits(connection, {"far": UsualWait(0, {JobClass.BATCH: wait})})
+        ids = place(connection, job, tasks, site="far", now=now)
+        attempts.submitted(connection, dict.fromkeys(ids, "17"), now)
+        return ids
+
+    found: list[str] = await served.do(work)
+    return found
+
+
+async def test_what_waits_in_an_engines_queue_starts_when_the_engine_says_so(served: Served) -> None:
+    job, other = await served.submit(), await served.submit()
+    await forecast(served, [job, other], [3, 4])
+    [attempt] = await hand_over(served, job, wait=600)
+    now = to_micros(served.clock())
+    word = now + 70 * MINUTE
+    await served.do(lambda connection: attempts.set_expected(connection, {attempt: word}))
+    expected = {
+        "position": None, "waiting": None, "start": moment(word), "earliest": moment(now), "latest": moment(word),
+        "at": moment(now), "by": "site", "site": "far",
+    }  # fmt: skip
+    listed = {item["job"]: item["estimate"] for item in (await ask(served, JOBS))["items"]}
+    assert listed[job] == expected
+    assert listed[other]["by"] == "queue"
+    assert (await ask(served, f"{JOBS}/{job}"))["estimate"] == expected
+    assert (await ask(served, f"{JOBS}/{job}/why"))["estimate"] == expected
+    served.clock.advance(71 * 60)
+    overdue = (await ask(served, f"{JOBS}/{job}"))["estimate"]
+    assert overdue["by"] == "usual_wait", "what is over means nothing"
+    assert overdue["start"] > moment(now + 71 * MINUTE)
+
+
+async def test_where_the_engine_does_not_say_the_usual_wait_counts(served: Served) -> None:
+    job = await served.submit()
+    await hand_over(served, job, wait=600)
+    placed = to_micros(served.clock())
+    told = (await ask(served, f"{JOBS}/{job}"))["estimate"]
+    assert (told["by"], told["start"], told["latest"]) == (
+        "usual_wait", moment(placed + 10 * MINUTE), moment(placed + 23 * MINUTE),
+    )  # fmt: skip
+    served.clock.advance(20 * 60)
+    late = (await ask(served, f"{JOBS}/{job}"))["estimate"]
+    assert late["start"] == moment(placed + 30 * MINUTE), "half as long again as it has waited"
+    assert late["earliest"] == moment(placed + 20 * MINUTE)
+
+
+async def test_nothing_is_said_of_a_site_whose_queue_nobody_knows(served: Served) -> None:
+    job = await served.submit()
+    await hand_over(served, job)
+    assert (await ask(served, f"{JOBS}/{job}"))["estimate"] is None
+
+
+async def test_tasks_in_an_engines_queue_have_estimates_of_their_own(served: Served) -> None:
+    array = await served.submit(array="0-9")
+    attempt, _ = await hand_over(served, array, tasks="2-3")
+    word = to_micros(served.clock()) + 5 * MINUTE
+    await served.do(lambda connection: attempts.set_expected(connection, {attempt: word}))
+    listed = {item["task"]: item["estimate"] for item in (await ask(served, f"{JOBS}?array={array}"))["items"]}
+    assert listed[2]["start"] == moment(word)
+    assert (listed[3], listed[4]) == (None, None)
+    assert (await ask(served, f"{JOBS}/{array}[2]/why"))["estimate"]["start"] == moment(word)
+
+
+async def test_who_watches_hears_the_engines_word_and_when_it_is_put_off(served: Served) -> None:
+    job = await served.submit()
+    [attempt] = await hand_over(served, job)
+    word = to_micros(served.clock()) + 5 * MINUTE
+    stream = watch.watch(served.platform, [JobRef(job)], ANNA, 10**6, served.app.state.estimates)
+    await served.do(lambda connection: attempts.set_expected(connection, {attempt: word}))
+    async with asyncio.timeout(20):
+        _opened, told = await anext(stream), await anext(stream)
+        assert (told.data["estimate"]["start"], told.data["estimate"]["by"]) == (moment(word), "site")
+        following = asyncio.create_task(_next(stream))
+        await served.do(lambda connection: attempts.set_expected(connection, {attempt: word - MINUTE}))  # in its range
+        await served.do(lambda connection: attempts.set_expected(connection, {attempt: word + MINUTE}))
+        assert (await following).data["estimate"]["start"] == moment(word + MINUTE)
+
+
 async def _next(stream: AsyncIterator[ServerEvent]) -> ServerEvent:
     return await anext(stream)
 
@@ -120,3 +210,16 @@ async def test_who_watches_a_job_hears_when_it_is_expected_to_start_at_another_t
         served.clock.advance(1)
         later = await forecast(served, [job], [9])
         assert (await following).data["estimate"]["start"] == moment(later + 9 * MINUTE)
+
+
+def test_people_read_whose_word_it_is() -> None:
+    start = datetime.now(UTC) + timedelta(minutes=20, seconds=30)
+    word = expectation(Estimate(start=start, by="site", site="alps"))
+    assert word.startswith("Site alps expects to start it at ")
+    assert re.search(r" \(in 20m \d+s\), or sooner\.$", word)
+    usual = expectation(Estimate(start=start, by="usual_wait", site="alps"))
+    assert usual.startswith("It waits in the queue of site alps; by the usual wait there it starts at ")
+    assert (
+        expectation(Estimate(position=2, waiting=7))
+        == "It is number 2 of 7 in the queue; nobody can say when it starts."
+    )

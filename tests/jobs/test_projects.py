@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from atoll.core.errors import AtollError, Denied, Invalid
 from atoll.core.project import Limit, TreeNode
 from atoll.core.resources import Resources
-from atoll.core.site import Ability, Flavor, Site, SiteReport
+from atoll.core.site import Ability, Flavor, Site, SiteReport, UsualWait
 from atoll.core.spec import read_spec
 from atoll.core.states import Outcome
 from atoll.jobs.prepare import prepare_all
@@ -354,7 +354,7 @@ async def test_the_check_costs_next_to_nothing_for_each_job(served: Served) -> N
 
 async def test_why_tells_how_long_jobs_usually_wait_at_a_remote_site(served: Served) -> None:
     await served.add_site("far", remote="true")
-    await served.do(lambda connection: sites.set_waits(connection, {"far": 720, "gone": 60}))
+    await served.do(lambda connection: sites.set_waits(connection, {"far": UsualWait(720), "gone": UsualWait(60)}))
     assert (await facts(served))[0] == "Site far could run it once it has room."
     await served.add_site("here")
     assert (await facts(served))[0].endswith("what is shorter than the usual wait, 12m 0s, stays local.")

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from atoll.core.documents import read_yaml
 from atoll.core.resources import Bytes, Milli, Resources, Seconds
-from atoll.core.site import Ability, Flavor, Health, Site, SiteReport
+from atoll.core.site import Ability, Flavor, Health, Site, SiteReport, UsualWait
 from atoll.core.site_file import Price
 from atoll.core.spec import ConstraintTerm, Document, JobClass
 from atoll.scheduler.model import RANKS, Placement, Policy, SiteState, Weights
@@ -66,7 +66,7 @@ class JobEntry(Amounts):
         return Placement(
             self.person, tuple(map(ConstraintTerm.parse, constraints)), self.offload,
             frozenset(abilities | ({Ability.VOLUMES} if self.volumes else set())), self.walltime,
-            volumes=frozenset(self.volumes), kept_at=self.checkpoints_at,
+            volumes=frozenset(self.volumes), kept_at=self.checkpoints_at, class_=self.of_class,
         )  # fmt: skip
 
 
@@ -119,6 +119,8 @@ class SiteEntry(Document):
     """Who alone may run jobs here."""
     wait: Seconds = 0
     """How long attempts usually wait here."""
+    waits: dict[JobClass, Seconds] = Field(default_factory=dict)
+    """How long those of a class do."""
     price: Price | None = None
     energy: float | None = None
 
@@ -136,7 +138,7 @@ class SiteEntry(Document):
         )  # fmt: skip
         site = Site(
             name, "fake", self.labels, report, self.health, backlog=self.backlog, clearance=frozenset(self.clearance),
-            wait=self.wait, price=self.price, energy=self.energy,
+            wait=UsualWait(self.wait, self.waits), price=self.price, energy=self.energy,
         )  # fmt: skip
         return SiteState(site, drained=self.drained)
 

@@ -6,7 +6,7 @@ import pytest
 
 from atoll.core.reasons import ReasonCode
 from atoll.core.site import Ability
-from atoll.core.spec import ConstraintTerm, read_spec
+from atoll.core.spec import ConstraintTerm, JobClass, read_spec
 from atoll.scheduler.fit import eligible, impossible, largest
 from atoll.scheduler.model import Demand, Placement, SiteState
 from tests.scheduler.builders import GIB, flavor, job, silent, site
@@ -44,6 +44,7 @@ def test_a_specification_becomes_the_abilities_that_it_needs() -> None:
         frozenset(Ability) - {Ability.CONDA, Ability.VENV, Ability.OTHER_PERSONS},
         3600,
         volumes=frozenset({"v"}),
+        class_=JobClass.BATCH,
     )
     assert (made.request.cpu, made.request.memory, made.nodes, made.flavors) == (2000, GIB, 2, ("cpu",))
 

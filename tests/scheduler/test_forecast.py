@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from atoll.core.project import Limit, TreeNode
 from atoll.core.resources import Resources
-from atoll.core.site import NodeSpot
+from atoll.core.site import NodeSpot, UsualWait
 from atoll.scheduler.calibration import PROMISED, Calibration
 from atoll.scheduler.forecast import Expected, Forecast, forecast
 from atoll.scheduler.model import (
@@ -74,7 +74,7 @@ def seconds(snapshot: Snapshot, **rest: Any) -> dict[int, float | None]:
 
 def test_a_job_that_stays_local_is_expected_to_start_there() -> None:
     far = site("far", flavor(cpu=9), labels={"remote": "true"}, queues=True)
-    far = replace(far, site=replace(far.site, wait=720))
+    far = replace(far, site=replace(far.site, wait=UsualWait(720)))
     same: dict[str, Any] = {"runs": 2 * HOUR, "person": "ana"}
     snapshot = snapshot_of(
         site("here", flavor(cpu=1)), far, runs("1", at="here"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from atoll.core.ranges import Ranges
 from atoll.core.resources import Resources
-from atoll.core.site import Ability, Health
+from atoll.core.site import Ability, Health, UsualWait
 from atoll.core.site_file import Price
 from atoll.core.spec import ConstraintTerm, JobClass
 from atoll.scheduler.cycle import cycle
@@ -35,6 +35,9 @@ from tests.scheduler.builders import carried_out, flavor, job, site, snapshot_of
 NAMES = ("a", "b", "c")
 ABILITIES = st.sets(st.sampled_from([Ability.IMAGE, Ability.MULTINODE])).map(frozenset)
 
+WAITS = st.builds(
+    UsualWait, st.sampled_from([0, 60, 300]), st.dictionaries(st.sampled_from(list(JobClass)), st.sampled_from([0, 60]))
+)
 WORDS = st.sampled_from([frozenset[str](), frozenset({"internal"})])
 
 flavors = st.lists(
@@ -67,7 +70,7 @@ def sites(draw: st.DrawFn) -> SiteState:
         labels=draw(st.sampled_from([{}, {"remote": "true"}])),
     )
     told = replace(
-        made.site, wait=draw(st.sampled_from([0, 60, 300])), energy=draw(st.sampled_from([None, 30, 400])),
+        made.site, wait=draw(WAITS), energy=draw(st.sampled_from([None, 30, 400])),
         clearance=draw(WORDS), price=draw(st.sampled_from([None, Price(cpu=1, gpu=2)])),
     )  # fmt: skip
     return replace(made, site=told)
@@ -80,6 +83,7 @@ placements = st.builds(
     walltime=st.sampled_from([None, 30, 120, 600]),
     clearance=st.one_of(st.just(frozenset[str]()), WORDS),
     kept_at=st.sampled_from(["", "", "a"]),
+    class_=st.sampled_from([None, *JobClass]),
 )
 # The entries of one array, its own and those of its tasks, have the same width.
 WIDTHS = {101: 1, 102: 3}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from atoll.core.resources import Resources
-from atoll.core.site import Ability, Flavor, Node, SiteReport
+from atoll.core.site import Ability, Flavor, Node, SiteReport, UsualWait
+from atoll.core.spec import JobClass
 from atoll.core.states import Outcome
 from atoll.drivers.base import DriverSetup
 from atoll.drivers.fake import FakeDriver
@@ -163,3 +164,16 @@ async def test_nodes_that_atoll_chooses_are_told_of_one_site_and_not_in_the_list
             {"name": "n2", "flavor": "gpu", "open": False, "resources": {"cpu": "500m", "memory": 0, "gpu": "0"}},
         ]
         assert "nodes" not in (await anna.get(SITES)).json()["items"][0]
+
+
+async def test_a_site_says_what_decides_whether_jobs_go_there(served: Served) -> None:
+    told: dict[str, Any] = {"clearance": ["patients", "internal"], "price": {"cpu": 0.5, "gpu": 2}, "energy": 40}
+    document = (await put(served, **told)).json()
+    assert document["clearance"] == ["internal", "patients"]
+    assert (document["price"], document["energy"]) == ({"cpu": 0.5, "gpu": 2}, 40)
+    assert document["usual_wait"] == {"all": 0, "of_class": {}}
+    usual = UsualWait(600, {JobClass.BATCH: 900})
+    await served.do(lambda connection: sites.set_waits(connection, {"toy": usual}))
+    async with served.client("anna") as anna:
+        found = (await anna.get(f"{SITES}/toy")).json()
+    assert found["usual_wait"] == {"all": 600, "of_class": {"batch": 900}}

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, MetaData, create_engine, insert, make_url
+from sqlalchemy import Connection, MetaData, create_engine, insert, make_url, update
 
 from atoll.core.resources import Resources
+from atoll.core.site import UsualWait
 from atoll.core.states import JobState
 from atoll.store import jobs, migrate, projects, rooms, sites
 from atoll.store.database import Database
@@ -53,6 +54,8 @@ def make_old(url: str, revision: str) -> None:
         for name, values in OLD.items():
             for value in values:
                 connection.execute(insert(tables.tables[name]).values(value))
+        if "wait" in tables.tables["sites"].c:
+            connection.execute(update(tables.tables["sites"]).values(wait=600))
         connection.commit()
     engine.dispose()
 
@@ -74,6 +77,7 @@ def test_jobs_of_an_earlier_version_go_on(database_url: str, revision: str) -> N
         assert (room.job_id, room.request) == (2, Resources(1000, 1 << 20))
         (site,) = sites.load(connection)
         assert (site.name, site.clearance, site.price) == ("here", frozenset(), None)
+        assert site.wait == UsualWait(600 if revision == "0002" else 0)
         assert projects.load(connection) == []
 
     database.read_now(look)

@@ -60,11 +60,13 @@ def add(connection: Connection, *new: NewJob) -> list[int]:
     return ids
 
 
-def place(connection: Connection, job_id: int, tasks: str | None = None, site: str = "here") -> list[str]:
+def place(
+    connection: Connection, job_id: int, tasks: str | None = None, site: str = "here", now: int = NOW
+) -> list[str]:
     """Give a job, or tasks of an array, a place; the attempts' ids."""
     chosen = Ranges.parse(tasks) if tasks is not None else None
     ids = [new_attempt_id("test0") for _ in range(len(chosen) if chosen is not None else 1)]
-    attempts.place(connection, [Placing(job_id, chosen, site, "cpu", ids)], NOW)
+    attempts.place(connection, [Placing(job_id, chosen, site, "cpu", ids)], now)
     return ids
 
 

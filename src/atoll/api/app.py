@@ -34,7 +34,7 @@ def create_app(platform: Platform) -> FastAPI:
     app.state.platform = platform
     app.state.authenticator = Authenticator(platform)
     app.state.sites = SitesView(platform)
-    app.state.estimates = Estimates()
+    app.state.estimates = Estimates(platform.clock)
     app.state.submitter = Submitter(platform)
     problems.install(app)
     for room in (jobs_router, logs_router, people_router, sites_router, queue_router, data_router, status.router):

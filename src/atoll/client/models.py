@@ -59,12 +59,17 @@ class TaskCounts(Answer):
 class Estimate(Answer):
     """When a waiting job is expected to start; no times where nobody can say."""
 
-    position: int
-    waiting: int = 0
+    position: int | None = None
+    """Its place in Atoll's queue; None where it waits in a site's own."""
+    waiting: int | None = None
     start: Moment | None = None
     earliest: Moment | None = None
     latest: Moment | None = None
     at: Moment | None = None
+    by: str = "queue"
+    """`queue`, `site` or `usual_wait`: from where it comes."""
+    site: str | None = None
+    """In whose own queue it waits."""
 
 
 class JobSummary(Answer):
@@ -230,6 +235,20 @@ class SiteNode(Answer):
     resources: Amount = Amount()
 
 
+class UsualWait(Answer):
+    """For how long jobs usually wait in a site's own queue, in seconds: of all classes, and of those that are known."""
+
+    all: int = 0
+    of_class: dict[str, int] = {}
+
+
+class HourlyPrice(Answer):
+    """What an hour of one CPU, and of one GPU, costs."""
+
+    cpu: float = 0
+    gpu: float = 0
+
+
 class Site(Answer):
     """A place that runs jobs. In a list of sites the nodes are left out."""
 
@@ -241,6 +260,11 @@ class Site(Answer):
     identity: str = "owner"
     message: str | None = ""
     seen_at: Moment | None = None
+    clearance: tuple[str, ...] = ()
+    price: HourlyPrice | None = None
+    energy: float | None = None
+    """Grams of CO2e in a kWh of the electricity there."""
+    usual_wait: UsualWait = UsualWait()
     flavors: tuple[SiteFlavor, ...] = ()
     abilities: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

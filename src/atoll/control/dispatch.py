@@ -19,11 +19,11 @@ from atoll.control.forecasting import Forecaster
 from atoll.control.mirror import Mirror
 from atoll.control.news import Newsreader
 from atoll.control.pace import Pace
-from atoll.control.waits import Waits
+from atoll.control.waits import Waits, is_another
 from atoll.control.work import Tools
 from atoll.core.ids import new_attempt_id
 from atoll.core.project import TreeNode
-from atoll.core.site import Health, Site
+from atoll.core.site import Health, Site, UsualWait
 from atoll.scheduler.cycle import cycle
 from atoll.scheduler.model import (
     Booked,
@@ -279,10 +279,11 @@ class Dispatcher:
 
     async def _learn_waits(self, lease: Lease, now: int) -> None:
         """Note how long attempts usually wait in the sites' own queues, where that is another by more than a little."""
-        changed: dict[str, int] = {}
+        changed: dict[str, UsualWait] = {}
         for name, state in self._sites.items():
-            wait = self._waits.of(name, now) if state.site.report is not None and state.site.report.queues else 0
-            if abs(wait - state.site.wait) > state.site.wait * 0.2:
+            queues = state.site.report is not None and state.site.report.queues
+            wait = self._waits.of(name, now) if queues else UsualWait()
+            if is_another(wait, state.site.wait):
                 changed[name] = wait
         if not changed:
             return

@@ -11,6 +11,7 @@ from atoll.control.mirror import Mirror
 from atoll.control.pace import Pace
 from atoll.control.waits import Waits
 from atoll.core.project import TreeNode
+from atoll.core.spec import JobClass
 from atoll.scheduler.model import Change, JobGone, RoomFreed, RoomTaken
 from atoll.store import events, projects, rooms
 from atoll.store.rooms import Room, Span
@@ -89,7 +90,7 @@ class Newsreader:
             changes.append(RoomFreed(attempt_id, span.ended))
         changes += [RoomTaken(self._mirror.running(room)) for room in taken.held]
         for room in begun:
-            self._waits.began(room.site, room.placed, room.started)
+            self._waits.began(room.site, JobClass(room.class_), room.placed, room.started)
         learnt = self._learn(news, taken, freed)
         return replace(news, changes=[*news.changes, *changes, *learnt])
 

@@ -20,6 +20,8 @@ from atoll.store.attempts import AttemptRow, AttemptState, End, Start
 from atoll.store.leases import Lease
 
 _LIVE = (AttemptState.PLACED, AttemptState.SUBMITTING, AttemptState.STARTING, AttemptState.RUNNING)
+_LITTLE, _LITTLE_PART = 30_000_000, 0.1
+"""An expected start is written anew where it has moved by more than these microseconds and this part of the rest."""
 _BEFORE_RUNNING = frozenset(_LIVE) - {AttemptState.RUNNING}
 
 
@@ -39,9 +41,12 @@ class News:
     """Attempts that were missing and are not."""
     waits: dict[str, str] = field(default_factory=dict)
     """Attempts that wait in the engine's own queue, with its sentence, where that is news."""
+    expected: dict[str, int | None] = field(default_factory=dict)
+    """When the engine expects to start those (microseconds; None: it does not say), where that is news."""
 
     def __bool__(self) -> bool:
-        return any((self.taken, self.started, self.ended, self.not_landed, self.missing, self.back, self.waits))
+        told = (self.taken, self.started, self.ended, self.not_landed, self.missing, self.back)
+        return any((*told, self.waits, self.expected))
 
 
 def compare(rows: Sequence[AttemptRow], observation: Observation) -> News:
@@ -55,13 +60,13 @@ def compare(rows: Sequence[AttemptRow], observation: Observation) -> News:
     for row in rows:
         status = observation.states.get(row.id)
         if status is not None:
-            _compare_present(row, status, news)
+            _compare_present(row, status, news, as_of)
         elif observation.complete:
             _compare_absent(row, as_of, news)
     return news
 
 
-def _compare_present(row: AttemptRow, status: AttemptStatus, news: News) -> None:
+def _compare_present(row: AttemptRow, status: AttemptStatus, news: News, as_of: int) -> None:
     if row.missing_since is not None:
         news.back.append(row.id)
     if status.phase is Phase.ENDED:
@@ -74,6 +79,16 @@ def _compare_present(row: AttemptRow, status: AttemptStatus, news: News) -> None
             news.taken[row.id] = status.native_id
         if status.phase is Phase.STARTING and status.message and status.message != row.message:
             news.waits[row.id] = status.message
+        expected = to_micros(status.expected_at) if status.expected_at is not None else None
+        if status.phase is Phase.STARTING and _is_another(row.expected_at, expected, as_of):
+            news.expected[row.id] = expected
+
+
+def _is_another(known: int | None, told: int | None, now: int) -> bool:
+    """Whether an expected start differs by more than a little: an engine moves those of its queue all the time."""
+    if known is None or told is None:
+        return known is not told
+    return abs(told - known) > max(_LITTLE, _LITTLE_PART * (known - now))
 
 
 def _compare_absent(row: AttemptRow, as_of: int, news: News) -> None:
@@ -146,6 +161,8 @@ def _write(connection: Connection, news: News, as_of: int, now: int) -> None:
         attempts.submitted(connection, news.taken, now)
     if news.waits:
         attempts.waits(connection, news.waits)
+    if news.expected:
+        attempts.set_expected(connection, news.expected)
     if news.started:
         attempts.started(connection, news.started, now)
     if news.ended:

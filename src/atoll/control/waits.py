@@ -2,12 +2,17 @@
 
 from dataclasses import dataclass
 
+from atoll.core.site import UsualWait
+from atoll.core.spec import JobClass
+
 _PART = 1 / 8
 """How much each new wait counts beside what was known."""
 _HALF_LIFE = 3600 * 1_000_000
 """Microseconds without a begin after which half is forgotten: short jobs may then try the site again."""
 _GRAIN = 60
 """Seconds: shorter waits are the time of a hand-over, and no queue's."""
+_LITTLE = 0.2
+"""A wait that has changed by a smaller part is the same."""
 
 
 @dataclass
@@ -17,26 +22,43 @@ class _Mean:
 
 
 class Waits:
-    """An exponentially weighted mean of the time from placing to begin, for each site. Times are microseconds."""
+    """Exponentially weighted means of the time from placing to begin, for each site, and each class there.
+
+    Times are microseconds.
+    """
 
     def __init__(self) -> None:
-        self._means: dict[str, _Mean] = {}
+        self._means: dict[tuple[str, JobClass | None], _Mean] = {}  # of no class: of all
 
-    def recall(self, site: str, seconds: int, now: int) -> None:
+    def recall(self, site: str, wait: UsualWait, now: int) -> None:
         """Begin with what was known before, unless something has been learnt since."""
-        if seconds:
-            self._means.setdefault(site, _Mean(seconds, now))
+        if wait == UsualWait():
+            return
+        for class_, seconds in ((None, wait.all), *wait.of_class.items()):
+            self._means.setdefault((site, class_), _Mean(seconds, now))
 
-    def began(self, site: str, placed: int, started: int) -> None:
+    def began(self, site: str, class_: JobClass, placed: int, started: int) -> None:
         """An attempt has begun."""
         seconds = max(0, started - placed) / 1_000_000
-        mean = self._means.setdefault(site, _Mean(seconds, started))
-        mean.seconds += (seconds - mean.seconds) * _PART
-        mean.at = max(mean.at, started)
+        for key in ((site, None), (site, class_)):
+            mean = self._means.setdefault(key, _Mean(seconds, started))
+            mean.seconds += (seconds - mean.seconds) * _PART
+            mean.at = max(mean.at, started)
 
-    def of(self, site: str, now: int) -> int:
-        """The usual wait in seconds, whole minutes; 0 where nothing is known."""
-        mean = self._means.get(site)
-        if mean is None:
-            return 0
-        return int(mean.seconds * 0.5 ** (max(0, now - mean.at) / _HALF_LIFE)) // _GRAIN * _GRAIN
+    def of(self, site: str, now: int) -> UsualWait:
+        """The usual wait, in whole minutes; 0 where nothing is known."""
+        known = {class_: mean for class_ in JobClass if (mean := self._means.get((site, class_))) is not None}
+        of_class = {class_: _seconds(mean, now) for class_, mean in known.items()}
+        return UsualWait(_seconds(self._means.get((site, None)), now), of_class)
+
+
+def is_another(told: UsualWait, known: UsualWait) -> bool:
+    """Whether a usual wait is another by more than a little."""
+    pairs = [(told.all, known.all), *((told.of(class_), known.of(class_)) for class_ in JobClass)]
+    return any(abs(new - old) > old * _LITTLE for new, old in pairs)
+
+
+def _seconds(mean: _Mean | None, now: int) -> int:
+    if mean is None:
+        return 0
+    return int(mean.seconds * 0.5 ** (max(0, now - mean.at) / _HALF_LIFE)) // _GRAIN * _GRAIN

@@ -97,6 +97,20 @@ class SiteReport:
 
 
 @dataclass(frozen=True)
+class UsualWait:
+    """For how long attempts usually wait in an engine's own queue, as they did of late, in seconds."""
+
+    all: int = 0
+    """Those of all classes together."""
+    of_class: Mapping[JobClass, int] = field(default_factory=dict)
+    """Those of the classes of which something is known."""
+
+    def of(self, class_: JobClass | None) -> int:
+        """Those of a class; of all, where nothing is known of it."""
+        return self.all if class_ is None else self.of_class.get(class_, self.all)
+
+
+@dataclass(frozen=True)
 class Site:
     """A site as configured, with the latest report about it."""
 
@@ -119,8 +133,7 @@ class Site:
     """What an hour costs; None: nothing."""
     energy: float | None = None
     """Grams of CO2e in a kWh of its electricity; None: nobody said."""
-    wait: int = 0
-    """Seconds that attempts usually wait in the engine's own queue, as they did of late."""
+    wait: UsualWait = field(default_factory=UsualWait)
 
     @property
     def all_labels(self) -> dict[str, str]:

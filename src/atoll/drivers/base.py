@@ -149,6 +149,8 @@ class AttemptStatus:
     cpu_seconds: float | None = None
     account: str | None = None
     """The account that it runs as, where that is not the site's own."""
+    expected_at: datetime | None = None
+    """When the engine expects to start what waits in its queue; None where it does not say."""
 
 
 @dataclass(frozen=True)

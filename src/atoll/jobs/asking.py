@@ -15,6 +15,7 @@ from atoll.core.errors import Conflict, Unavailable
 from atoll.core.reasons import ReasonCode
 from atoll.faces.http.platform import Platform
 from atoll.faces.http.times import moment, moment_or_none
+from atoll.jobs.estimates import BY_QUEUE
 from atoll.store import questions
 from atoll.store.questions import Question
 
@@ -80,6 +81,7 @@ def _document(answer: Mapping[str, Any]) -> dict[str, Any]:
         "code": answer["code"], "sentence": answer["sentence"], "facts": answer["facts"],
         "estimate": {
             "position": answer["position"], "waiting": answer["waiting"], "at": moment(answer["at"]),
+            "by": BY_QUEUE, "site": None,
             **{name: moment_or_none(answer[name]) for name in ("start", "earliest", "latest")},
         },
     }  # fmt: skip

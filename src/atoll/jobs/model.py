@@ -33,12 +33,22 @@ class TaskCounts(BaseModel):
 class Estimate(BaseModel):
     """When a waiting job, or an array's next task, is expected to start. Nobody can say of opportunistic ones."""
 
-    position: Annotated[int, Field(description="Place among those that wait; 1 is next.")]
-    waiting: Annotated[int, Field(description="How many entries wait in all; an array is one.")]
+    position: Annotated[
+        int | None, Field(description="Place among those that wait; 1 is next. None: it waits in a site's own queue.")
+    ]
+    waiting: Annotated[int | None, Field(description="How many entries wait in all; an array is one.")]
     start: Annotated[Moment | None, Field(description="None: nobody can say.")]
     earliest: Moment | None
-    latest: Annotated[Moment | None, Field(description="It starts between these two in at least 8 cases of 10.")]
+    latest: Annotated[
+        Moment | None,
+        Field(description="It starts between these two in at least 8 cases of 10; by `site`, not later as things are."),
+    ]
     at: Annotated[Moment, Field(description="When this was worked out.")]
+    by: Annotated[
+        Literal["queue", "site", "usual_wait"],
+        Field(description="Atoll's queue played forward, the word of the site's engine, or the usual wait there."),
+    ]
+    site: Annotated[str | None, Field(description="In whose own queue it waits; None: in Atoll's.")]
 
 
 class JobSummary(BaseModel):
@@ -67,7 +77,10 @@ class JobSummary(BaseModel):
     site: str | None
     attempts: int
     tasks: Annotated[TaskCounts | None, Field(description="Of an array.")]
-    estimate: Annotated[Estimate | None, Field(description="None where it does not wait, or came just now.")]
+    estimate: Annotated[
+        Estimate | None,
+        Field(description="None where it does not wait, came just now, or nobody knows the site's queue."),
+    ]
 
 
 class Attempt(BaseModel):

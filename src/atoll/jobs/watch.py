@@ -77,9 +77,10 @@ class Expectations:
     def news(self, connection: Connection) -> list[ServerEvent]:
         """What to tell now."""
         forecast = self._estimates.current(connection) if self._jobs else None
+        at_sites = self._estimates.at_sites(connection, self._jobs)
         found = []
         for job in self._jobs:
-            known = estimate(forecast, job)
+            known = at_sites.get(job) or estimate(forecast, job)
             if known is None:
                 self._told.pop(job, None)
             elif job not in self._told or not _still_holds(self._told[job], known):
@@ -90,6 +91,8 @@ class Expectations:
 
 def _still_holds(told: dict[str, Any], known: dict[str, Any]) -> bool:
     """Whether a start lies in the range that was told; all are written alike, so that their texts compare."""
+    if known["by"] != told["by"]:
+        return False
     if known["start"] is None or told["start"] is None:
         return bool(known["start"] == told["start"])
     return bool(told["earliest"] <= known["start"] <= told["latest"])

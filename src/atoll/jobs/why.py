@@ -9,7 +9,7 @@ from atoll.core.ids import JobRef, task_name
 from atoll.core.reasons import evicted_for, recalled_from
 from atoll.core.resources import format_seconds
 from atoll.core.site import Health, Site
-from atoll.core.spec import JobClass, read_spec
+from atoll.core.spec import JobClass, JobSpec, read_spec
 from atoll.core.states import ACTIVE, JobState, Outcome
 from atoll.jobs.estimates import Estimates
 from atoll.jobs.service import Found, find, spec_document
@@ -30,7 +30,9 @@ def why(connection: Connection, ref: JobRef, who: Principal, now: int, estimates
     short = found.summary()
     state = JobState(short["state"])
     estimate = None
-    if state is JobState.QUEUED or (state is JobState.RUNNING and found.row is found.whole and _queues(found.whole)):
+    handed_over = state in (JobState.PLACED, JobState.STARTING)
+    next_task = state is JobState.RUNNING and found.row is found.whole and _queues(found.whole)
+    if state is JobState.QUEUED or handed_over or next_task:
         estimate = estimates.of(connection, found.row or found.whole)
     facts = _facts(connection, found, state, now)
     if len(facts) > _MOST_FACTS:
@@ -143,17 +145,18 @@ def _sites(connection: Connection, whole: JobRow, now: int) -> list[str]:
             facts.append(found.sentence)
         elif site.health is not Health.OK or site.report is None:
             facts.append(_silence(site, now))
-        elif is_remote(site) and site.wait and has_home:
-            facts.append(_far(site, spec.walltime))
+        elif is_remote(site) and site.wait.of(spec.class_) and has_home:
+            facts.append(_far(site, spec))
         else:
             facts.append(f"Site {site.name} could run it once it has room.")
     return facts or ["There is no site yet that could run it."]
 
 
-def _far(site: Site, walltime: int | None) -> str:
+def _far(site: Site, spec: JobSpec) -> str:
     """What a remote site with a queue means for a job that a local one could run, as far as its walltime tells."""
-    usual = format_seconds(site.wait)
-    if walltime is not None and walltime < site.wait:
+    wait = site.wait.of(spec.class_)
+    usual = format_seconds(wait)
+    if spec.walltime is not None and spec.walltime < wait:
         return f"Site {site.name} has a usual wait of {usual}, longer than the job runs; it stays local."
     return f"Site {site.name} could run it once it has room; what is shorter than the usual wait, {usual}, stays local."
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll.core.resources import MAX_AMOUNT, Resources
+from atoll.core.spec import JobClass
 from atoll.scheduler.fit import Pool, flavor_obstacle, is_open, placement_obstacle
 from atoll.scheduler.model import Demand, Placement, SiteState, Weights
 from atoll.scheduler.scores import Scores, wish
@@ -17,6 +18,7 @@ _ENDLESS = 2**62
 """The seconds that a demand without a walltime may run."""
 _LEVELS = 100
 """So many usual waits of remote sites are told apart, the longest."""
+_CLASSES = (None, *JobClass)
 _Shape = tuple[Resources, int, int, bytes]
 
 
@@ -24,9 +26,8 @@ class Demands:
     """Numbers for demands, counted by their users, with the pools that each could ever use."""
 
     def __init__(self) -> None:
-        self._table: Table[Demand] = Table(
-            [("cpu", "i8"), ("memory", "i8"), ("gpu", "i8"), ("uses", "i8"), ("shape", "i8"), ("walltime", "i8")]
-        )
+        columns = ("cpu", "memory", "gpu", "uses", "shape", "walltime", "class")
+        self._table: Table[Demand] = Table([(name, "i8") for name in columns])
         self._objects: dict[int, Demand] = {}
         self._requests = np.zeros(len(self._table.rows), _REQUEST)
         self._shapes: Table[_Shape] = Table([("uses", "i8")])
@@ -35,7 +36,7 @@ class Demands:
         self._choices: dict[tuple[int, int], tuple[tuple[int, ...], ...]] = {}
         self._weights = Weights()
         self._scores = Scores((), {}, self._weights)
-        self._waits = np.zeros(0, np.int64)  # by pool the usual wait there, if it is remote
+        self._waits = np.zeros((len(_CLASSES), 0), np.int64)  # by class and pool the usual wait there, if it is remote
         self._at_home = np.zeros(0, np.bool_)  # by pool whether it is local, and open
         self._cutoffs = np.zeros(0, np.int64)  # the different waits
         self._willing: dict[tuple[Placement, bool, str], bool] = {}
@@ -65,6 +66,7 @@ class Demands:
             request = demand.request
             walltime = demand.placement.walltime
             row["walltime"] = _ENDLESS if walltime is None else walltime
+            row["class"] = _CLASSES.index(demand.placement.class_)
             self._requests[number] = (request.cpu, request.memory, request.gpu)
             self._judge(number)
         self._table.rows["uses"][number] += 1
@@ -103,7 +105,8 @@ class Demands:
         self._choices.clear()
         self._scores = Scores(self._pools, self._states, weights)
         states = [self._states[pool.site] for pool in self._pools]
-        waits = [state.site.wait if pool.remote else 0 for pool, state in zip(self._pools, states, strict=True)]
+        sites = [(pool.remote, state.site.wait) for pool, state in zip(self._pools, states, strict=True)]
+        waits = [[wait.of(class_) if remote else 0 for remote, wait in sites] for class_ in _CLASSES]
         self._waits = np.array(waits, np.int64)
         homes = [not pool.remote and is_open(state) for pool, state in zip(self._pools, states, strict=True)]
         self._at_home = np.array(homes, np.bool_)
@@ -117,7 +120,8 @@ class Demands:
     def levels(self, numbers: NDArray[np.int32], expected: NDArray[np.int32]) -> NDArray[np.int64]:
         """For demands that are expected to run for so many seconds (0: their walltime) how many usual waits are longer.
 
-        The sites with these waits are left out for them, where an open local site could run them: see `within`.
+        Those of all classes are told apart. The sites with these waits for their class are left out for them, where an
+        open local site could run them: see `within`.
         """
         if not len(self._cutoffs):
             return np.zeros(len(numbers), np.int64)
@@ -130,7 +134,7 @@ class Demands:
         for level in np.unique(levels[levels > 0]).tolist():
             far = self._waits >= self._cutoffs[-level]
             home = (levels == level) & (found & self._at_home).any(axis=1)
-            found[home] &= ~far
+            found[home] &= ~far[self._table.rows["class"][numbers[home]]]
         return found
 
     def _judge(self, number: int) -> None:

@@ -271,7 +271,7 @@ def _site_fact(view: View, row: int, state: SiteState) -> str:
         return f"Site {site.name} does not answer{message}."
     here = [choice for choice in view.choices(row) if room.pools[choice].site == site.name]
     if not here:
-        usual = format_seconds(site.wait)
+        usual = format_seconds(site.wait.of(view.demand(row).placement.class_))
         return f"Site {site.name} has a usual wait of {usual}, longer than the job runs; it stays local."
     parts = [f"{room.pools[choice].flavor.name} has {_free(room, choice)}" for choice in here]
     return f"Site {site.name} could run it: {clauses(parts)}."

@@ -128,6 +128,8 @@ class Placement:
     """Names of the volumes that it mounts."""
     kept_at: str = ""
     """The site where its checkpoints are, as far as is known."""
+    class_: JobClass | None = None
+    """What decides for how long it usually waits in a site's own queue; None: as all do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,7 @@ class Demand:
                 spec.grace,
                 clearance,
                 frozenset(volume.name for volume in spec.volumes),
+                class_=spec.class_,
             ),
         )
 

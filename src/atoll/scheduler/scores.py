@@ -22,15 +22,17 @@ class Scores:
         self._pools, self._weights = pools, weights
         sites = [states[pool.site].site for pool in pools]
         self._of_site = [
-            weights.wait * site.wait + weights.remote * pool.remote + weights.energy * (site.energy or 0)
+            weights.remote * pool.remote + weights.energy * (site.energy or 0)
             for pool, site in zip(pools, sites, strict=True)
         ]
+        self._waits = [site.wait for site in sites]
         self._prices = [site.price for site in sites]
         self._has_gpus = [pool.flavor.node.gpu > 0 for pool in pools]
 
     def place(self, demand: Demand, number: int) -> float:
         """What speaks against a pool's site."""
-        found, kept_at = self._of_site[number], demand.placement.kept_at
+        usual = self._waits[number].of(demand.placement.class_)
+        found, kept_at = self._of_site[number] + self._weights.wait * usual, demand.placement.kept_at
         if kept_at and kept_at != self._pools[number].site:
             found += self._weights.data
         if (price := self._prices[number]) is not None:

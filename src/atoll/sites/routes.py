@@ -6,13 +6,14 @@ import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse, Response
 
 from atoll.core.clock import to_micros
 from atoll.core.errors import Invalid
 from atoll.core.site import Ability, Health, SiteReport
-from atoll.core.site_file import SiteFile, read_site
+from atoll.core.site_file import Price, SiteFile, read_site
+from atoll.core.spec import JobClass
 from atoll.drivers.base import DriverError
 from atoll.faces.http.auth import Caller, Here, require_administrator
 from atoll.faces.http.body import json_body, read_json
@@ -53,6 +54,13 @@ class NodeDocument(BaseModel):
     resources: Amounts
 
 
+class UsualWaitDocument(BaseModel):
+    """For how long attempts usually wait in a site's own queue, in whole minutes, as seconds; 0: not at all."""
+
+    all: Annotated[int, Field(description="Those of all classes together.")]
+    of_class: Annotated[dict[JobClass, int], Field(description="Those of the classes that have begun there of late.")]
+
+
 class SiteDocument(BaseModel):
     """A place that runs jobs. A list of sites leaves the nodes out."""
 
@@ -64,6 +72,10 @@ class SiteDocument(BaseModel):
     identity: str
     message: str
     seen_at: str | None
+    clearance: Annotated[list[str], Field(description="Words of projects whose data may be there.")]
+    price: Annotated[Price | None, Field(description="Of an hour of one CPU, and of one GPU.")]
+    energy: Annotated[float | None, Field(description="Grams of CO2e in a kWh there.")]
+    usual_wait: UsualWaitDocument
     flavors: list[FlavorDocument]
     abilities: list[Ability]
     notes: list[str]

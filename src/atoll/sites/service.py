@@ -48,6 +48,8 @@ def document(site: Site, drained: bool, used: Mapping[tuple[str, str], figures.U
         "name": site.name, "driver": site.driver, "labels": site.all_labels, "health": site.health.value,
         "drained": drained, "identity": _identity(site.identity), "message": site.message,
         "seen_at": moment_or_none(to_micros(site.seen_at) if site.seen_at else None),
+        "clearance": sorted(site.clearance), "price": site.price.model_dump() if site.price else None,
+        "energy": site.energy, "usual_wait": {"all": site.wait.all, "of_class": dict(site.wait.of_class)},
         **(described(site.name, site.report, used) if site.report else {"flavors": [], "abilities": [], "notes": []}),
     }  # fmt: skip
 

@@ -213,6 +213,28 @@ def waits(connection: Connection, sentences: Mapping[str, str]) -> None:
         )
 
 
+def set_expected(connection: Connection, expected: Mapping[str, int | None]) -> None:
+    """Note when their engine expects to start attempts that wait in its queue; None: it does not say. No event."""
+    connection.execute(
+        update(attempts).where(attempts.c.id == bindparam("key")).values(expected_at=bindparam("moment")),
+        [{"key": key, "moment": moment} for key, moment in expected.items()],
+    )
+
+
+def queueing(connection: Connection, job_ids: Sequence[int]) -> dict[int, AttemptRow]:
+    """The attempts of some jobs (rows) that are at a site and have not begun, as far as is known, by job.
+
+    Of each: site, placed_at, expected_at, and its job's class.
+    """
+    columns = (attempts.c.site, attempts.c.placed_at, attempts.c.expected_at, jobs.c.class_)
+    query = (
+        select(jobs.c.id, *columns)
+        .join_from(jobs, attempts, attempts.c.id == jobs.c.attempt_id)
+        .where(jobs.c.state.in_((JobState.PLACED, JobState.STARTING)))
+    )
+    return {row.id: row for piece in chunked(job_ids) for row in connection.execute(query.where(jobs.c.id.in_(piece)))}
+
+
 @dataclass(frozen=True)
 class Start:
     """An attempt was seen running."""

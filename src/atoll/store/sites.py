@@ -9,11 +9,13 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from atoll.core.clock import from_micros
 from atoll.core.resources import Resources
-from atoll.core.site import Ability, Flavor, Health, Node, Site, SiteReport
+from atoll.core.site import Ability, Flavor, Health, Node, Site, SiteReport, UsualWait
 from atoll.core.site_file import Identity, Price
 from atoll.core.spec import JobClass
 from atoll.store import events
 from atoll.store.tables import sites
+
+_ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,21 @@ def set_drained(connection: Connection, name: str, drained: bool) -> bool:
     return connection.execute(statement.values(drained=drained)).rowcount == 1
 
 
-def set_waits(connection: Connection, waits: Mapping[str, int]) -> None:
-    """Note for how many seconds attempts usually wait in sites' own queues; sites that are gone are passed over."""
-    for name, seconds in waits.items():
-        connection.execute(update(sites).where(sites.c.name == name).values(wait=seconds))
+def set_waits(connection: Connection, waits: Mapping[str, UsualWait]) -> None:
+    """Note for how long attempts usually wait in sites' own queues; sites that are gone are passed over."""
+    for name, wait in waits.items():
+        text = json.dumps({_ALL: wait.all, **wait.of_class})
+        connection.execute(update(sites).where(sites.c.name == name).values(wait=text))
+
+
+def waits(connection: Connection) -> dict[str, UsualWait]:
+    """For how long attempts usually wait in the sites' own queues, by site."""
+    return {row.name: _wait(row.wait) for row in connection.execute(select(sites.c.name, sites.c.wait))}
+
+
+def _wait(text: str) -> UsualWait:
+    seconds = json.loads(text)
+    return UsualWait(seconds.pop(_ALL, 0), {JobClass(name): usual for name, usual in seconds.items()})
 
 
 def tell(connection: Connection, name: str, what: str, message: str, now: int) -> None:
@@ -145,7 +158,7 @@ def _site(row: Row[*tuple[Any, ...]]) -> Site:
         clearance=frozenset(json.loads(row.clearance)),
         price=Price.model_validate_json(row.price) if row.price else None,
         energy=row.energy,
-        wait=row.wait,
+        wait=_wait(row.wait),
     )
 
 

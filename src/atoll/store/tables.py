@@ -160,6 +160,8 @@ attempts = Table(
     Column("account", String(255)),
     Column("native_id", Text),
     Column("native_state", Text),
+    # when the engine expects to start it, while it waits in the engine's own queue
+    Column("expected_at", BigInteger),
     Column("started_at", BigInteger),
     Column("ended_at", BigInteger),
     Column("outcome", String(16)),
@@ -293,8 +295,8 @@ sites = Table(
     Column("message", Text, nullable=False, server_default=""),
     Column("report", Text),
     Column("seen_at", BigInteger),
-    # seconds that attempts usually wait in the engine's queue
-    Column("wait", Integer, nullable=False, server_default="0"),
+    # JSON: seconds that attempts usually wait in the engine's queue, of all classes and of each
+    Column("wait", Text, nullable=False, server_default="{}"),
 )
 
 projects = Table(

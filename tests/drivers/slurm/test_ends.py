@@ -16,7 +16,7 @@ def job(state: str, **fields: Any) -> SlurmJob:
     usual: dict[str, Any] = {
         "job_id": 1, "array_id": 0, "task": None, "tasks": None, "tasks_cut": False, "name": "", "command": "",
         "state": state, "flags": frozenset(), "reason": "None", "description": "", "exit_code": 0, "signal": None,
-        "started": 100.0, "ended": 200.0, "user": "ann", "node": "n7",
+        "started": 100.0, "expected": None, "ended": 200.0, "user": "ann", "node": "n7",
     }  # fmt: skip
     return SlurmJob(**{**usual, **fields})
 

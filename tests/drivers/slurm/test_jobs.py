@@ -96,6 +96,20 @@ def test_tasks_of_an_array_are_named_as_scancel_names_them(version: str) -> None
     assert (running.native, running.job_id) == ("12_0", 13)
 
 
+@pytest.mark.parametrize("version", ["22.05", *NEW])
+def test_what_waits_has_an_expected_start_where_slurm_has_worked_it_out(version: str) -> None:
+    def waits(start: int) -> dict[str, Any]:
+        if version == "22.05":
+            return old(job_state="PENDING", start_time=start)
+        return new(version, job_state=["PENDING"], start_time=number(start))
+
+    planned, unplanned = read(waits(1795465035), waits(0))
+    assert (planned.expected, planned.started) == (1795465035, None)
+    assert unplanned.expected is None
+    (running,) = read(old())
+    assert running.expected is None
+
+
 @pytest.mark.parametrize(
     ("states", "state", "over"),
     [

@@ -1,9 +1,11 @@
 """What an observation makes of what Slurm and the folders say, without any Slurm."""
 
+import time
 from pathlib import Path
 
 import pytest
 
+from atoll.core.clock import from_micros
 from atoll.core.states import Outcome
 from atoll.drivers.base import AttemptStatus, DriverSetup, Held, Phase
 from atoll.drivers.shell import LocalShell
@@ -68,3 +70,13 @@ async def test_end_that_was_hinted_at_is_told_beside_an_answer_that_is_older(
     jobs = [job("RUNNING", job_id=2, name=f"atoll-{ID}")]
     status = await seen(tmp_path, monkeypatch, jobs, ended, hinted=hinted)
     assert (status.phase, status.exit_code) == ((Phase.ENDED, 3) if hinted else (Phase.RUNNING, None))
+
+
+@pytest.mark.parametrize(("ahead", "told"), [(3600, True), (-1, False)])
+async def test_start_that_slurm_expects_is_told_until_it_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: int, told: bool
+) -> None:
+    expected = round(time.time()) + ahead
+    jobs = [job("PENDING", job_id=2, name=f"atoll-{ID}", expected=float(expected))]
+    status = await seen(tmp_path, monkeypatch, jobs, SiteRecord())
+    assert status.expected_at == (from_micros(expected * 1_000_000) if told else None)

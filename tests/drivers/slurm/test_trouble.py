@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,23 @@ async def test_tasks_that_wait_are_told_although_slurm_cuts_their_list(harness: 
     states = (await harness.driver.observe(harness.held())).states
     assert {states[launch.attempt_id].phase for launch in rest} == {Phase.STARTING}
     assert all(states[launch.attempt_id].message for launch in rest)
+
+
+async def test_slurm_tells_when_it_expects_to_start_what_waits(harness: SlurmHarness) -> None:
+    holders = [harness.script(FOREVER, request=WHOLE, walltime=600) for _ in range(2)]
+    await harness.submit(*holders)
+    began = [status.started_at for status in await harness.wait(holders, Phase.RUNNING)]
+    behind = harness.script("true", walltime=60)
+    await harness.submit(behind)
+    expected: datetime | None = None
+    async with asyncio.timeout(harness.patience):
+        while expected is None:
+            status = await harness.status(behind)
+            expected = status.expected_at if status is not None else None
+            await asyncio.sleep(0.1)
+    walltimes = [expected - start for start in began if start is not None]
+    assert min(walltimes) >= timedelta(seconds=600)
+    assert min(walltimes) < timedelta(seconds=700)
 
 
 async def test_task_that_somebody_takes_out_of_the_queue_is_cancelled(harness: SlurmHarness) -> None:

@@ -110,6 +110,11 @@ class SlurmJob:
     signal: int | None
     started: float | None
     """Seconds since 1970; None before the start."""
+    expected: float | None
+    """When Slurm expects to start what waits, in seconds since 1970; None where it has not worked that out.
+
+    Of tasks that share a record it is the last one's that it has planned (by default it plans twenty).
+    """
     ended: float | None
     user: str
     node: str
@@ -181,7 +186,8 @@ def _job(wire: _WireJob) -> SlurmJob:
     task = _number(wire.array_task_id) if array else None
     tasks, cut = (None, False) if not array or task is not None else read_tasks(wire.array_task_string or "")
     exit_code, signal = _exit(wire.exit_code) if state not in (PENDING, RUNNING) else (None, None)
-    began = state != PENDING
+    # of what waits, Slurm writes here when it expects to start it
+    began, start = state != PENDING, _number(wire.start_time) or None
     return SlurmJob(
         job_id=_number(wire.job_id) or 0,
         array_id=array,
@@ -196,7 +202,8 @@ def _job(wire: _WireJob) -> SlurmJob:
         description=wire.state_description or "",
         exit_code=exit_code,
         signal=signal,
-        started=(_number(wire.start_time) or None) if began else None,
+        started=start if began else None,
+        expected=None if began else start,
         ended=(_number(wire.end_time) or None) if state not in ALIVE else None,
         user=wire.user_name or "",
         node=wire.batch_host or _first_node(wire.nodes or ""),

@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from atoll.core.clock import system_clock
 from atoll.core.ids import is_attempt_id
@@ -389,10 +390,18 @@ def _hinted(status: AttemptStatus, found: SiteRecord) -> AttemptStatus | None:
 def _live(status: AttemptStatus, job: SlurmJob) -> AttemptStatus:
     if job.state == PENDING:
         return replace(
-            status, native_state=" ".join(filter(None, (PENDING, job.reason))), message=pending_sentence(job)
-        )
+            status, native_state=" ".join(filter(None, (PENDING, job.reason))), message=pending_sentence(job),
+            expected_at=_still_ahead(job.expected),
+        )  # fmt: skip
     # COMPLETING: its command has ended, and its nodes are not free yet
     state = "COMPLETING" if "COMPLETING" in job.flags else job.state
     if "CONFIGURING" in job.flags:
         return replace(status, native_state="CONFIGURING", message="Its nodes are being made ready.")
     return replace(status, phase=Phase.RUNNING, native_state=state, started_at=moment(job.started))
+
+
+def _still_ahead(seconds: float | None) -> datetime | None:
+    """The time of so many seconds since 1970, None once it is over: then Slurm has not looked at the job again."""
+    if seconds is None or seconds <= system_clock().timestamp():
+        return None
+    return moment(seconds)

@@ -11,6 +11,8 @@ from atoll.faces.terminal.output import Format, emit, hint, one_or_many, printab
 from atoll.faces.terminal.tables import Column, coloured, print_facts, print_table
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from atoll.client.models import Attempt, Estimate, Job, JobSummary, Why
     from atoll.client.synchronous import Client
 
@@ -181,6 +183,7 @@ def _print_job(job: "Job") -> None:
         ("priority", job.priority or None),
         ("depends on", ", ".join(f"{item.on} {item.job}{' (met)' if item.met else ''}" for item in job.dependencies)),
         ("not before", times.local(job.begin)),
+        ("expected", expectation(job.estimate) if job.estimate else None),
         ("submitted", times.local(job.submitted_at)),
         ("started", times.local(job.started_at)),
         ("ended", times.local(job.ended_at)),
@@ -240,9 +243,11 @@ def why(client: "Client", jobs: Jobs, output: Output = Format.TABLE) -> None:
 
 
 def expectation(estimate: "Estimate") -> str:
-    """A sentence on a job's place in the queue, and when it is expected to start."""
+    """A sentence on where a job waits, and when it is expected to start."""
     from atoll.faces.terminal import times
 
+    if estimate.by != "queue" and estimate.start is not None:
+        return _expected_there(estimate, estimate.start)
     place = f"It is number {estimate.position} of {estimate.waiting} in the queue"
     if estimate.start is None:
         return f"{place}; nobody can say when it starts."
@@ -251,6 +256,17 @@ def expectation(estimate: "Estimate") -> str:
     if estimate.earliest is None or estimate.latest is None:
         return f"{place}, {when}."
     return f"{place}, {when}; most likely between {times.between(estimate.earliest, estimate.latest, now)}."
+
+
+def _expected_there(estimate: "Estimate", start: "datetime") -> str:
+    """The same of a job that waits in the queue of a site."""
+    from atoll.faces.terminal import times
+
+    now = times.now()
+    when = times.ahead(start, now)
+    if estimate.by == "site":
+        return f"Site {estimate.site} expects to start it {when}, or sooner."
+    return f"It waits in the queue of site {estimate.site}; by the usual wait there it starts {when}."
 
 
 def _print_why(answer: "Why", *, named: bool) -> None:

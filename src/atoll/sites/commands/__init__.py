@@ -104,6 +104,10 @@ def _print_site(site: "Site") -> None:
         ("last seen", times.local(site.seen_at)),
         ("labels", ", ".join(f"{key}={value}" for key, value in site.labels.items())),
         ("can do", ", ".join(site.abilities)),
+        ("clearance", ", ".join(site.clearance)),
+        ("price", f"{site.price.cpu:g} an hour of a CPU, {site.price.gpu:g} of a GPU" if site.price else ""),
+        ("energy", f"{site.energy:g} g CO2e in a kWh" if site.energy is not None else ""),
+        ("usual wait", _usual_wait(site)),
     ])  # fmt: skip
     for note in site.notes:
         say(f"note: {printable(note)}")
@@ -129,6 +133,18 @@ def _print_site(site: "Site") -> None:
         print_table(nodes, site.nodes[:_MOST_NODES])
     if (more := len(site.nodes) - _MOST_NODES) > 0:
         hint(f"{more} more nodes: atoll site show {site.name} -o json")
+
+
+def _usual_wait(site: "Site") -> str:
+    """`batch 40m, interactive 2m, others 25m`; empty where nobody waits."""
+    from atoll.core.resources import format_seconds
+
+    wait = site.usual_wait
+    if not wait.all and not any(wait.of_class.values()):
+        return ""
+    return ", ".join(
+        f"{name} {format_seconds(seconds)}" for name, seconds in [*wait.of_class.items(), ("others", wait.all)]
+    )
 
 
 def add(

@@ -107,7 +107,6 @@ def _extend_attempts() -> None:
         sa.Column("evicted_for", sa.BigInteger(), nullable=True),
         sa.Column("notice_at", sa.BigInteger(), nullable=True),
         sa.Column("saved_at", sa.BigInteger(), nullable=True),
-        sa.Column("spots", sa.Text(), nullable=True),
     ):
         op.add_column("attempts", column)
 
