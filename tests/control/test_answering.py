@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from atoll.control import answering
 from atoll.store import questions
-from atoll.store.database import Database
 from atoll.store.questions import Question
 from tests.control.harness import SlowMotion
-
-
-@pytest.fixture
-async def motion(database_url: str, tmp_path: Path) -> AsyncIterator[SlowMotion]:
-    database = Database.open(database_url)
-    slow = SlowMotion(database, tmp_path, cpus=4)
-    await slow.begin()
-    yield slow
-    database.close()
 
 
 def job(cpu: int, walltime: str, **rest: Any) -> dict[str, Any]:

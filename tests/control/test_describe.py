@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from itertools import pairwise
-from pathlib import Path
 
-import pytest
 from sqlalchemy import Connection, select, update
 
 from atoll.core.resources import Resources
 from atoll.store import sites
-from atoll.store.database import Database
 from atoll.store.tables import sites as table
 from tests.control.harness import SlowMotion
-
-
-@pytest.fixture
-async def motion(database_url: str, tmp_path: Path) -> AsyncIterator[SlowMotion]:
-    database = Database.open(database_url)
-    slow = SlowMotion(database, tmp_path, cpus=4)
-    await slow.begin()
-    yield slow
-    database.close()
 
 
 async def others(motion: SlowMotion) -> int:

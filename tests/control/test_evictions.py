@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,22 +18,12 @@ from atoll.jobs.estimates import Estimates
 from atoll.jobs.why import why
 from atoll.scheduler.model import Policy
 from atoll.store import events, evictions, projects, reserved
-from atoll.store.database import Database
 from atoll.store.evictions import Eviction
 from atoll.store.people import Principal
 from tests.control.harness import SlowMotion
 
 ADA = Principal("ada", administrator=False)
 CPU = ("cpu", "cpu")
-
-
-@pytest.fixture
-async def motion(database_url: str, tmp_path: Path) -> AsyncIterator[SlowMotion]:
-    database = Database.open(database_url)
-    slow = SlowMotion(database, tmp_path, cpus=4)
-    await slow.begin()
-    yield slow
-    database.close()
 
 
 def job(seconds: Any = 1000, **rest: Any) -> dict[str, Any]:

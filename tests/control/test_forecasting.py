@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,19 +10,9 @@ import pytest
 from atoll.control import forecasting
 from atoll.scheduler.forecast import Expected, Forecast
 from atoll.store import forecasts
-from atoll.store.database import Database
 from tests.control.harness import SlowMotion
 
 SECOND = 1_000_000
-
-
-@pytest.fixture
-async def motion(database_url: str, tmp_path: Path) -> AsyncIterator[SlowMotion]:
-    database = Database.open(database_url)
-    slow = SlowMotion(database, tmp_path, cpus=4)
-    await slow.begin()
-    yield slow
-    database.close()
 
 
 def job(seconds: int, **rest: Any) -> dict[str, Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -16,18 +14,8 @@ from atoll.drivers.base import AttemptStatus, DriverError, Held, LogChunk, Obser
 from atoll.drivers.fake.behaviour import forgetful, glancing, refusing, unanswering, vanished
 from atoll.store import attempts, events, rooms, sites
 from atoll.store.attempts import AttemptState
-from atoll.store.database import Database
 from atoll.store.leases import StaleLease
 from tests.control.harness import SITE, SlowMotion
-
-
-@pytest.fixture
-async def motion(database_url: str, tmp_path: Path) -> AsyncIterator[SlowMotion]:
-    database = Database.open(database_url)
-    slow = SlowMotion(database, tmp_path)
-    await slow.begin()
-    yield slow
-    database.close()
 
 
 async def test_a_job_goes_from_the_queue_to_its_end(motion: SlowMotion) -> None:

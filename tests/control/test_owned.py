@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,18 +10,13 @@ import pytest
 from atoll.core.site import NodeSpot
 from atoll.scheduler.snapshot import Snapshot
 from atoll.store import rooms
-from atoll.store.database import Database
 from atoll.store.spots import read_spots, write_spots
 from tests.control.harness import SlowMotion
 
 
 @pytest.fixture
-async def motion(database_url: str, tmp_path: Path) -> AsyncIterator[SlowMotion]:
-    database = Database.open(database_url)
-    slow = SlowMotion(database, tmp_path, cpus=4, gpus=2, nodes=3, owned=True)
-    await slow.begin()
-    yield slow
-    database.close()
+def played() -> dict[str, Any]:
+    return {"cpus": 4, "gpus": 2, "nodes": 3, "owned": True}
 
 
 def lasting(seconds: int = 1000, **rest: Any) -> dict[str, Any]:

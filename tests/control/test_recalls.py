@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +19,6 @@ from atoll.jobs.actions import Target
 from atoll.jobs.estimates import Estimates
 from atoll.jobs.why import why
 from atoll.store import attempts, events, sites
-from atoll.store.database import Database
 from atoll.store.people import Principal
 from tests.control.harness import SITE, SlowMotion
 
@@ -29,12 +26,8 @@ ADA = Principal("ada", administrator=False)
 
 
 @pytest.fixture
-async def motion(database_url: str, tmp_path: Path) -> AsyncIterator[SlowMotion]:
-    database = Database.open(database_url)
-    slow = SlowMotion(database, tmp_path, cpus=1, queues=True)
-    await slow.begin()
-    yield slow
-    database.close()
+def played() -> dict[str, Any]:
+    return {"cpus": 1, "queues": True}
 
 
 def lasting(seconds: int, **rest: Any) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection
@@ -16,7 +16,6 @@ from atoll.core.site import Ability
 from atoll.drivers.base import Answer, DriverError, Launch, sending_seconds
 from atoll.store import attempts
 from atoll.store.attempts import AttemptState
-from atoll.store.database import Database
 from atoll.store.leases import StaleLease
 from tests.control.harness import SlowMotion
 
@@ -24,13 +23,8 @@ MB = 1 << 20
 
 
 @pytest.fixture
-async def motion(database_url: str, tmp_path: Path) -> AsyncIterator[SlowMotion]:
-    database = Database.open(database_url)
-    slow = SlowMotion(database, tmp_path, cpus=20)
-    slow.config |= {"abilities": sorted(Ability)}
-    await slow.begin()
-    yield slow
-    database.close()
+def played() -> dict[str, Any]:
+    return {"cpus": 20, "abilities": sorted(Ability)}
 
 
 async def insert(motion: SlowMotion, *sizes: int) -> list[int]:
