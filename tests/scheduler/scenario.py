@@ -152,6 +152,7 @@ class WeightsEntry(Document):
     data: Seconds | None = None
     price: Seconds | None = None
     energy: Seconds | None = None
+    spread: Seconds | None = None
 
 
 class PolicyEntry(Document):

@@ -76,6 +76,7 @@ class WeightsConfig(Document):
     data: Seconds = 86400
     price: Seconds = 60
     energy: Seconds = 1
+    spread: Seconds = 60
 
 
 class QueueConfig(Document):

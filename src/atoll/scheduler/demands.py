@@ -34,6 +34,7 @@ class Demands:
         self._shape_of: dict[int, _Shape] = {}
         self._preferences: dict[tuple[int, int], tuple[int, ...]] = {}  # by number and level
         self._choices: dict[tuple[int, int], tuple[tuple[int, ...], ...]] = {}
+        self._spread: dict[tuple[int, int], tuple[tuple[int, float], ...]] = {}
         self._weights = Weights()
         self._scores = Scores((), {}, self._weights)
         self._waits = np.zeros((len(_CLASSES), 0), np.int64)  # by class and pool the usual wait there, if it is remote
@@ -81,6 +82,7 @@ class Demands:
             for level in range(len(self._cutoffs) + 1):
                 self._preferences.pop((number, level), None)
                 self._choices.pop((number, level), None)
+                self._spread.pop((number, level), None)
             self._possible[number] = False
             self._drop_shape(number)
             self._table.release((number,))
@@ -103,6 +105,7 @@ class Demands:
         self._weights = weights
         self._preferences.clear()
         self._choices.clear()
+        self._spread.clear()
         self._scores = Scores(self._pools, self._states, weights)
         states = [self._states[pool.site] for pool in self._pools]
         sites = [(pool.remote, state.site.wait) for pool, state in zip(self._pools, states, strict=True)]
@@ -218,6 +221,16 @@ class Demands:
             possible = self.within(np.array([number]), np.array([level]))[0] if level else self._possible[number]
             known = self._scores.preference(self._objects[number], possible.tolist())
             self._preferences[number, level] = known
+        return known
+
+    def spread(self, number: int, level: int = 0) -> tuple[tuple[int, float], ...]:
+        """For each of `choices` the wish and what speaks against it; empty where there is nothing to spread."""
+        if (known := self._spread.get((number, level))) is None:
+            demand, choices = self._objects[number], self.choices(number, level)
+            sites = {self._pools[choice[0]].site for choice in choices}
+            several = self._weights.spread > 0 and len(sites) > 1
+            known = tuple(self._scores.order(demand, choice[0])[:2] for choice in choices) if several else ()
+            self._spread[number, level] = known
         return known
 
     def choices(self, number: int, level: int = 0) -> tuple[tuple[int, ...], ...]:

@@ -46,6 +46,8 @@ class Weights:
     """For each unit of money that the job costs in an hour."""
     energy: float = 1
     """For each gram of CO2e in a kWh."""
+    spread: float = 60
+    """For a site that is full; for one that is half full half of it."""
 
 
 @dataclass(frozen=True, slots=True)

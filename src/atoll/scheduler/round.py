@@ -234,7 +234,7 @@ class Round(Keeping):
         choices, count = self._choices(row), 0
         none = False
         if not full:
-            count, none = self._start(row, chunk, choices)
+            count, none = self._start_spread(row, chunk, choices)
         if count == chunk:
             return count, 0
         promised = self.make_others_leave(row, chunk - count)

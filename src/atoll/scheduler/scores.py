@@ -5,6 +5,7 @@ wait than have it. Used by `demands`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 from atoll.scheduler.fit import Pool
 from atoll.scheduler.model import Demand, SiteState, Weights
@@ -42,11 +43,10 @@ class Scores:
 
     def preference(self, demand: Demand, possible: Iterable[bool]) -> tuple[int, ...]:
         """Numbers of the possible pools, the preferred first: by the job's own order, what speaks least, and names."""
-        waste = 0 if demand.request.gpu else self._weights.waste
+        return tuple(sorted((number for number, can in enumerate(possible) if can), key=partial(self.order, demand)))
 
-        def key(number: int) -> tuple[int, float, str, int]:
-            pool = self._pools[number]
-            against = self.place(demand, number) + (waste if self._has_gpus[number] else 0)
-            return wish(demand, pool), against, pool.site, pool.rank
-
-        return tuple(sorted((number for number, can in enumerate(possible) if can), key=key))
+    def order(self, demand: Demand, number: int) -> tuple[int, float, str, int]:
+        """By what a demand prefers pools, the least first: its own wish, what speaks against the pool, and names."""
+        pool, is_waste = self._pools[number], self._has_gpus[number] and not demand.request.gpu
+        against = self.place(demand, number) + (self._weights.waste if is_waste else 0)
+        return wish(demand, pool), against, pool.site, pool.rank

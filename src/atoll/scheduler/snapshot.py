@@ -521,6 +521,10 @@ class Snapshot:
         """The same as `Demands.choices` has them."""
         return self.demands.choices(self._waiting.rows["demand"].item(row), self.level(row))
 
+    def spread(self, row: int) -> tuple[tuple[int, float], ...]:
+        """The same as `Demands.spread` has it."""
+        return self.demands.spread(self._waiting.rows["demand"].item(row), self.level(row))
+
     def level(self, row: int) -> int:
         """The same of one row."""
         return int(self.levels(np.array([row]))[0]) if self.demands.has_levels else 0

@@ -21,6 +21,8 @@ from atoll.scheduler.snapshot import Snapshot
 Rows = NDArray[np.intp]
 SECOND = 1_000_000
 """Microseconds."""
+_PIECES = 8
+"""In so many pieces the tasks of an array are spread over sites."""
 
 
 class Starting:
@@ -110,6 +112,40 @@ class Starting:
         return quotas is not None and name in quotas.tree and quotas.is_over(name)
 
     # ---- starting
+
+    def _start_spread(self, row: int, wanted: int, choices: Sequence[Sequence[int]]) -> tuple[int, bool]:
+        """The same as `_start`, so that sites which are liked about alike are filled alike."""
+        spread = self.snapshot.spread(row)
+        if not spread:
+            return self._start(row, wanted, choices)
+        count, piece, full = 0, -(-wanted // _PIECES), False
+        while count < wanted:
+            part = min(piece, wanted - count)
+            started, full = self._start(row, part, self._emptier_first(row, choices, spread))
+            count += started
+            if started < part:
+                break
+        return count, full
+
+    def _emptier_first(
+        self, row: int, choices: Sequence[Sequence[int]], spread: Sequence[tuple[int, float]]
+    ) -> list[Sequence[int]]:
+        """The choices, with what is used of their sites counted against them."""
+        room, request = self.room, self._demand(row).request
+        whole: dict[str, int] = {}
+        free: dict[str, int] = {}
+        for number in (number for choice in choices for number in choice):
+            site, left, total = room.pools[number].site, room.free[number], room.pools[number].flavor.total
+            free[site] = free.get(site, 0) + max(0, left.gpu if request.gpu else left.cpu)
+            whole[site] = whole.get(site, 0) + (total.gpu if request.gpu else total.cpu)
+        weight = self.snapshot.policy.weights.spread
+
+        def key(place: int) -> tuple[int, float, int]:
+            site = room.pools[choices[place][0]].site
+            wish, against = spread[place]
+            return wish, against + weight * (1 - free[site] / max(1, whole[site])), place
+
+        return [choices[place] for place in sorted(range(len(choices)), key=key)]
 
     def _start(
         self, row: int, wanted: int, choices: Sequence[Sequence[int]], *, queued: bool = False
