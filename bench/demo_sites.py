@@ -30,6 +30,8 @@ from tests.support.slurm import SlurmCluster, slurm_missing
 JOBS = 500
 LATE, DOWN, BACK = 0.25, 0.4, 0.7
 """When a site joins, another goes down, and that comes back: parts of the jobs that have ended."""
+_STILL = 10.0
+"""It comes back after so many seconds without any end, too: what is left may all be there."""
 _DEADLINE = 900.0
 
 
@@ -122,9 +124,13 @@ def play(
         (BACK, f"{early[-1]['name']} comes back", come_back),
     ]
     deadline = time.monotonic() + _DEADLINE
+    before, ended_at = count, time.monotonic()
     while (left := unended(platform)) or plan:
         done = 1 - left / count
-        while plan and done >= plan[0][0]:
+        if left != before:
+            before, ended_at = left, time.monotonic()
+        is_still = len(plan) == 1 and time.monotonic() - ended_at > _STILL
+        while plan and (done >= plan[0][0] or is_still):
             _, words, act = plan.pop(0)
             story.tell(words)
             act()
