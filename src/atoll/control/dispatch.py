@@ -220,6 +220,7 @@ class Dispatcher:
         database, now = self._tools.database, self._tools.now()
         cursor = await database.read(events.last_id)
         self._snapshot, self._sites = Snapshot(), {}
+        self._answerer = Answerer()  # what was begun looks at the snapshot before
         nodes = await database.read(projects.load)
         self._forecaster = await database.read(Forecaster.load)
         self._mirror = Mirror(self._forecaster.runtimes, nodes)
