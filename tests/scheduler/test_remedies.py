@@ -8,6 +8,7 @@ import pytest
 
 from atoll.core.project import Limit, TreeNode
 from atoll.core.resources import Resources
+from atoll.core.spec import JobClass
 from atoll.scheduler.calibration import Calibration
 from atoll.scheduler.forecast import forecast, likely_start
 from atoll.scheduler.model import OPPORTUNISTIC, RANKS, JobGone, Placement, Promise, Running, TreeChanged, Waiting
@@ -20,7 +21,7 @@ from tests.scheduler.builders import flavor, job, site, snapshot_of, tasks
 SECOND = 1_000_000
 HOUR = 3600
 NOW = 10**9 * SECOND
-BATCH = RANKS["batch"]  # type: ignore[index]
+BATCH = RANKS[JobClass.BATCH]
 
 
 def waits(job_id: int = 1, *, walltime: int | None = HOUR, offload: str = "allowed", **rest: Any) -> Waiting:
