@@ -19,6 +19,7 @@ from atoll.core.project import Limit, TreeNode
 from atoll.core.resources import Resources
 from atoll.core.site import Flavor, Health, Node, NodeSpot, Site, SiteReport
 from atoll.core.site_file import Identity
+from atoll.scheduler.consistency import contents
 from atoll.scheduler.cycle import cycle
 from atoll.scheduler.model import (
     Change,
@@ -126,7 +127,7 @@ def _long_queue(nodes: int, jobs: int) -> tuple[float, float, list[float]]:
     chance = random.Random(1)
     snapshot, started, seconds = _first_cycle(nodes, jobs, chance)
     snapshot.apply([Reserved(cycle(snapshot, NOW + _SECOND).reservations)])
-    held = sorted(snapshot.contents()[1])
+    held = sorted(contents(snapshot)[1])
     changes: list[list[Change]] = [
         [JobWaits(_job(jobs + 1, chance, jobs))], [RoomFreed(chance.choice(held), NOW)],
         [JobWaits(_job(jobs + 2, chance, jobs))], [RoomFreed(chance.choice(held), NOW)],

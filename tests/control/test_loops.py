@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from atoll.control import finish, launches, news
+from atoll.control import dispatch, finish, launches, news
 from atoll.core.clock import to_micros
 from atoll.core.reasons import ReasonCode
 from atoll.core.states import JobState, Outcome
@@ -27,6 +27,19 @@ async def test_a_job_goes_from_the_queue_to_its_end(motion: SlowMotion) -> None:
     assert (row.state, row.exit_code, row.outcome, row.site) == ("succeeded", 0, "succeeded", SITE)
     assert row.started_at is not None
     assert row.ended_at - row.started_at == 3_000_000
+
+
+async def test_more_than_one_transaction_places_follows_at_once(
+    motion: SlowMotion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "MAX_PLACED", 3)
+    one, array = await motion.insert({"cpu": "500m"}, {"cpu": "500m", "array": "0-3"})
+    await motion.step("describe")
+    await motion.tools.keeper.renew()
+    assert await motion.dispatcher.step(motion.lease(dispatch.LEASE)) == 0
+    assert ((await motion.job(one)).state, (await motion.job(array)).waiting_count) == (JobState.PLACED, 2)
+    await motion.dispatch()
+    assert (await motion.job(array)).waiting_count == 0
 
 
 async def test_an_exit_code_and_its_reason_are_kept(motion: SlowMotion) -> None:

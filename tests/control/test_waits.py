@@ -50,11 +50,22 @@ def test_each_class_has_a_wait_of_its_own_and_others_that_of_all() -> None:
         waits.began("far", BATCH, number * MINUTE, (number + 60) * MINUTE)
     usual = waits.of("far", 89 * MINUTE)
     assert usual.of(BATCH) == 3600
-    assert usual.of(INTERACTIVE) < 120, "nobody of this class began of late"
-    assert usual.of(INTERACTIVE) < usual.of(SERVICE) == usual.all < usual.of(BATCH)
+    assert 120 < usual.of(INTERACTIVE) < usual.of(SERVICE) == usual.all < usual.of(BATCH)
     again = Waits()
     again.recall("far", usual, 89 * MINUTE)
     assert again.of("far", 89 * MINUTE) == usual
+
+
+def test_a_class_of_which_nothing_begins_comes_to_have_the_wait_of_all_and_not_none() -> None:
+    waits = Waits()
+    waits.began("far", INTERACTIVE, 0, 2 * MINUTE)
+    for number in range(30):
+        waits.began("far", BATCH, (10 * number) * MINUTE, (10 * number + 60) * MINUTE)
+    usual = waits.of("far", 350 * MINUTE)
+    assert usual.all > 3400
+    assert usual.all * 0.9 < usual.of(INTERACTIVE) <= usual.all
+    later = waits.of("far", 410 * MINUTE)
+    assert abs(later.of(INTERACTIVE) - usual.of(INTERACTIVE) / 2) <= 60, "where nothing at all begins, it is forgotten"
 
 
 def test_a_wait_that_has_changed_by_little_is_the_same() -> None:

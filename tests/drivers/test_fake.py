@@ -441,3 +441,17 @@ def test_a_wrong_configuration_is_refused_by_field(
         FakeDriver(DriverSetup("toy", INSTANCE, tmp_path, config))
     assert caught.value.field == field
     assert words in caught.value.sentence
+
+
+async def test_a_planned_outage_comes_and_goes_again_and_again_while_what_runs_goes_on(tmp_path: Path) -> None:
+    clock = ManualClock()
+    engine = Engine(Resources(2000, 4 * GIB), clock=clock)
+    outage = {"after": 100, "lasts": 20, "every": 60, "message": "The login node is down."}
+    driver = FakeDriver(DriverSetup("toy", INSTANCE, tmp_path, {"outage": outage}), engine)
+    assert (await driver.observe([])).complete
+    for quiet in (100, 40, 40):
+        clock.advance(quiet)
+        with pytest.raises(DriverError, match="login node is down"):
+            await driver.observe([])
+        clock.advance(20)
+        assert (await driver.observe([])).complete

@@ -22,6 +22,7 @@ from atoll.jobs import watch
 from atoll.jobs.commands.looking import expectation
 from atoll.scheduler.forecast import Forecast
 from atoll.store import attempts, forecasts, sites
+from atoll.store.attempts import Start
 from atoll.store.forecasts import Kept
 from atoll.store.people import Principal
 from tests.support.http import Served
@@ -175,6 +176,39 @@ async def test_tasks_in_an_engines_queue_have_estimates_of_their_own(served: Ser
     assert listed[2]["start"] == moment(word)
     assert (listed[3], listed[4]) == (None, None)
     assert (await ask(served, f"{JOBS}/{array}[2]/why"))["estimate"]["start"] == moment(word)
+
+
+async def test_an_array_in_an_engines_queue_starts_with_its_first_task_and_up_to_its_last(served: Served) -> None:
+    array, other = await served.submit(array="0-9"), await served.submit(array="0-3")
+    await forecast(served, [array, other], [30, 40])
+    first, second, _ = await hand_over(served, array, tasks="2-4", wait=600)
+    now = to_micros(served.clock())
+    await served.do(
+        lambda connection: attempts.set_expected(connection, {first: now + 50 * MINUTE, second: now + 5 * MINUTE})
+    )
+    expected = {
+        "position": None, "waiting": None, "start": moment(now + 5 * MINUTE), "earliest": moment(now),
+        "latest": moment(now + 50 * MINUTE), "at": moment(now), "by": "site", "site": "far",
+    }  # fmt: skip
+    listed = {item["job"]: item["estimate"] for item in (await ask(served, JOBS))["items"]}
+    assert (listed[array], listed[other]["by"]) == (expected, "queue")
+    assert (await ask(served, f"{JOBS}/{array}"))["estimate"] == expected
+    assert (await ask(served, f"{JOBS}/{array}/why"))["estimate"] == expected
+    assert (await ask(served, f"{JOBS}/{array}[7]/why"))["estimate"]["start"] == moment(now + 30 * MINUTE)
+
+
+async def test_an_array_that_waits_there_as_a_whole_has_an_estimate(served: Served) -> None:
+    array = await served.submit(array="0-2")
+    ids = await hand_over(served, array, tasks="0-2", wait=600)
+    placed = to_micros(served.clock())
+    for path in (f"{JOBS}/{array}", f"{JOBS}/{array}/why"):
+        told = (await ask(served, path))["estimate"]
+        assert (told["by"], told["start"], told["latest"]) == (
+            "usual_wait", moment(placed + 10 * MINUTE), moment(placed + 23 * MINUTE),
+        )  # fmt: skip
+    begun = [Start(attempt, placed, "17", "R") for attempt in ids]
+    await served.do(lambda connection: attempts.started(connection, begun, placed))
+    assert (await ask(served, f"{JOBS}/{array}"))["estimate"] is None, "all of it runs"
 
 
 async def test_who_watches_hears_the_engines_word_and_when_it_is_put_off(served: Served) -> None:

@@ -18,6 +18,7 @@ from atoll.core.project_file import read_projects
 from atoll.core.ranges import Ranges
 from atoll.core.reasons import Reason
 from atoll.core.spec import JobClass
+from atoll.scheduler.consistency import contents, validate
 from atoll.scheduler.cycle import cycle
 from atoll.scheduler.explain import explain
 from atoll.scheduler.model import (
@@ -119,7 +120,7 @@ class Play:
             return []
         nodes = read_projects({"projects": projects})
         self._clearances = clearances(nodes)
-        waiting = self.snapshot.contents()[0].values()
+        waiting = contents(self.snapshot)[0].values()
         return [TreeChanged(Tree(nodes)), *(JobWaits(self._cleared(job)) for job in waiting)]
 
     def _running(self, name: str, entry: RunningEntry) -> Running:
@@ -150,7 +151,7 @@ class Play:
             lines.append(f"wakeup: {'none' if wakeup is None else duration(wakeup - self.now)}")
         self._apply(carried_out(self.snapshot, decisions, self.now))
         self._name_attempts()
-        self.snapshot.validate()
+        validate(self.snapshot)
         return lines
 
     def _lines(self, decisions: Decisions) -> list[str]:
@@ -196,7 +197,7 @@ class Play:
 
     def _name_attempts(self) -> None:
         """Name what has started, and have it know how often its job was evicted."""
-        for attempt, running in self.snapshot.contents()[1].items():
+        for attempt, running in contents(self.snapshot)[1].items():
             if attempt in self._attempts:
                 continue
             task = re.search(r"\[(\d+)\]", attempt)

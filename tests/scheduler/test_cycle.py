@@ -8,6 +8,7 @@ from atoll.core.resources import Resources
 from atoll.core.site import Ability, Health
 from atoll.core.site_file import Identity
 from atoll.core.spec import JobClass
+from atoll.scheduler.consistency import contents, validate
 from atoll.scheduler.cycle import cycle
 from atoll.scheduler.explain import explain
 from atoll.scheduler.model import (
@@ -189,7 +190,7 @@ def test_tasks_that_run_again_count_to_the_width_of_their_array() -> None:
     )
     snapshot.apply(carried_out(snapshot, decisions))
     assert cycle(snapshot, 0).placements == ()
-    _, held, _ = snapshot.contents()
+    _, held, _ = contents(snapshot)
     snapshot.apply([RoomFreed(next(attempt for attempt, running in held.items() if running.job_id == 7))])
     assert [place.job_id for place in cycle(snapshot, 0).placements] == [101]
 
@@ -303,7 +304,7 @@ def test_an_engine_with_a_queue_gets_what_fits_and_a_few_more_of_each_class() ->
         Place(3, Ranges((range(3),)), "a", "cpu"),
     )
     snapshot.apply(carried_out(snapshot, decisions))
-    snapshot.validate()
+    validate(snapshot)
     assert cycle(snapshot, 0).placements == ()
 
 

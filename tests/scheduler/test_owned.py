@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from atoll.core.reasons import ReasonCode
 from atoll.core.resources import Resources
 from atoll.core.site import Ability, NodeSpot
+from atoll.scheduler.consistency import contents, validate
 from atoll.scheduler.cycle import cycle
 from atoll.scheduler.explain import explain
 from atoll.scheduler.model import (
@@ -130,34 +131,34 @@ def test_what_has_waited_too_long_and_starts_first_holds_up_nobody_behind_it() -
 def test_a_node_that_is_gone_takes_nothing_and_what_was_there_takes_nothing_from_others() -> None:
     snapshot = snapshot_of(owned("own", node("a"), node("b")), runs("x", "b", cpu=8), job(1, cpu=8), job(2, cpu=8))
     snapshot.apply([SiteChanged(owned("own", node("a")))])
-    snapshot.validate()
+    validate(snapshot)
     decisions = cycle(snapshot, NOW)
     assert nodes_of(decisions) == {1: [["a"]]}
     snapshot.apply([RoomFreed("x")])
-    snapshot.validate()
+    validate(snapshot)
 
 
 def test_a_node_that_shrank_below_what_runs_there_takes_nothing_until_enough_has_left() -> None:
     pair = runs("x", "a", cpu=3), runs("y", "a", cpu=3)
     snapshot = snapshot_of(owned("own", node("a")), *pair, job(1, cpu=0.1))
     snapshot.apply([SiteChanged(owned("own", node("a", cpu=4)))])
-    snapshot.validate()
+    validate(snapshot)
     assert cycle(snapshot, NOW).placements == ()
     snapshot.apply([RoomFreed("x")])
-    snapshot.validate()
+    validate(snapshot)
     assert nodes_of(cycle(snapshot, NOW)) == {1: [["a"]]}
 
 
 def test_a_closed_node_takes_nothing_new_and_what_runs_there_is_counted_when_it_opens_again() -> None:
     snapshot = snapshot_of(owned("own", node("a"), node("b")), runs("x", "a", cpu=3), job(1, cpu=6), job(2, cpu=5))
     snapshot.apply([SiteChanged(owned("own", replace(node("a"), open=False), node("b")))])
-    snapshot.validate()
+    validate(snapshot)
     assert nodes_of(cycle(snapshot, NOW)) == {1: [["b"]]}
     snapshot.apply([RoomFreed("x")])
-    snapshot.validate()
+    validate(snapshot)
     assert nodes_of(cycle(snapshot, NOW)) == {1: [["b"]]}, "that somebody left does not open it"
     snapshot.apply([RoomTaken(runs("y", "a", cpu=3)), SiteChanged(owned("own", node("a"), node("b")))])
-    snapshot.validate()
+    validate(snapshot)
     assert nodes_of(cycle(snapshot, NOW)) == {1: [["b"]], 2: [["a"]]}
 
 
@@ -166,10 +167,10 @@ def test_what_others_hold_of_a_nodes_gpus_is_never_what_ours_have() -> None:
     pair = [runs(str(number), "a", gpus=((number, 1000),)) for number in (2, 3)]
     snapshot = snapshot_of(owned("own", node("a", gpu=4)), *pair, job(1, gpu=1), job(2, gpu=1))
     snapshot.apply([SiteChanged(owned("own", node("a", gpu=3)))])
-    snapshot.validate()
+    validate(snapshot)
     assert nodes_of(cycle(snapshot, NOW)) == {1: [["a"]]}
     snapshot.apply([RoomFreed("2"), RoomFreed("3")])
-    snapshot.validate()
+    validate(snapshot)
     assert snapshot.owned.free(0).gpu == 3000
 
 
@@ -363,14 +364,14 @@ HISTORIES = st.lists(
 def apply_step(snapshot: Snapshot, step: tuple[list[JobWaits], int, Any], now: int) -> None:
     """Let jobs come, some attempts end, and the nodes be others."""
     arrivals, ended, there = step
-    held = sorted(snapshot.contents()[1])
+    held = sorted(contents(snapshot)[1])
     changes: list[Change] = [*arrivals, *map(RoomFreed, held[:ended])]
     snapshot.apply(changes if there is None else [*changes, SiteChanged(there)])
 
 
 def check_capacity(snapshot: Snapshot, decisions: Decisions) -> None:
     """Nobody is put where there is not enough, with all who were there before."""
-    waiting, held, states = snapshot.contents()
+    waiting, held, states = contents(snapshot)
     left = {found.name: found.resources for found in states["own"].site.report.nodes}  # type: ignore[union-attr]
     devices: dict[tuple[str, int], int] = defaultdict(lambda: 1000)
     for running in held.values():
@@ -404,7 +405,7 @@ def test_no_node_and_no_device_is_given_more_than_it_has(there: Any, history: An
         decisions = cycle(snapshot, now)
         check_capacity(snapshot, decisions)
         snapshot.apply(carried_out(snapshot, decisions, now))
-        snapshot.validate()
+        validate(snapshot)
         check_capacity(snapshot, cycle(snapshot, now))
 
 
@@ -416,11 +417,11 @@ def test_nodes_kept_by_changes_equal_nodes_from_scratch_and_the_same_is_decided(
         now = NOW + number * 50 * SECOND
         apply_step(kept, step, now)
         kept.apply(carried_out(kept, cycle(kept, now), now))
-        kept.validate()
-    waiting, held, states = kept.contents()
+        validate(kept)
+    waiting, held, states = contents(kept)
     scratch = snapshot_of(*states.values(), *held.values(), *waiting.values())
     scratch.reservations = dict(kept.reservations)
-    scratch.validate()
+    validate(scratch)
     kept.retell()
     for snapshot in (kept, scratch):
         snapshot.learn()

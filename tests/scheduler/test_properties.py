@@ -14,6 +14,7 @@ from atoll.core.resources import Resources
 from atoll.core.site import Ability, Health, UsualWait
 from atoll.core.site_file import Price
 from atoll.core.spec import ConstraintTerm, JobClass
+from atoll.scheduler.consistency import contents, validate
 from atoll.scheduler.cycle import cycle
 from atoll.scheduler.fit import eligible
 from atoll.scheduler.model import (
@@ -184,10 +185,10 @@ def test_a_snapshot_kept_by_changes_equals_one_from_scratch_and_decides_the_same
     for step in history:
         kept.apply(step)
         cycle(kept, 0)  # makes the caches that later changes must keep right
-        kept.validate()
+        validate(kept)
     scratch = Snapshot.from_changes(remembered(history))
-    scratch.validate()
-    assert kept == scratch
+    validate(scratch)
+    assert contents(kept) == contents(scratch)
     kept.retell()
     assert cycle(kept, 7) == cycle(scratch, 7)
 
@@ -199,8 +200,8 @@ def test_repeating_every_change_changes_nothing(history: list[list[Change]]) -> 
     for change in (change for step in history for change in step):
         once.apply([change])
         twice.apply([change, change])
-    twice.validate()
-    assert once == twice
+    validate(twice)
+    assert contents(once) == contents(twice)
 
 
 @given(histories)
@@ -210,7 +211,7 @@ def test_no_room_is_given_twice_and_every_job_is_placed_or_told_why_not(history:
     for now, step in enumerate(history):
         snapshot.apply(step)
         full_before = overfull(snapshot)
-        before, held, states = snapshot.contents()
+        before, held, states = contents(snapshot)
         snapshot.retell()
         decisions = cycle(snapshot, now)
         for place in decisions.placements:
@@ -220,10 +221,10 @@ def test_no_room_is_given_twice_and_every_job_is_placed_or_told_why_not(history:
             assert eligible(waiting, state.site) is None
             assert waiting.not_before <= now
         snapshot.apply(carried_out(snapshot, decisions))
-        snapshot.validate()
+        validate(snapshot)
         # What the history itself overfilled may stay so; placing must not add to it.
         assert overfull(snapshot) <= full_before
-        after, now_held, _ = snapshot.contents()
+        after, now_held, _ = contents(snapshot)
         holders, holders_before = (Counter(run.job_id for run in each.values()) for each in (now_held, held))
         for group, width in (WIDTHS | JOB_WIDTHS).items():
             assert width is None or holders[group] <= max(width, holders_before[group])
@@ -247,12 +248,12 @@ def test_jobs_that_arrive_one_by_one_find_their_place_in_a_long_queue() -> None:
         arrivals = [random_job(chance.randrange(1500)) for _ in range(step % 8)]
         departures = [JobGone(chance.randrange(1500)) for _ in range(step % 5)]
         snapshot.apply([*arrivals, *departures, *arrivals[:2]])
-        snapshot.validate()
+        validate(snapshot)
 
 
 def overfull(snapshot: Snapshot) -> set[tuple[str, str, int]]:
     """The pools and sites that hold more than they have, with how much: nobody may be added to these."""
-    _, held, states = snapshot.contents()
+    _, held, states = contents(snapshot)
     sums: dict[tuple[str, str], Resources] = defaultdict(Resources)
     counts: dict[str, int] = defaultdict(int)
     for attempt in held.values():

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from atoll.core.resources import Resources
 from atoll.core.site import Health
 from atoll.core.spec import JobClass
+from atoll.scheduler.consistency import contents, validate
 from atoll.scheduler.cycle import cycle
 from atoll.scheduler.line import Line
 from atoll.scheduler.model import Change, JobWaits, RoomFreed, RoomTaken, Running, SiteChanged, SiteState, Waiting
@@ -140,10 +141,10 @@ def test_only_what_waits_before_one_with_more_right_is_pulled_back(history: list
     snapshot = Snapshot()
     for now, step in enumerate(history):
         snapshot.apply(step)
-        _, before, states = snapshot.contents()
+        _, before, states = contents(snapshot)
         decisions = cycle(snapshot, now)
         snapshot.apply(carried_out(snapshot, decisions))
-        _, after, _ = snapshot.contents()
+        _, after, _ = contents(snapshot)
         for attempt_id in decisions.recalls:
             one = before[attempt_id]
             report = states[one.site].site.report
@@ -177,7 +178,7 @@ def pulled_back(snapshot: Snapshot, first: list[Waiting], later: list[Waiting]) 
     fresh = [replace(waiting, job_id=waiting.job_id + 100) for waiting in later]
     snapshot.apply(map(JobWaits, fresh))
     recalled = settle(snapshot, waits | {waiting.job_id: waiting for waiting in fresh})
-    snapshot.validate()
+    validate(snapshot)
     return recalled
 
 
@@ -190,7 +191,7 @@ def test_pulling_back_comes_to_rest_in_the_right_order(
     snapshot = snapshot_of(queueing(cpu=4, backlog=backlog), *first)
     recalled = pulled_back(snapshot, first, later)
     assert len(recalled) <= 2 * (len(first) + len(later))
-    _, running, _ = snapshot.contents()
+    _, running, _ = contents(snapshot)
     line = Line(
         running.values(), Resources(4000, 64 * GIB) - sum((one.request for one in running.values()), Resources())
     )

@@ -10,6 +10,7 @@ from atoll.core.project import Limit, TreeNode
 from atoll.core.resources import Resources
 from atoll.core.spec import JobClass
 from atoll.scheduler.calibration import Calibration
+from atoll.scheduler.consistency import contents, validate
 from atoll.scheduler.forecast import forecast, likely_start
 from atoll.scheduler.model import OPPORTUNISTIC, RANKS, JobGone, Placement, Promise, Running, TreeChanged, Waiting
 from atoll.scheduler.quota import Tree
@@ -45,10 +46,10 @@ def helping(*things: Any, job_id: int = 1, tree: Tree | None = None) -> list[Rem
     """What helps, the best first; the snapshot is afterwards as it was."""
     snapshot = snapshot_of(*things)
     snapshot.apply([TreeChanged(tree)])
-    before = snapshot.contents()
+    before = contents(snapshot)
     found = [remedy for remedy in remedies(snapshot, job_id, NOW, likely) if remedy is not None]
-    assert snapshot.contents() == before
-    snapshot.validate()
+    assert contents(snapshot) == before
+    validate(snapshot)
     return best_first(found)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from hypothesis import given, settings
 
 from atoll.core.resources import Resources
+from atoll.scheduler.consistency import contents
 from atoll.scheduler.model import OPPORTUNISTIC, Decisions, Running
 from atoll.scheduler.quota import Quotas
 from atoll.scheduler.snapshot import Snapshot
@@ -32,7 +33,7 @@ def without_leaving(snapshot: Snapshot) -> Quotas:
     """The quotas as if all were gone already that were told to leave."""
     assert snapshot.quotas is not None
     quotas = snapshot.quotas.copy()
-    for running in snapshot.contents()[1].values():
+    for running in contents(snapshot)[1].values():
         if running.leaves_for is not None and running.rank != OPPORTUNISTIC:
             quotas.add(running.project, running.flavor, running.request * running.nodes, -1)
     return quotas
@@ -70,7 +71,7 @@ def test_no_pool_ever_holds_more_than_it_has(world: World) -> None:
 def held_in(snapshot: Snapshot, site: str, *, apart_from: int | None = None) -> Resources:
     """What attempts hold at a site, apart from those that leave for a job."""
     held = Resources()
-    for running in snapshot.contents()[1].values():
+    for running in contents(snapshot)[1].values():
         if running.site == site and (apart_from is None or running.leaves_for != apart_from):
             held += running.request * running.nodes
     return held
@@ -161,11 +162,11 @@ def test_promised_room_is_left_to_those_who_have_it(world: World) -> None:
             used, promised, victims = Resources(), Resources(), set()
             for job_id in snapshot.promised():
                 promise = snapshot.promise(job_id)
-                leaving = [each for each in snapshot.contents()[1].values() if each.leaves_for == job_id]
+                leaving = [each for each in contents(snapshot)[1].values() if each.leaves_for == job_id]
                 if promise is not None and promise.site == pool.site and leaving and job_id not in left:
                     promised += snapshot.waiting(job_id).demand.total
                     victims |= {each.attempt_id for each in leaving}
-            for running in snapshot.contents()[1].values():
+            for running in contents(snapshot)[1].values():
                 if running.site == pool.site and running.attempt_id not in victims:
                     used += running.request * running.nodes
             for place in decisions.placements:

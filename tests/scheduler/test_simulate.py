@@ -17,6 +17,7 @@ from atoll.core.errors import Invalid, NotFound
 from atoll.core.project import Limit, TreeNode
 from atoll.core.resources import Resources
 from atoll.core.spec import JobClass
+from atoll.scheduler.consistency import contents, validate
 from atoll.scheduler.model import Decisions, Eviction
 from atoll.scheduler.simulate import metrics, policies, study
 from atoll.scheduler.simulate.cluster import Cluster, Node, read_cluster
@@ -181,7 +182,7 @@ def test_no_job_is_lost_and_no_room_is_given_twice(jobs: list[TraceJob], cpus: l
     assert simulation.meter.held == Resources()
     assert simulation.machines.cpu.sum() == capacity.cpu
     assert simulation.machines.devices.sum() == capacity.gpu
-    simulation.snapshot.validate()
+    validate(simulation.snapshot)
     assert not len(simulation.snapshot)
     json.dumps(metrics.document(simulation), allow_nan=False)
 
@@ -197,7 +198,7 @@ def evicting(at: float) -> Policy:
         decisions = ATOLL.decide(snapshot, now)
         if now < at * SECOND or told:
             return decisions
-        attempt = next(name for name in snapshot.contents()[1] if name.startswith("0-"))
+        attempt = next(name for name in contents(snapshot)[1] if name.startswith("0-"))
         told.append(attempt)
         return replace(decisions, evictions=(Eviction(attempt, 1),))
 
@@ -243,7 +244,7 @@ def test_an_attempt_that_waits_for_a_node_is_pulled_back_and_placed_again() -> N
     def decide(snapshot: Snapshot, now: int) -> Decisions:
         decisions = ATOLL.decide(snapshot, now)
         if now == 50 * SECOND:
-            recalled.extend(name for name, running in snapshot.contents()[1].items() if running.waits)
+            recalled.extend(name for name, running in contents(snapshot)[1].items() if running.waits)
             return replace(decisions, recalls=tuple(recalled))
         return decisions
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
+from atoll.scheduler.consistency import contents
 from atoll.scheduler.cycle import cycle
 from atoll.scheduler.model import (
     Change,
@@ -49,6 +50,8 @@ class World:
     sites: tuple[SiteState, ...]
     jobs: tuple[Planned, ...]
     policy: Policy = POLICY
+    most: int | None = None
+    """So many start in one cycle at most."""
 
 
 limits = st.builds(
@@ -96,7 +99,7 @@ def worlds(draw: st.DrawFn, *, still: bool = False) -> World:
     sites = tuple(site(name, flavor(kind, cpu=draw(st.integers(4, 6)))) for name, kind in PLACES[:count])
     jobs = tuple(draw(planned(number, count, still=still)) for number in range(1, draw(st.integers(6, 14)) + 1))
     policy = replace(POLICY, minimum_run=(0, 0, 0, 0), most_evictions=10**6) if still else POLICY
-    return World(draw(trees()), sites, jobs, policy)
+    return World(draw(trees()), sites, jobs, policy, draw(st.sampled_from([None, None, 1, 3])))
 
 
 PLACES = (("east", "cpu"), ("west", "gpu"))
@@ -112,6 +115,7 @@ class Course:
         self.evictions = 0
         self._look = look
         self._until = BEGIN + until * SECOND
+        self._most = world.most
         self._jobs = {plan.waiting.job_id: plan for plan in world.jobs}
         self._times_evicted = dict.fromkeys(self._jobs, 0)
         self._events: list[tuple[int, int, str]] = []  # (time, job that arrives or 0, attempt that ends)
@@ -147,7 +151,7 @@ class Course:
     def _decide(self, now: int) -> None:
         """Decide and carry out, again and again, until nothing follows."""
         for _ in range(50):
-            decisions = cycle(self.snapshot, now)
+            decisions = cycle(self.snapshot, now, most=self._most)
             self._look(self.snapshot, decisions, now)
             self.evictions += sum(not eviction.at for eviction in decisions.evictions)
             self.snapshot.apply(carried_out(self.snapshot, decisions, now))
@@ -162,7 +166,7 @@ class Course:
 
     def _follow(self, now: int) -> None:
         """Note when what has started will end, and when what was asked to leave will be gone."""
-        for attempt, running in self.snapshot.contents()[1].items():
+        for attempt, running in contents(self.snapshot)[1].items():
             if attempt not in self._ends:
                 self._ends[attempt] = False
                 self.snapshot.apply([RoomTaken(replace(running, evictions=self._times_evicted[running.job_id]))])

@@ -78,6 +78,8 @@ class OpenSsh:
             "AuthorizedKeysFile": f"{self.folder}/authorized/%u", "TrustedUserCAKeys": f"{self._authority}.pub",
             "PasswordAuthentication": "no", "KbdInteractiveAuthentication": "no", "UsePAM": "no",
             "PermitRootLogin": "prohibit-password", "StrictModes": "no", "MaxStartups": "100", "PrintMotd": "no",
+            # what a person's start-up files do takes its time, and may wait for others: below a shell bash reads none
+            "SetEnv": "SHLVL=2",
         } | self._options  # fmt: skip
         config = self.folder / "sshd_config"
         config.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))

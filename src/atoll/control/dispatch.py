@@ -65,7 +65,7 @@ log = logging.getLogger(__name__)
 
 LEASE = "dispatch"
 MAX_PLACED = 2000
-"""Most attempts that one transaction makes; the rest follows in the next round."""
+"""Most attempts that one cycle starts and one transaction makes; the rest follows in the next round."""
 _PAGE = 5000
 _SITES_EVERY = 15 * 1_000_000
 """Microseconds after which the sites are looked at again, event or not."""
@@ -115,15 +115,15 @@ class Dispatcher:
             await self._load_sites()
             if await self._recall(lease):
                 return 0
-        decisions = await asyncio.to_thread(cycle, self._snapshot, now)
-        placings, rest = self._placings(decisions)
+        decisions = await asyncio.to_thread(cycle, self._snapshot, now, most=MAX_PLACED)
+        placings = self._placings(decisions)
         try:
-            await self._write(lease, decisions, placings, now, all_placed=not rest)
+            await self._write(lease, decisions, placings, now)
         except BaseException:
             # what the snapshot believes to have told may not have been written
             self._epoch = None
             raise
-        if rest:
+        if decisions.cut_short:
             return 0
         if self._asked and await self._answer(lease, now):
             return 0
@@ -156,18 +156,13 @@ class Dispatcher:
         pause = forecaster.due_in(now)
         return [] if pause is None else [pause]
 
-    async def _write(
-        self, lease: Lease, decisions: Decisions, placings: list[Placing], now: int, *, all_placed: bool
-    ) -> None:
+    async def _write(self, lease: Lease, decisions: Decisions, placings: list[Placing], now: int) -> None:
         reasons = [(job_id, reason.code, reason.sentence) for job_id, reason in decisions.reasons]
         promises = [
             Promised(job_id, promise.site, promise.flavor, promise.count) for job_id, promise in decisions.promises
         ]
         leaving = self._leaving(decisions)
-        # what was not placed yet has its reservation still
         starts = {each.job_id: mirror.reserved_start(each) for each in decisions.reservations}
-        if not all_placed:
-            starts = self._reserved | starts
         before = self._reserved
 
         def write(connection: Connection) -> None:
@@ -197,23 +192,15 @@ class Dispatcher:
         state = self._sites.get(self._snapshot.running(attempt_id).site)
         return state is not None and state.site.report is not None and state.site.report.recalls
 
-    def _placings(self, decisions: Decisions) -> tuple[list[Placing], bool]:
-        """The decisions with attempt ids, at most MAX_PLACED attempts, and whether some are left for later."""
-        placings: list[Placing] = []
-        room = MAX_PLACED
-        wanted = sum(1 if place.tasks is None else len(place.tasks) for place in decisions.placements)
+    def _placings(self, decisions: Decisions) -> list[Placing]:
+        """The placements with attempt ids."""
+        counts = [1 if place.tasks is None else len(place.tasks) for place in decisions.placements]
         # sorted, because those of one moment are in any order, and they are handed over by their names
-        names = iter(sorted(new_attempt_id(self._tools.instance, self._tools.clock) for _ in range(min(wanted, room))))
-        for place in decisions.placements:
-            tasks = place.tasks.take(room)[0] if place.tasks is not None else None
-            count = len(tasks) if tasks is not None else 1
-            ids = list(islice(names, count))
-            # of an array cut off here the first tasks are left, and so are their nodes
-            placings.append(Placing(place.job_id, tasks, place.site, place.flavor, ids, place.spots[:count]))
-            room -= count
-            if room <= 0:
-                return placings, True
-        return placings, False
+        names = iter(sorted(new_attempt_id(self._tools.instance, self._tools.clock) for _ in range(sum(counts))))
+        return [
+            Placing(place.job_id, place.tasks, place.site, place.flavor, list(islice(names, count)), place.spots)
+            for place, count in zip(decisions.placements, counts, strict=True)
+        ]
 
     async def _load(self) -> None:
         """Build the snapshot from the store. The cursor is read first: what changes meanwhile is read again."""

@@ -1,16 +1,18 @@
 """Makes what a driver needs to run an attempt out of the rows of the attempt, its job and its array."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 from sqlalchemy import Connection
 
+from atoll.control.relay.secret import relayed_port, secret_environment
 from atoll.core.environ import attempt_environment
 from atoll.core.resources import Resources
 from atoll.core.site_file import Identity
 from atoll.core.spec import JobSpec, read_spec_json
 from atoll.drivers.base import Launch, StagedFile
-from atoll.store import jobs, sites
+from atoll.store import jobs, settings, sites
 from atoll.store.attempts import AttemptRow
 from atoll.store.files import FileStore
 from atoll.store.jobs import JobRow
@@ -40,7 +42,8 @@ def load(connection: Connection, rows: Sequence[AttemptRow], files: FileStore) -
     """The launches of attempts, in their order."""
     found = with_arrays(connection, sorted({row.job_id for row in rows}))
     accounts = {site: sites.get_identity(connection, site) for site in {row.site for row in rows}}
-    return [_launch(row, *found[row.job_id], accounts[row.site], files) for row in rows if row.job_id in found]
+    launches = [_launch(row, *found[row.job_id], accounts[row.site], files) for row in rows if row.job_id in found]
+    return [_with_relay(connection, launch) for launch in launches]
 
 
 def sizes(connection: Connection, rows: Sequence[AttemptRow], files: FileStore) -> dict[str, int]:
@@ -85,6 +88,14 @@ def _launch(row: AttemptRow, job: JobRow, whole: JobRow, identity: Identity | No
             for entry in spec.files_in
         ),
     )
+
+
+def _with_relay(connection: Connection, launch: Launch) -> Launch:
+    """The launch, with its secret where it is one whose streams the relay carries."""
+    if relayed_port(launch.spec) is None:
+        return launch
+    more = secret_environment(launch.attempt_id, settings.relay_key(connection))
+    return replace(launch, environment={**launch.environment, **more})
 
 
 def _checkpoint_key(spec: JobSpec, job: JobRow, whole: JobRow) -> str:

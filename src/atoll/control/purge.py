@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from atoll.control.work import Tools
-from atoll.store import events, files, idempotency, purge, spent
+from atoll.store import devices, events, files, idempotency, logins, purge, spent, tries
 from atoll.store.leases import Lease
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,10 @@ class Ages:
     files: float = 14
     """Uploaded files that no job named meanwhile."""
     idempotency: float = 2
+    login_idle: float = 0.5
+    """Logins of browsers that were not used for so long."""
+    login_longest: float = 30
+    """Logins of browsers, used or not."""
 
 
 async def step(tools: Tools, ages: Ages, lease: Lease) -> float | None:
@@ -46,6 +50,8 @@ async def step(tools: Tools, ages: Ages, lease: Lease) -> float | None:
         count = events.purge(connection, now - int(ages.events * _DAY), 10 * _BITE)
         count += spent.purge(connection, now - _HALF_LIVES * tools.policy.half_life * 1_000_000)
         count += idempotency.purge(connection, now - int(ages.idempotency * _DAY), 10 * _BITE)
+        count += logins.purge(connection, now - int(ages.login_idle * _DAY), now - int(ages.login_longest * _DAY))
+        count += logins.purge_links(connection, now) + devices.purge(connection, now) + tries.purge(connection, now)
         return count + len(rows), attempts, unused
 
     count, attempts, unused = await tools.guarded(lease, bite)

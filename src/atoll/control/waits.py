@@ -46,10 +46,19 @@ class Waits:
             mean.at = max(mean.at, started)
 
     def of(self, site: str, now: int) -> UsualWait:
-        """The usual wait, in whole minutes; 0 where nothing is known."""
+        """The usual wait, in whole minutes; 0 where nothing is known.
+
+        What is known of a class of which nothing begins, while others do, gives way to the mean over all.
+        """
+        whole = self._means.get((site, None))
+        if whole is None:
+            return UsualWait()
         known = {class_: mean for class_ in JobClass if (mean := self._means.get((site, class_))) is not None}
-        of_class = {class_: _seconds(mean, now) for class_, mean in known.items()}
-        return UsualWait(_seconds(self._means.get((site, None)), now), of_class)
+        kept = _kept(whole.at, now)
+        return UsualWait(
+            _rounded(whole.seconds * kept),
+            {class_: _rounded(_of_late(mean, whole) * kept) for class_, mean in known.items()},
+        )
 
 
 def is_another(told: UsualWait, known: UsualWait) -> bool:
@@ -58,7 +67,16 @@ def is_another(told: UsualWait, known: UsualWait) -> bool:
     return any(abs(new - old) > old * _LITTLE for new, old in pairs)
 
 
-def _seconds(mean: _Mean | None, now: int) -> int:
-    if mean is None:
-        return 0
-    return int(mean.seconds * 0.5 ** (max(0, now - mean.at) / _HALF_LIFE)) // _GRAIN * _GRAIN
+def _of_late(mean: _Mean, whole: _Mean) -> float:
+    """The seconds of a class when anything began last: of what is forgotten of it, the mean over all."""
+    kept = _kept(mean.at, whole.at)
+    return mean.seconds * kept + whole.seconds * (1 - kept)
+
+
+def _kept(at: int, now: int) -> float:
+    """How much is still known of what was learnt `at`."""
+    return float(0.5 ** (max(0, now - at) / _HALF_LIFE))
+
+
+def _rounded(seconds: float) -> int:
+    return int(seconds) // _GRAIN * _GRAIN

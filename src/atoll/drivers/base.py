@@ -5,6 +5,7 @@ known to the engine and to the attempts' folders. Optional abilities are protoco
 having its methods.
 """
 
+import socket
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -280,6 +281,18 @@ class Channel(Protocol):
 
     async def close(self) -> None:
         """Let go of both directions."""
+
+
+@runtime_checkable
+class PlainChannel(Protocol):
+    """A channel that is a socket of this machine and nothing more: who has large streams may use that directly.
+
+    Not beside a call of `read` or `write` that is still under way; `close` still closes it.
+    """
+
+    @property
+    def socket(self) -> socket.socket:
+        """The socket, which does not block."""
 
 
 @runtime_checkable

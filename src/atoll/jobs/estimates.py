@@ -4,7 +4,7 @@ Of those in Atoll's queue, as the scheduler forecast it last; of those that were
 in the engine's words, or by the usual wait there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection
@@ -62,12 +62,28 @@ class Estimates:
         found = self.at_sites(connection, rows)
         for job, row in zip(handed_over, rows, strict=True):
             job["estimate"] = found.get(row)
+        arrays = [job for job in documents if job["tasks"] and job["tasks"]["active"]]
+        there = self.arrays_at_sites(connection, [job["job"] for job in arrays])
+        for job in arrays:
+            job["estimate"] = together((job["estimate"], there.get(job["job"])))
 
     def of(self, connection: Connection, row: JobRow) -> Document | None:
-        """When a job, an array's next task or a task that waits again is expected to start."""
+        """When a job, an array's next task in Atoll's queue or a task that waits again is expected to start."""
         if row.state in _HANDED_OVER:
             return self.at_sites(connection, [row.id]).get(row.id)
         return estimate(self.current(connection), row.id)
+
+    def arrays_at_sites(self, connection: Connection, array_ids: Sequence[int]) -> dict[int, Document]:
+        """The same as `at_sites` of those tasks of some arrays that wait there, `together`."""
+        handed_over = attempts.queueing_tasks(connection, array_ids) if array_ids else {}
+        if not handed_over:
+            return {}
+        now, usual = to_micros(self._clock()), sites.waits(connection)
+        found = {
+            array_id: together(_at_site(row, _usual(usual, row), now) for row in rows)
+            for array_id, rows in handed_over.items()
+        }
+        return {array_id: document for array_id, document in found.items() if document is not None}
 
     def at_sites(self, connection: Connection, job_ids: Sequence[int]) -> dict[int, Document]:
         """When those of some jobs (rows) that wait in an engine's own queue are expected to start, as far as is known.
@@ -78,10 +94,7 @@ class Estimates:
         if not handed_over:
             return {}
         now, usual = to_micros(self._clock()), sites.waits(connection)
-        found = {
-            job_id: _at_site(row, usual.get(row.site, UsualWait()).of(JobClass(row.class_)), now)
-            for job_id, row in handed_over.items()
-        }
+        found = {job_id: _at_site(row, _usual(usual, row), now) for job_id, row in handed_over.items()}
         return {job_id: document for job_id, document in found.items() if document is not None}
 
 
@@ -95,6 +108,27 @@ def estimate(forecast: Forecast | None, job_id: int) -> Document | None:
         "earliest": moment_or_none(expected.earliest), "latest": moment_or_none(expected.latest),
         "at": moment(forecast.at), "by": BY_QUEUE, "site": None,
     }  # fmt: skip
+
+
+def together(parts: Iterable[Document | None]) -> Document | None:
+    """One estimate for tasks that wait in several places: the first start, with the range up to the last.
+
+    Those of which nobody can say when they start are left out, unless there are no others. Of what waits in Atoll's
+    queue the next task is known.
+    """
+    known = [part for part in parts if part is not None]
+    timed = [part for part in known if part["start"] is not None]
+    if len(timed) < 2:
+        return next(iter(timed or known), None)
+    # all moments are written alike, so that their texts compare
+    first = min(timed, key=lambda part: str(part["start"]))
+    earliest = [part["earliest"] for part in timed if part["earliest"] is not None]
+    latest = [part["latest"] for part in timed if part["latest"] is not None]
+    return {**first, "earliest": min(earliest, default=None), "latest": max(latest, default=None)}
+
+
+def _usual(waits: Mapping[str, UsualWait], row: AttemptRow) -> int:
+    return waits.get(row.site, UsualWait()).of(JobClass(row.class_))
 
 
 def _at_site(row: AttemptRow, usual: int, now: int) -> Document | None:

@@ -41,7 +41,7 @@ class FastSubmissions:
     async def _answer(self, request: Request) -> Response:
         state = self._state
         try:
-            who = await state.authenticator.find(request.headers.get("authorization"))
+            who = await state.authenticator.find(request)
             return await answer_submission(request, who, state.platform, state.sites, state.submitter, hold=False)
         except Exception as error:
             expected = problems.answer(error)

@@ -70,12 +70,14 @@ class Follower:
     """One client that follows one job.
 
     `attempt`: only this one, else from the current one through all that follow. `tail`: lines of each stream to begin
-    with, else all. `position`: where an earlier connection was.
+    with, else all. `position`: where an earlier connection was. `most_behind`: who is more bytes behind what is written
+    goes on this far before its end, and is told by the offset.
     """
 
     def __init__(
         self, platform: Platform, ref: JobRef, who: Principal, streams: tuple[Stream, ...],
         attempt: int | None = None, tail: int | None = None, position: Position | None = None,
+        most_behind: int | None = None,
     ) -> None:  # fmt: skip
         self._platform = platform
         self._ref = ref
@@ -84,6 +86,7 @@ class Follower:
         self._attempt = attempt
         self._tail = tail
         self._at = position
+        self._most_behind = most_behind
         self._all_read: dict[Stream, bool] = {}
         self._cursor = 0
         self._pause = _LIVE_SECONDS
@@ -164,6 +167,9 @@ class Follower:
     ) -> AsyncIterator[ServerEvent]:
         while True:
             piece = await read_attempt(self._platform, tried, row, stream, at.offsets[stream], _CHUNK)
+            if self._most_behind is not None and piece.size - at.offsets[stream] > self._most_behind:
+                at.offsets[stream] = piece.size - self._most_behind
+                continue
             at_end = piece.complete and piece.end >= piece.size
             data = piece.data if at_end else piece.data[: whole_characters(piece.data)]
             if piece.complete and not data:

@@ -12,7 +12,7 @@ from atoll.core.reasons import ReasonCode, general_sentence
 from atoll.faces.http.platform import Platform
 from atoll.faces.http.sse import HEARTBEAT_SECONDS, ServerEvent
 from atoll.faces.http.times import moment
-from atoll.jobs.estimates import Estimates, estimate
+from atoll.jobs.estimates import Estimates, estimate, together
 from atoll.store import events, jobs
 from atoll.store.events import Event
 from atoll.store.people import Principal
@@ -78,9 +78,10 @@ class Expectations:
         """What to tell now."""
         forecast = self._estimates.current(connection) if self._jobs else None
         at_sites = self._estimates.at_sites(connection, self._jobs)
+        arrays = self._estimates.arrays_at_sites(connection, self._jobs)
         found = []
         for job in self._jobs:
-            known = at_sites.get(job) or estimate(forecast, job)
+            known = at_sites.get(job) or together((estimate(forecast, job), arrays.get(job)))
             if known is None:
                 self._told.pop(job, None)
             elif job not in self._told or not _still_holds(self._told[job], known):

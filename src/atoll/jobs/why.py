@@ -11,7 +11,7 @@ from atoll.core.resources import format_seconds
 from atoll.core.site import Health, Site
 from atoll.core.spec import JobClass, JobSpec, read_spec
 from atoll.core.states import ACTIVE, JobState, Outcome
-from atoll.jobs.estimates import Estimates
+from atoll.jobs.estimates import Estimates, together
 from atoll.jobs.service import Found, find, spec_document
 from atoll.jobs.view import awaited, counts_of
 from atoll.scheduler.fit import is_remote, obstacle
@@ -31,9 +31,11 @@ def why(connection: Connection, ref: JobRef, who: Principal, now: int, estimates
     state = JobState(short["state"])
     estimate = None
     handed_over = state in (JobState.PLACED, JobState.STARTING)
-    next_task = state is JobState.RUNNING and found.row is found.whole and _queues(found.whole)
-    if state is JobState.QUEUED or handed_over or next_task:
+    of_array = state is JobState.RUNNING and found.row is found.whole
+    if state is JobState.QUEUED or handed_over or (of_array and _queues(found.whole)):
         estimate = estimates.of(connection, found.row or found.whole)
+    if of_array and found.whole.active_count:
+        estimate = together((estimate, estimates.arrays_at_sites(connection, [found.whole.id]).get(found.whole.id)))
     facts = _facts(connection, found, state, now)
     if len(facts) > _MOST_FACTS:
         facts = [*facts[:_MOST_FACTS], f"And {len(facts) - _MOST_FACTS} more."]

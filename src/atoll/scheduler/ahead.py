@@ -86,7 +86,7 @@ class RoomAhead:
         if len(rows) > _MANY:
             self._ends = _rounded(self._ends, now)
         self._walls = np.maximum(snapshot.ends(rows, now), self._ends)
-        self._pools, self._amounts = pools, _amounts(snapshot, rows)
+        self._pools, self._amounts = pools, held_amounts(snapshot, rows)
         self._projects = _projects(snapshot, rows)
         self._limits = limits[rows]
         order = np.argsort(self._ends, kind="stable")
@@ -189,7 +189,7 @@ class QuotasAhead:
         self._own = np.zeros((len(tree), len(tree.columns) + 1), np.int64)
         self._available: Amounts | None = None
         rows, pools = _held(snapshot)
-        self._count(_projects(snapshot, rows), pools, _amounts(snapshot, rows), 1)
+        self._count(_projects(snapshot, rows), pools, held_amounts(snapshot, rows), 1)
 
     def give(self, projects: NDArray[np.int64], pools: NDArray[np.int64], amounts: Amounts) -> None:
         """Count no longer what projects (nodes of the tree, -1: of none) used of pools."""
@@ -247,7 +247,8 @@ def _held(snapshot: Snapshot) -> tuple[Rows, Rows]:
     return np.concatenate([np.zeros(0, np.intp), *here]), pools
 
 
-def _amounts(snapshot: Snapshot, rows: Rows) -> Amounts:
+def held_amounts(snapshot: Snapshot, rows: Rows) -> Amounts:
+    """What attempts (rows of `holding`) hold on all their nodes."""
     holding = snapshot.holding
     columns = [holding[name][rows] * holding["nodes"][rows] for name in RESOURCES]
     return np.stack(columns, axis=1).astype(np.int64)

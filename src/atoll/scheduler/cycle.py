@@ -24,14 +24,18 @@ HEAD = 1000
 Rows = NDArray[np.intp]
 
 
-def cycle(snapshot: Snapshot, now: int, *, head: int = HEAD) -> Decisions:
-    """What shall happen at `now` (microseconds). Of the snapshot only caches change, and what was told."""
+def cycle(snapshot: Snapshot, now: int, *, head: int = HEAD, most: int | None = None) -> Decisions:
+    """What shall happen at `now` (microseconds). Of the snapshot only caches change, and what was told.
+
+    When `most` attempts start, the rest of the queue is not looked at: it has its turn in the next cycle, which is to
+    follow at once. What that rest was told, promised and reserved stays as it was.
+    """
     # 1. Order the queue, and leave out what waits for a time.
     snapshot.learn_if_due()
     queue = snapshot.queue()
     due, wakeups = _due(snapshot, queue, now)
     # 2. Keep what was promised, and what is reserved.
-    this = Round(snapshot, now)
+    this = Round(snapshot, now, most)
     this.keep_bookings()
     this.keep_promises()
     this.keep_reservations()
@@ -40,14 +44,16 @@ def cycle(snapshot: Snapshot, now: int, *, head: int = HEAD) -> Decisions:
     ranks = snapshot.rows["rank"][due]
     for rank in range(len(CLASSES)):
         _serve(this, due[ranks == rank], rank)
-    this.ask_idle()
+    if not this.is_cut_short():
+        this.ask_idle()
     # 4. Pull back what waits in a site's own queue before others with more right.
     recalls = this.recalls()
     # 5. Explain the rest.
-    reasons = _explain(this, queue[: head + len(this.started)], now)
+    reasons = [] if this.is_cut_short() else _explain(this, queue[: head + len(this.started)], now)
     return Decisions(
         this.placements(), tuple(reasons), min([*wakeups, *this.wakeups()], default=None), recalls,
         tuple(this.evictions.chosen), this.promised(), this.reprieved(), this.reservations(),
+        this.is_cut_short(),
     )  # fmt: skip
 
 
@@ -64,7 +70,7 @@ def _serve(this: Round, rows: Rows, rank: int) -> None:
 
     Room only shrinks within a cycle: a demand that did not fit once does not fit again.
     """
-    if not len(rows):
+    if not len(rows) or this.is_cut_short():
         return
     buckets = this.snapshot.buckets(this.worth_a_look(rows))
     parts = ((project, person, part) for (_, project, person), part in buckets)
@@ -73,6 +79,8 @@ def _serve(this: Round, rows: Rows, rank: int) -> None:
         started, more = this.serve(row, alone=walk.alone)
         if started:
             walk.charged(row if more else None)
+        if this.is_cut_short():
+            return
     this.close(rows)
 
 

@@ -5,7 +5,7 @@ them.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from atoll.core.project import RESOURCES
 from atoll.core.reasons import Reason, ReasonCode
@@ -82,6 +82,11 @@ class Used:
         self.attempts += times
         if running.waits:
             self.waiting[running.rank] += times
+
+
+def lasting(flavor: Flavor) -> Flavor:
+    """What of a flavor does not change with every job of ours or others."""
+    return replace(flavor, free=None, others=_NOTHING, openings=())
 
 
 def is_remote(site: Site) -> bool:

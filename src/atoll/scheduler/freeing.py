@@ -15,6 +15,8 @@ from atoll.core.resources import Resources
 from atoll.scheduler.nodes import WHOLE, Column, Nodes, Spot, devices_of
 
 Rows = NDArray[np.intp]
+NEVER = 2**62
+"""The time, in microseconds, of what does not come."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,11 @@ class Leaving:
         """What is gone of its node with each entry and those before it: milli-CPU, bytes, milli-GPU by device."""
         return self.along(self.cpu), self.along(self.memory), self.along(self.gpus)
 
+    def equals(self, other: "Leaving") -> bool:
+        """Whether both are of the same entries."""
+        columns = ("node", "order", "cpu", "memory", "gpus")
+        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in columns)
+
     def along(self, values: Column) -> Column:
         """The sums of values of the entries from each node's first on; `values` may have several columns."""
         begins = self.begins()
@@ -80,6 +87,15 @@ class Leaving:
         before = sums[begins] - values[begins]
         sums -= np.repeat(before, np.diff(np.append(begins, len(self.node))), axis=0)
         return sums
+
+
+def room_from(nodes: Nodes, stretch: slice, request: Resources, leaving: Leaving) -> Column:
+    """When each node of a stretch, as it is, has room for a request: 0 for now, `NEVER`, or as `leaving` orders it."""
+    times = np.where(nodes.holds(request, stretch), 0, NEVER)
+    last = first_enough(nodes, request, leaving)
+    at = leaving.node[last] - stretch.start
+    times[at] = np.minimum(times[at], leaving.order[last])
+    return times
 
 
 def first_enough(nodes: Nodes, request: Resources, leaving: Leaving) -> Rows:

@@ -7,12 +7,12 @@ import numpy as np
 
 from atoll.core.project import RESOURCES
 from atoll.core.resources import Resources
-from atoll.scheduler.evict import Claim
 from atoll.scheduler.model import OPPORTUNISTIC, Booking, Demand, Eviction, Promise, Reservation
 from atoll.scheduler.noderoom import NodeRoom, Plan
 from atoll.scheduler.room import ENDLESS, Kept
 from atoll.scheduler.snapshot import Snapshot
 from atoll.scheduler.starting import SECOND, Rows, Starting
+from atoll.scheduler.victims import Claim
 
 _BEGINNING = 600
 """How many seconds what starts may take to begin, and with it what waits for its end."""
@@ -21,8 +21,8 @@ _BEGINNING = 600
 class Keeping(Starting):
     """What is kept in one cycle for whom."""
 
-    def __init__(self, snapshot: Snapshot, now: int) -> None:
-        super().__init__(snapshot, now)
+    def __init__(self, snapshot: Snapshot, now: int, most: int | None = None) -> None:
+        super().__init__(snapshot, now, most)
         self._reserved: dict[int, tuple[int, int]] = {}  # (pool, start) by job
         self._covered: dict[int, set[int]] = {}  # by job that has a reservation, where it could have had one
         self._holders: dict[int, set[int]] = {}
@@ -74,9 +74,10 @@ class Keeping(Starting):
         for job_id, row, promise, number in filter(None, kept):
             self._release(job_id, row, promise, number)
             # elsewhere it may start in its turn, where that breaks no reservation
-            count = self._start(row, min(promise.count, self.wanted(row)), ((number,),))[0] if self._is_due(row) else 0
+            wanted = min(promise.count, self.wanted(row), self._starts_left) if self._is_due(row) else 0
+            count = self._start(row, wanted, ((number,),))[0]
             more = min(promise.count - count, self.left_of(row))
-            if more and self._is_being_left(job_id, number):
+            if more and (self.is_cut_short() or self._is_being_left(job_id, number)):
                 self._promise(job_id, row, number, more)
                 self._kept.add(job_id)
             elif more:
@@ -182,7 +183,7 @@ class Keeping(Starting):
                 continue
             if not self._is_due(row) or not self.wanted(row) or not self._has_quota_at(row, number, known.start):
                 continue  # it could not start if it were time
-            if known.start <= self.now:
+            if known.start <= self.now and not self.is_cut_short():
                 self._start(row, 1, ((number,),))
             if row not in self.started and (start := self._kept_start(row, number, known.start)) is not None:
                 self._hold(row, number, start)
@@ -329,13 +330,23 @@ class Keeping(Starting):
 
     def reservations(self) -> tuple[Reservation, ...]:
         """All that is reserved now for what has not started, the first first."""
-        found = []
-        for job_id, (number, start) in self._reserved.items():
-            row = self.snapshot.row_of(job_id)
-            if row is not None and self.left_of(row) and job_id not in self.promises:
-                pool = self.room.pools[number]
-                found.append(Reservation(job_id, pool.site, pool.flavor.name, start))
-        return tuple(sorted(found, key=lambda each: (each.start, each.job_id)))
+        found = {
+            job_id: Reservation(job_id, self.room.pools[number].site, self.room.pools[number].flavor.name, start)
+            for job_id, (number, start) in self._reserved.items()
+        }
+        if self.is_cut_short():  # what has not had its turn has its reservation still
+            found = {job: known for job, known in self.snapshot.reservations.items() if not self._starts(job)} | found
+        waits = [each for each in found.values() if self._waits(each.job_id) and each.job_id not in self.promises]
+        return tuple(sorted(waits, key=lambda each: (each.start, each.job_id)))
+
+    def _starts(self, job_id: int) -> bool:
+        """Whether a job, or any task of an array, starts now."""
+        return self.snapshot.row_of(job_id) in self.started
+
+    def _waits(self, job_id: int) -> bool:
+        """Whether a job, or any task of an array, still waits."""
+        row = self.snapshot.row_of(job_id)
+        return row is not None and self.left_of(row) > 0
 
 
 def _lacking(wanted: Resources, coming: Resources) -> Resources:

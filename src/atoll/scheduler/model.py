@@ -429,3 +429,5 @@ class Decisions:
     """Attempts that were told that they would have to leave, and may stay."""
     reservations: tuple[Reservation, ...] = ()
     """All reservations as they are now."""
+    cut_short: bool = False
+    """Whether as many start as may at once: the next cycle is to follow without a pause."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll.core.resources import Resources
-from atoll.scheduler.freeing import Leaving, first_enough
+from atoll.scheduler.freeing import NEVER, Leaving, room_from
 from atoll.scheduler.model import Demand
 from atoll.scheduler.nodes import Column, Mask, Nodes, Spot
 from atoll.scheduler.owned import OwnedNodes
@@ -16,7 +16,6 @@ from atoll.scheduler.packing import Packer
 from atoll.scheduler.witnesses import Witnesses
 
 Rows = NDArray[np.intp]
-_NEVER = 2**62
 _FEW = 8
 
 
@@ -177,7 +176,7 @@ class NodeRoom:
         """
         times = self._times(number, demand.request, start)
         order = np.lexsort((np.arange(len(times)), times))[: demand.nodes]
-        if len(order) < demand.nodes or times[order[-1]] >= _NEVER:
+        if len(order) < demand.nodes or times[order[-1]] >= NEVER:
             return None
         return int(times[order[-1]]), order + self.owned.stretches[number].start
 
@@ -191,23 +190,15 @@ class NodeRoom:
             as_before = self.owned.known_times(number, self._leaving_of(number)) if latest <= self._copied_at else {}
             times = as_before.get(request)
             if times is None:
-                times = as_before[request] = self._times_anew(stretch, request, self._leaving(number))
+                times = as_before[request] = room_from(self.nodes, stretch, request, self._leaving(number))
             self._known_times[number, request] = latest, times
         times = np.maximum(times, start)
         spoken_for = [each.node for kept in self._kept.values() for each, _ in kept]
         for hold in self.holds.values():
             spoken_for += hold.nodes.tolist()
         outside = [node - stretch.start for node in spoken_for if stretch.start <= node < stretch.stop]
-        times[outside] = _NEVER
-        times[self.nodes.cpu[stretch] < 0] = _NEVER
-        return times
-
-    def _times_anew(self, stretch: slice, request: Resources, leaving: Leaving) -> Column:
-        """The same for nodes as they are, before anything is kept of them."""
-        times = np.where(self.nodes.holds(request, stretch), 0, _NEVER)
-        last = first_enough(self.nodes, request, leaving)
-        at = leaving.node[last] - stretch.start
-        times[at] = np.minimum(times[at], leaving.order[last])
+        times[outside] = NEVER
+        times[self.nodes.cpu[stretch] < 0] = NEVER
         return times
 
     def _leaving_of(self, number: int) -> Leaving:
@@ -222,7 +213,7 @@ class NodeRoom:
         started = [
             (end, spot, request)
             for end, spot, request in self._started
-            if stretch.start <= spot.node < stretch.stop and end < _NEVER
+            if stretch.start <= spot.node < stretch.stop and end < NEVER
         ]
         return there.with_more(started)
 
@@ -272,12 +263,12 @@ class Plan:
 
     def may_wait(self, nodes: Sequence[int], late: int) -> bool:
         """Whether these nodes are held for nobody when one that comes so much later (microseconds) still stays."""
-        among = self._room.open_until(min(_NEVER, self._end + late)) if late else self.among
+        among = self._room.open_until(min(NEVER, self._end + late)) if late else self.among
         return among is None or bool(among[list(nodes)].all())
 
     def wait(self, late: int) -> None:
         """Let those who come do so later, and stay until then too."""
-        self.among = self._room.open_until(min(_NEVER, self._end + late))
+        self.among = self._room.open_until(min(NEVER, self._end + late))
 
     def leave(self, rows: Sequence[int] | Rows) -> None:
         """Let the attempts of these rows of `holding` go."""

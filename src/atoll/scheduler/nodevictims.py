@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll.core.resources import Resources
-from atoll.scheduler.evict import IDLE, Claim, Evictable, Evictions, Victim
+from atoll.scheduler.evict import Evictions
 from atoll.scheduler.freeing import Leaving, first_enough
 from atoll.scheduler.model import OPPORTUNISTIC
 from atoll.scheduler.noderoom import NodeHold, NodeRoom, Plan
 from atoll.scheduler.nodes import WHOLE, Column, Nodes, devices_of
 from atoll.scheduler.packing import Packer
+from atoll.scheduler.victims import IDLE, Claim, Evictable, Victim
 
 Harm = tuple[int, int, int, int]
 """The gravest kind of the victims (-1: there are none), their number, where only those leave who are opportunistic how

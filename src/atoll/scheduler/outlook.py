@@ -15,6 +15,7 @@ from atoll.scheduler.ahead import Part, QuotasAhead, RoomAhead, Rows, Times, exp
 from atoll.scheduler.candidates import Candidates
 from atoll.scheduler.chances import Chances
 from atoll.scheduler.holds import Holds
+from atoll.scheduler.openings import parts_of_openings
 from atoll.scheduler.quota import Tree
 from atoll.scheduler.room import ENDLESS
 from atoll.scheduler.runtimes import Runtimes
@@ -45,6 +46,8 @@ class Outlook:
         """How many rows of each kind are alive."""
         self._holders = snapshot.limits().astype(np.int64)
         self._room = RoomAhead(snapshot, now, self._line.limits_of_running(snapshot))
+        for part in parts_of_openings(snapshot, self._room):
+            self._room.add(part)
         tree = tree or snapshot.tree
         self._quotas = None if tree is None else QuotasAhead(snapshot, tree)
         self._holds = Holds(snapshot, self._room)

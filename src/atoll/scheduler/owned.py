@@ -13,7 +13,7 @@ from atoll.core.resources import Resources
 from atoll.core.site import NodeSpot
 from atoll.scheduler.fit import Pool
 from atoll.scheduler.fragmentation import Fragmentation, Typical, damped
-from atoll.scheduler.freeing import Leaving
+from atoll.scheduler.freeing import Leaving, room_from
 from atoll.scheduler.model import Running, SiteState
 from atoll.scheduler.nodes import MOST_DEVICES, WHOLE, Column, NodeInfo, Nodes, Spot, devices_of
 from atoll.scheduler.packing import Packer
@@ -228,15 +228,36 @@ class OwnedNodes:
 
     def validate(self) -> None:
         """Hold what is free against what attempts hold. Raises AssertionError."""
-        counted = self.nodes.copy(), set(self._closed)
-        for number in range(len(self.nodes)):
-            self._recount(number)
-        for name in ("cpu", "memory", "gpu", "whole", "largest", "together"):
-            assert (getattr(self.nodes, name) == getattr(counted[0], name)).all(), f"{name} of a node is miscounted"
-        assert self._closed == counted[1], "a node is closed, or is not, for no reason"
-        for number, known in list(self._known_claims.items()):
-            del self._known_claims[number]
-            assert (known == self.claims_in(number)).all(), "what is held of a pool is stale"
+        counted = self.nodes, self._closed
+        self.nodes, self._closed = self.nodes.copy(), set(self._closed)  # so that what is known stays known
+        try:
+            for number in range(len(self.nodes)):
+                self._recount(number)
+            for name in ("cpu", "memory", "gpu", "whole", "largest", "together"):
+                same = getattr(self.nodes, name) == getattr(counted[0], name)
+                assert same.all(), f"{name} of a node is miscounted"
+            assert self._closed == counted[1], "a node is closed, or is not, for no reason"
+        finally:
+            self.nodes, self._closed = counted
+        self._validate_known()
+
+    def _validate_known(self) -> None:
+        """Hold what is known of each pool against what its nodes are and who is there."""
+        claims, self._known_claims = self._known_claims, {}
+        for number, known in claims.items():
+            assert np.array_equal(known, self.claims_in(number)), "what is held of a pool is stale"
+        self._known_claims = claims
+        for number, (ends, of, leaving) in self._known_leaving.items():
+            if claims.get(number) is of:  # else it is made anew before it is used
+                anew = Leaving.of(of, ends, self.nodes.gpu.shape[1])
+                assert leaving.equals(anew), "who leaves the nodes of a pool, and when, is stale"
+        for number, (latest, leaving, times) in self._known_times.items():
+            stretch = self.stretches[number]
+            current = self._known_leaving.get(number)
+            if latest == self.nodes.versions[stretch].max(initial=0) and current and current[2] is leaving:
+                for request, known_times in times.items():
+                    anew_times = room_from(self.nodes, stretch, request, leaving)
+                    assert np.array_equal(known_times, anew_times), "when nodes have room is stale"
 
 
 def _usable(amount: Resources) -> Resources:

@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll.core.resources import Resources
-from atoll.scheduler.evict import Claim, Victim
 from atoll.scheduler.keeping import Keeping
 from atoll.scheduler.kinds import alike, buckets_in, demands_in, kinds_of, levels_in
 from atoll.scheduler.line import Right
@@ -19,6 +18,7 @@ from atoll.scheduler.relief import relieved
 from atoll.scheduler.room import ENDLESS, Kept
 from atoll.scheduler.snapshot import Snapshot
 from atoll.scheduler.starting import SECOND, Rows
+from atoll.scheduler.victims import Claim, Victim
 
 _CHUNKS = 64
 """An array that is not alone starts at most so many of its tasks' share at once, then others have their turn."""
@@ -36,8 +36,8 @@ _FEW = 64
 class Round(Keeping):
     """The state of one cycle. Nothing of the snapshot is changed."""
 
-    def __init__(self, snapshot: Snapshot, now: int) -> None:
-        super().__init__(snapshot, now)
+    def __init__(self, snapshot: Snapshot, now: int, most: int | None = None) -> None:
+        super().__init__(snapshot, now, most)
         self._full = np.zeros(len(snapshot.demands.totals), np.bool_)
         self._relieved: NDArray[np.bool_] | None = None
         """By demand: whether others might leave for jobs of the class that is looked at; None: that is not known."""
@@ -61,6 +61,8 @@ class Round(Keeping):
         kinds, inverse, _ = alike(self.snapshot, found)
         within = self._quota_fits(kinds, None if self.quotas is None else self.quotas.subtree - self.quotas.usage)
         for row in found[within[inverse]][:_OVERDUE].tolist():
+            if self.is_cut_short():
+                return
             self.serve(row)
 
     def worth_a_look(self, rows: Rows) -> Rows:
@@ -203,7 +205,7 @@ class Round(Keeping):
         if wanted <= 0:
             return 0, False
         reserved = self._unreserve(row)  # what is kept for it is not kept from it, though it was from its like
-        chunk = wanted if alone else max(1, wanted // _CHUNKS)
+        chunk = min(wanted if alone else max(1, wanted // _CHUNKS), self._starts_left)
         full = reserved is None and bool(self._full[int(self.snapshot.rows["demand"][row])])
         count, promised = self._serve(row, chunk, full)
         # what others leave beyond their need is no promise: a reserved start stays until there is one, or it starts

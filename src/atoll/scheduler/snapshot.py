@@ -2,28 +2,27 @@
 
 Jobs are rows of numbers; a 100,000-job queue costs some 20 MB. An array is one row, whatever its size. What a
 cycle needs again (the order of the queue, what each pool holds, which pools a demand could use) is kept beside
-them; `validate` holds these caches against what they are made from.
+them; `consistency` holds these caches against what they are made from.
 """
 
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from atoll.core.project import RESOURCES
 from atoll.core.ranges import Ranges
 from atoll.core.reasons import Reason
 from atoll.core.resources import Resources
-from atoll.core.site import Flavor, Node, NodeSpot
+from atoll.core.site import Node
 from atoll.scheduler import model
 from atoll.scheduler.demands import Demands
-from atoll.scheduler.fit import Pool, Used, is_open, pools_of
+from atoll.scheduler.fit import Pool, is_open, lasting, pools_of
 from atoll.scheduler.fragmentation import Typical
+from atoll.scheduler.holding import Holding
 from atoll.scheduler.model import (
     OPPORTUNISTIC,
     Booked,
@@ -45,7 +44,7 @@ from atoll.scheduler.noderoom import NodeRoom
 from atoll.scheduler.order import Standing
 from atoll.scheduler.owned import OwnedNodes
 from atoll.scheduler.quota import Quotas, Tree
-from atoll.scheduler.room import ENDLESS, Releases, Room
+from atoll.scheduler.room import Releases, Room
 from atoll.scheduler.shares import Shares
 from atoll.scheduler.table import Columns, Counted, Table
 
@@ -54,16 +53,9 @@ _WAITING: Columns = [
     ("group", "i8"), ("demand", "i4"), ("width", "i4"), ("limit", "i4"), ("bucket", "i4"), ("expected", "i4"),
     ("kind", "i4"), ("like", "i8"), ("rank", "i1"), ("backing_off", "?"), ("live", "?"),
 ]  # fmt: skip
-_RUNNING: Columns = [
-    ("job", "i8"), ("cpu", "i8"), ("memory", "i8"), ("gpu", "i8"), ("priority", "i8"), ("placed", "i8"),
-    ("started", "i8"), ("saved", "i8"), ("leaves_for", "i8"), ("notice", "i8"), ("walltime", "i8"), ("expected", "i8"),
-    ("nodes", "i4"), ("place", "i4"), ("owner", "i4"), ("grace", "i4"), ("evictions", "i4"), ("rank", "i1"),
-    ("waits", "?"), ("leaving", "?"),
-]  # fmt: skip
 _LIMITS: Columns = [("holders", "i4"), ("uses", "i4")]
 _ENDLESS = -1  # width and limit of what has no limit
 _OWN = -1  # group of what has none but its own id
-_UNSET = -1  # what is None
 _DAY = 86400
 _LEARN = 1000
 """After so many arrivals, sooner at first, what typically comes is looked at anew."""
@@ -90,15 +82,7 @@ class Snapshot:
         self._queue: NDArray[np.intp] = np.zeros(0, np.intp)
         self._arrived: list[int] = []  # rows that the queue lacks
         self._left: list[int] = []  # rows that the queue has and that wait no more
-        self._running: Table[str] = Table(_RUNNING)
-        self._places: list[tuple[str, str]] = []  # the (site, flavor) of each number in `place`
-        self._place_numbers: dict[tuple[str, str], int] = {}
-        self._owners: list[tuple[str, str]] = []  # the (project, person) of each number in `owner`
-        self._owner_numbers: dict[tuple[str, str], int] = {}
-        self._attempts: dict[int, str] = {}  # the attempt of each row of what runs
-        self._spots: dict[int, tuple[NodeSpot, ...]] = {}  # by row of what runs
-        self._used: dict[tuple[str, str], Used] = {}
-        self._rows_at: dict[tuple[str, str], NDArray[np.intp]] = {}  # see `holders_of`
+        self._held = Holding()
         self._holders: dict[int, int] = {}  # attempts that hold room, by job or array
         self._limits: Table[int] = Table(_LIMITS)  # the same, of what has a width and waits: a cycle's columns
         self.policy = Policy()
@@ -270,27 +254,11 @@ class Snapshot:
             self._limits.rows["holders"][number] = holders
 
     def _room_taken(self, running: Running) -> None:
-        known = self._running.index.get(running.attempt_id)
-        if known is not None:
-            if self._running_at(running.attempt_id, known) == running:
+        if running.attempt_id in self._held:
+            if self._held.running(running.attempt_id) == running:
                 return
             self._let_go(running.attempt_id)
-        request = running.request
-        row = self._running.add(running.attempt_id)
-        self._attempts[row] = running.attempt_id
-        self._running.rows[row] = (
-            running.job_id, request.cpu, request.memory, request.gpu, running.priority, running.placed,
-            running.started, running.saved, _UNSET if running.leaves_for is None else running.leaves_for,
-            running.notice, _UNSET if running.walltime is None else running.walltime, running.expected,
-            running.nodes, _number((running.site, running.flavor), self._places, self._place_numbers),
-            _number((running.project, running.person), self._owners, self._owner_numbers), running.grace,
-            running.evictions, running.rank, running.waits, running.leaving,
-        )  # fmt: skip
-        if running.spots:
-            self._spots[row] = running.spots
-        self._used.setdefault((running.site, running.flavor), Used()).add(running)
-        self._rows_at.pop((running.site, running.flavor), None)
-        self.owned.take(running, row)
+        self.owned.take(running, self._held.take(running))
         self._count_holder(running.job_id, 1)
         self._count_use(running, 1)
 
@@ -304,22 +272,11 @@ class Snapshot:
             )  # fmt: skip
 
     def _let_go(self, attempt_id: str) -> Running | None:
-        row = self._running.pop(attempt_id)
-        if row is None:
-            return None
-        running = self._running_at(attempt_id, row)
-        self.owned.give(running)
-        self._spots.pop(row, None)
-        place = (running.site, running.flavor)
-        self._used[place].remove(running)
-        self._rows_at.pop(place, None)
-        if not self._used[place].attempts:
-            del self._used[place]
-        self._running.release((row,))
-        del self._attempts[row]
-        self._running.rows[row] = np.zeros((), self._running.rows.dtype)  # no nodes: nothing is held
-        self._count_holder(running.job_id, -1)
-        self._count_use(running, -1)
+        running = self._held.give(attempt_id)
+        if running is not None:
+            self.owned.give(running)
+            self._count_holder(running.job_id, -1)
+            self._count_use(running, -1)
         return running
 
     def _count_use(self, running: Running, sign: int) -> None:
@@ -358,8 +315,8 @@ class Snapshot:
         if self.quotas is not None:
             self.quotas = Quotas(self.quotas.tree)
         self.shares.rebuild(self.tree)
-        for attempt in self._running.index:
-            self._count_use(self.running(attempt), 1)
+        for _, running in self._held.each():
+            self._count_use(running, 1)
 
     def is_over(self, name: str) -> bool:
         """Whether a node of the tree uses more than its own quota."""
@@ -390,8 +347,8 @@ class Snapshot:
         had = bool(self.owned)
         self.owned = OwnedNodes(self.pools, self.sites)
         if had or self.owned:
-            for attempt, row in self._running.index.items():
-                self.owned.take(self._running_at(attempt, row), row)
+            for row, running in self._held.each():
+                self.owned.take(running, row)
         self._learnt = 0
 
     def learn_if_due(self) -> None:
@@ -415,9 +372,8 @@ class Snapshot:
             pools = frozenset(np.flatnonzero(self.demands.possible[number] & self.owned.pools).tolist())
             if demand.request.gpu and pools:
                 tasks[demand.request, pools] += count * demand.nodes
-        rows = self._running.rows[sorted(self._running.index.values())]
-        for *amounts, nodes in zip(*(rows[name].tolist() for name in (*RESOURCES, "nodes")), strict=True):
-            tasks[Resources(*amounts), None] += nodes
+        for request, nodes in self._held.requests():
+            tasks[request, None] += nodes
         return (Typical(request, pools, count) for (request, pools), count in tasks.items() if request.gpu)
 
     # ---- reading it
@@ -548,27 +504,23 @@ class Snapshot:
     def room(self, now: int) -> Room:
         """What is free at `now` (microseconds), to be counted down."""
         owned = NodeRoom(self.owned, lambda rows: self.ends(rows, now)) if self.owned else None
-        return Room(self.pools, self.sites, self._used, partial(self._releases, now), owned)
+        return Room(self.pools, self.sites, self._held.used, partial(self._releases, now), owned)
 
     def _releases(self, now: int, number: int) -> Releases:
-        """When what the attempts in a pool hold becomes free: at their walltime, or where they are evicted for it."""
-        rows = self.holders_of(number)
-        here = self._running.rows[rows]
-        amounts = np.stack([here[name] * here["nodes"] for name in RESOURCES], axis=1)
-        return Releases.of(self.ends(rows, now), amounts.astype(np.int64))
+        return self._held.releases(self._place(number), now, self.policy.walltimes)
+
+    def _place(self, number: int) -> tuple[str, str]:
+        pool = self.pools[number]
+        return pool.site, pool.flavor.name
 
     def ends(self, rows: NDArray[np.intp], now: int) -> NDArray[np.int64]:
         """When each of the attempts in these rows of `holding` has left at the latest, in microseconds."""
-        columns = ("leaving", "rank", "walltime", "started", "grace")
-        here = {name: self._running.rows[name][rows] for name in columns}  # quicker than whole rows
-        leaves = here["leaving"] | (here["rank"] == OPPORTUNISTIC)
-        usual = np.array([ENDLESS if limit is None else limit for limit in self.policy.walltimes], np.int64)
-        walltime = np.where(here["walltime"] == _UNSET, usual[here["rank"]], here["walltime"])
-        endless = ~leaves & (walltime >= ENDLESS)
-        begun = np.where(here["started"] > 0, here["started"], now)
-        seconds = np.where(leaves, here["grace"], np.where(endless, 0, walltime) + here["grace"])
-        ends = np.where(endless, ENDLESS, np.maximum(now, np.where(leaves, now, begun) + seconds * 1_000_000))
-        return ends.astype(np.int64)
+        return self._held.ends(rows, now, self.policy.walltimes)
+
+    @property
+    def jobs(self) -> Sequence[int]:
+        """The ids of all that waits, rising."""
+        return sorted(self._waiting.index)
 
     def waiting(self, job_id: int) -> Waiting:
         """What is known of a waiting job. Raises KeyError."""
@@ -597,53 +549,40 @@ class Snapshot:
             like=int(row["like"]),
         )
 
+    @property
+    def attempts(self) -> Sequence[str]:
+        """All attempts that hold room, in the order of their names."""
+        return self._held.attempts
+
     def running(self, attempt_id: str) -> Running:
         """What is known of an attempt that holds room. Raises KeyError."""
-        return self._running_at(attempt_id, self._running.index[attempt_id])
-
-    def _running_at(self, attempt_id: str, number: int) -> Running:
-        (
-            job, cpu, memory, gpu, priority, placed, started, saved, leaves_for, notice, walltime, expected, nodes,
-            place, owner, grace, evictions, rank, waits, leaving,
-        ) = self._running.rows[number].item()  # fmt: skip
-        project, person = self._owners[owner]
-        site, flavor = self._places[place]
-        return Running(
-            attempt_id, job, site, flavor, Resources(cpu, memory, gpu), nodes, rank, waits, priority, leaving,
-            project, person, placed, started, saved, None if walltime == _UNSET else walltime, expected, grace,
-            evictions, None if leaves_for == _UNSET else leaves_for, notice, self._spots.get(number, ()),
-        )  # fmt: skip
-
-    def attempt(self, row: int) -> str:
-        """The attempt of a row of `holding`."""
-        return self._attempts[row]
+        return self._held.running(attempt_id)
 
     @property
     def holding(self) -> NDArray[Any]:
         """The columns of what holds room; unused rows have no nodes. Valid until the next change."""
-        return self._running.rows
+        return self._held.rows
+
+    def attempt(self, row: int) -> str:
+        """The attempt of a row of `holding`."""
+        return self._held.attempt(row)
 
     def holders_of(self, number: int) -> NDArray[np.intp]:
         """The rows of `holding` of the attempts in a pool; not to be changed."""
-        pool, rows = self.pools[number], self._running.rows
-        key = pool.site, pool.flavor.name
-        if (known := self._rows_at.get(key)) is None:
-            place = self._place_numbers.get(key, -2)
-            known = self._rows_at[key] = np.flatnonzero((rows["place"] == place) & (rows["nodes"] > 0))
-        return known
+        return self._held.rows_at(self._place(number))
 
     def flavor_of(self, row: int) -> str:
         """The flavor of a row of `holding`."""
-        return self._places[int(self._running.rows["place"][row])][1]
+        return self._held.flavor_of(row)
 
     def owner_of(self, row: int) -> tuple[str, str]:
         """The project and person of a row of `holding`."""
-        return self._owners[int(self._running.rows["owner"][row])]
+        return self._held.owner_of(row)
 
     @property
     def owners(self) -> Sequence[tuple[str, str]]:
         """The (project, person) of each number in the column `owner`."""
-        return self._owners
+        return self._held.owners
 
     def promise(self, job_id: int) -> Promise | None:
         """The room that others leave for a waiting job."""
@@ -668,90 +607,10 @@ class Snapshot:
         """Forget what was told, so that the next cycle tells it again; for when the telling failed."""
         self._waiting.rows["told"] = 0
 
-    # ---- checking it
-
-    def contents(self) -> tuple[dict[int, Waiting], dict[str, Running], dict[str, SiteState]]:
-        """All that the changes said: what waits by job, what holds room by attempt, the sites by name."""
-        return (
-            {job: self.waiting(job) for job in sorted(self._waiting.index)},
-            {attempt: self.running(attempt) for attempt in sorted(self._running.index)},
-            dict(sorted(self.sites.items())),
-        )
-
-    def __eq__(self, other: object) -> bool:
-        """Whether both hold the same, however they came to it; what was told does not count."""
-        return isinstance(other, Snapshot) and self.contents() == other.contents()
-
-    __hash__ = None  # type: ignore[assignment]  # it changes
-
-    def validate(self) -> None:
-        """Hold every cache against what it is made from. Raises AssertionError."""
-        waiting, running, _ = self.contents()
-        order = [int(self.rows["job"][row]) for row in self.queue()]
-        standing = Standing(self.shares, self.is_over)
-        keys = standing.sort_keys((job.rank, job.project, job.placement.person) for job in waiting.values())
-        expected = sorted(
-            (key, -job.priority, job.submitted, job.job_id) for key, job in zip(keys, waiting.values(), strict=True)
-        )
-        assert order == [key[-1] for key in expected], "the queue is not in order"
-        counted = self.shares.amounts(), None if self.quotas is None else self.quotas.usage.copy()
-        self._count_all()
-        assert self.shares.amounts() == counted[0], "the fair shares are miscounted"
-        assert self.quotas is None or (self.quotas.usage == counted[1]).all(), "the quotas' use is miscounted"
-        arrays = sum(job.tasks is not None for job in waiting.values())
-        assert len(self._tasks) == arrays, "tasks without a job"
-        used: dict[tuple[str, str], Used] = {}
-        for attempt in running.values():
-            used.setdefault((attempt.site, attempt.flavor), Used()).add(attempt)
-        self.owned.validate()
-        known = [self.holders_of(number) for number in range(len(self.pools))]
-        self._rows_at.clear()
-        fresh_rows = [self.holders_of(number) for number in range(len(self.pools))]
-        assert all(map(np.array_equal, known, fresh_rows)), "the rows of a pool are stale"
-        assert self._used == used, "what the pools hold is not the sum of what runs"
-        holders = Counter(attempt.job_id for attempt in running.values())
-        assert self._holders == holders, "those that hold room are miscounted"
-        limited = Counter(
-            job.job_id if job.group is None else job.group for job in waiting.values() if job.width is not None
-        )
-        limits = {group: self._limits.rows[number].item() for group, number in self._limits.index.items()}
-        assert limits == {group: (holders[group], uses) for group, uses in limited.items()}, "limits are miscounted"
-        users: dict[int, int] = {}
-        for job in waiting:
-            number = int(self.rows["demand"][self._waiting.index[job]])
-            users[number] = users.get(number, 0) + 1
-        assert len(self.demands) == len(users), "a demand without a job is kept"
-        assert users == {number: self.demands.uses(number) for number in users}, "users are miscounted"
-        kinds = Counter(
-            (int(row["bucket"]), int(row["demand"])) for row in self.rows[list(self._waiting.index.values())]
-        )
-        assert self._kinds.counts() == kinds, "rows that are alike are miscounted"
-        self.demands.validate()
-        fresh = Demands()
-        fresh.place(pools_of(self.sites.values()), self.sites)
-        assert self.pools == pools_of(self.sites.values()) or self._only_free_differs(), "the pools are stale"
-        for number in users:
-            judged = fresh.possible[fresh.hold(self.demands[number])]
-            assert (self.demands.possible[number] == judged).all(), "a demand is judged by what was"
-
-    def _only_free_differs(self) -> bool:
-        def bare(pools: Iterable[Pool]) -> list[Pool]:
-            return [replace(pool, flavor=_lasting(pool.flavor)) for pool in pools]
-
-        return bare(self.pools) == bare(pools_of(self.sites.values()))
-
 
 def _group(row: Any) -> int:
     """The id that the holders of room of a waiting row have in common."""
     return int(row["job"] if row["group"] == _OWN else row["group"])
-
-
-def _number(key: tuple[str, str], keys: list[tuple[str, str]], numbers: dict[tuple[str, str], int]) -> int:
-    """The number of a key, which is new or known."""
-    number = numbers.setdefault(key, len(keys))
-    if number == len(keys):
-        keys.append(key)
-    return number
 
 
 def _essence(state: SiteState) -> Any:
@@ -759,7 +618,7 @@ def _essence(state: SiteState) -> Any:
     report = state.site.report
     if report is None:
         return None
-    flavors = tuple(map(_lasting, report.flavors))
+    flavors = tuple(map(lasting, report.flavors))
     return (
         state.site.all_labels, flavors, report.abilities, report.max_walltime, report.owner, state.site.identity,
         bool(report.nodes), state.site.clearance, report.volumes,
@@ -773,7 +632,3 @@ def _nodes(state: SiteState) -> tuple[Node, ...]:
 def _terms(state: SiteState) -> Any:
     """What of a site decides whether others are preferred to it."""
     return is_open(state), state.site.wait, state.site.price, state.site.energy
-
-
-def _lasting(flavor: Flavor) -> Flavor:
-    return replace(flavor, free=None, others=Resources())

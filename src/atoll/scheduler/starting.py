@@ -28,9 +28,11 @@ _PIECES = 8
 class Starting:
     """What is left while jobs are looked at, and which of them start. Nothing of the snapshot is changed."""
 
-    def __init__(self, snapshot: Snapshot, now: int) -> None:
+    def __init__(self, snapshot: Snapshot, now: int, most: int | None = None) -> None:
+        """`most`: so many attempts start at most; None: all that can."""
         self.snapshot = snapshot
         self.now = now
+        self._starts_left = ENDLESS if most is None else most
         self.room = snapshot.room(now)
         self.quotas = None if snapshot.quotas is None else snapshot.quotas.copy()
         """What is used when those have left who are asked to, and those started for whom they are."""
@@ -56,6 +58,10 @@ class Starting:
         self._leaving: dict[int, Rows] = {}
         """The rows of attempts that leave, or will, by the job for which they do."""
         self._graces: dict[int, int] = {}  # the longest grace of the opportunistic jobs that start in a pool
+
+    def is_cut_short(self) -> bool:
+        """Whether as many start as may: what was not looked at before stays as it is, and has its turn next time."""
+        return self._starts_left <= 0
 
     # ---- what is known of a row
 
@@ -247,6 +253,7 @@ class Starting:
         else:
             self._graces[number] = max(self._graces.get(number, 0), demand.placement.grace)
         self._charge(row, number, count)
+        self._starts_left -= count
         if limit >= 0:
             self.holders[limit] += count
         tasks, before = snapshot.tasks(row), self.started.get(row, 0)

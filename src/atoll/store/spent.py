@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from atoll.core.resources import Resources
@@ -69,6 +69,21 @@ def load(connection: Connection) -> Iterator[DayOfUse]:
     for row in connection.execute(select(spent)):
         used = Resources(row.cpu, row.memory * _MIB, row.gpu)
         yield DayOfUse(row.project, row.person, row.flavor, row.opportunistic, row.day, used)
+
+
+def by_project(connection: Connection, since: int) -> dict[tuple[str, str], Resources]:
+    """Resources times seconds that were used with a claim since a day, by project and flavor."""
+    columns = (func.sum(spent.c.cpu).label("cpu"), func.sum(spent.c.memory).label("memory"),
+               func.sum(spent.c.gpu).label("gpu"))  # fmt: skip
+    query = (
+        select(spent.c.project, spent.c.flavor, *columns)
+        .where(spent.c.day >= since // DAY, spent.c.opportunistic.is_(False))
+        .group_by(spent.c.project, spent.c.flavor)
+    )
+    return {
+        (row.project, row.flavor): Resources(int(row.cpu), int(row.memory) * _MIB, int(row.gpu))
+        for row in connection.execute(query)
+    }
 
 
 def purge(connection: Connection, before: int) -> int:

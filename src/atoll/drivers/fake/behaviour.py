@@ -30,6 +30,22 @@ class Behaviour(Document):
     """How long an ended attempt is known; None: until it is told to forget it."""
 
 
+class Outage(Document):
+    """When a fake site is not to be reached for a while, again and again. Times are in seconds."""
+
+    after: Duration = 0.0
+    """How long after the site's beginning it comes first."""
+    lasts: Annotated[float, Field(gt=0)]
+    every: Annotated[float, Field(gt=0)] | None = None
+    """How long after one began the next does; None: there is only one."""
+    message: str = "The connection was refused."
+
+    def is_on(self, age: float) -> bool:
+        """Whether it is on when the site is `age` seconds old."""
+        since = age - self.after
+        return since >= 0 and (since if self.every is None else since % self.every) < self.lasts
+
+
 HONEST = Behaviour()
 
 

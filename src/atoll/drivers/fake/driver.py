@@ -23,7 +23,7 @@ from atoll.drivers.base import (
     Submitted,
     Unknown,
 )
-from atoll.drivers.fake.behaviour import HONEST, Behaviour
+from atoll.drivers.fake.behaviour import HONEST, Behaviour, Outage
 from atoll.drivers.fake.engine import Engine
 
 _ABILITIES = frozenset(Ability) - {Ability.CONNECT, Ability.FILES}
@@ -49,6 +49,8 @@ class FakeConfig(Document):
     runtime: Annotated[float, Field(ge=0)] = 1.0
     """Seconds that an attempt runs which does not say how long."""
     behaviour: Behaviour = HONEST
+    outage: Outage | None = None
+    """When it does not answer for a while, what runs there going on."""
 
 
 def read_config(config: Mapping[str, Any]) -> FakeConfig:
@@ -56,7 +58,8 @@ def read_config(config: Mapping[str, Any]) -> FakeConfig:
     try:
         return FakeConfig.model_validate(dict(config))
     except ValidationError as error:
-        known = {"": list(FakeConfig.model_fields), "behaviour": list(Behaviour.model_fields)}
+        known = {"": list(FakeConfig.model_fields), "behaviour": list(Behaviour.model_fields),
+                 "outage": list(Outage.model_fields)}  # fmt: skip
         raise explain_validation(error, known, "site", "config.") from None
 
 
@@ -77,6 +80,7 @@ class FakeDriver:
             max_jobs=config.max_jobs,
             behaviour=config.behaviour,
         )
+        self._began = self.engine.clock()
 
     async def _answered(self) -> Behaviour:
         """Take the time that a call takes. Raises DriverError where the site does not answer."""
@@ -85,6 +89,9 @@ class FakeDriver:
             await self._sleep(behaviour.delay)
         if self.engine.behaviour.vanished is not None:
             raise DriverError(self.engine.behaviour.vanished)
+        outage, age = self.config.outage, self.engine.clock() - self._began
+        if outage is not None and outage.is_on(age.total_seconds()):
+            raise DriverError(outage.message)
         return self.engine.behaviour
 
     async def describe(self) -> SiteReport:

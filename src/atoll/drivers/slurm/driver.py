@@ -32,6 +32,7 @@ from atoll.drivers.slurm.images import image_program
 from atoll.drivers.slurm.inside import Inside
 from atoll.drivers.slurm.jobs import SlurmJob
 from atoll.drivers.slurm.observing import Observer
+from atoll.drivers.slurm.openings import Openings
 from atoll.drivers.slurm.said import plain, unreachable
 from atoll.drivers.slurm.site import SlurmSite, make_shell
 from atoll.drivers.slurm.submitting import Submitter
@@ -49,6 +50,7 @@ class SlurmDriver:
         self._submitter = Submitter(self._site, self._observer)
         self._inside = Inside(self._site)
         self._hints = Hints(self._site)
+        self._openings = Openings(self._site)
 
     # -- Driver --------------------------------------------------------------------------------------------------
 
@@ -77,8 +79,9 @@ class SlurmDriver:
         labels = dict.fromkeys(sorted(limits.features), "yes")
         if facts.cluster:
             labels["cluster"] = facts.cluster
+        kinds, unsaid = await self._openings.told(flavors(nodes), nodes)
         return SiteReport(
-            flavors=flavors(nodes),
+            flavors=kinds,
             abilities=frozenset(abilities),
             labels=labels,
             max_walltime=limits.max_walltime,
@@ -87,7 +90,7 @@ class SlurmDriver:
             queues=True,
             recalls=True,
             volumes=frozenset(self._config.volumes),
-            notes=(*notes(facts), *facts.unknown(self._config.classes)),
+            notes=(*notes(facts), *facts.unknown(self._config.classes), *unsaid),
         )
 
     def _serves_others(self) -> bool:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from atoll.core.resources import Resources
 from atoll.core.spec import ConstraintTerm
 from atoll.drivers.base import Launch
 from atoll.drivers.slurm.config import ClassOptions
@@ -60,32 +61,48 @@ class Batch:
 
 def placing(launch: Launch, own: ClassOptions, limits: Limits) -> tuple[str, ...]:
     """The options that decide where and how long an attempt runs; attempts that share them can be one array."""
-    asked = launch.request
-    options = [
-        f"--nodes={launch.nodes}",
-        "--ntasks-per-node=1",
-        f"--cpus-per-task={cpus_of(launch)}",
-        f"--mem={max(1, -(-asked.memory // (1 << 20)))}M",
-    ]
-    if asked.gpu:
-        kind = next((limits.gpu_types[name] for name in launch.flavors if name in limits.gpu_types), None)
-        options.append(f"--gres=gpu:{kind + ':' if kind else ''}{asked.gpu // 1000}")
-    elif launch.flavors == ("cpu",) and limits.gpu_nodes:
-        options.append(f"--exclude={','.join(limits.gpu_nodes)}")
+    options = _sized(launch.request, launch.nodes, launch.flavors, limits)
     if launch.walltime is not None:
         options.append(f"--time={_minutes(launch, limits)}")
-    named = {name: getattr(own, name) for name in ("partition", "qos", "account", "reservation")}
-    options += [f"--{name}={value}" for name, value in named.items() if value is not None]
     features = [
         term.label
         for term in map(ConstraintTerm.parse, launch.spec.constraints)
         if not term.values and term.label in limits.features
     ]
+    return (*options, *_named(own, features))
+
+
+def asking_for(room: Resources, flavor: str, own: ClassOptions, limits: Limits) -> tuple[str, ...]:
+    """The options of any job of a class that wants so much on one node of a flavor, and names no walltime."""
+    return (*_sized(room, 1, (flavor,), limits), *_named(own, ()))
+
+
+def _sized(request: Resources, nodes: int, flavors: Sequence[str], limits: Limits) -> list[str]:
+    """The options for `request` on each of some nodes, of one of some flavors (none: of any)."""
+    options = [
+        f"--nodes={nodes}",
+        "--ntasks-per-node=1",
+        f"--cpus-per-task={_whole_cpus(request)}",
+        f"--mem={max(1, -(-request.memory // (1 << 20)))}M",
+    ]
+    if request.gpu:
+        kind = next((limits.gpu_types[name] for name in flavors if name in limits.gpu_types), None)
+        options.append(f"--gres=gpu:{kind + ':' if kind else ''}{request.gpu // 1000}")
+    elif tuple(flavors) == ("cpu",) and limits.gpu_nodes:
+        options.append(f"--exclude={','.join(limits.gpu_nodes)}")
+    return options
+
+
+def _named(own: ClassOptions, features: Sequence[str]) -> list[str]:
+    """The options that the site file gives a class, with the features that a job asks for beside them."""
+    named = {name: getattr(own, name) for name in ("partition", "qos", "account", "reservation")}
+    options = [f"--{name}={value}" for name, value in named.items() if value is not None]
+    wanted = list(features)
     if own.constraint is not None:
-        features.insert(0, f"({own.constraint})" if features else own.constraint)
-    if features:
-        options.append(f"--constraint={'&'.join(features)}")
-    return tuple(options)
+        wanted.insert(0, f"({own.constraint})" if wanted else own.constraint)
+    if wanted:
+        options.append(f"--constraint={'&'.join(wanted)}")
+    return options
 
 
 def on_each(launch: Launch) -> bool:
@@ -109,7 +126,11 @@ def words_for_srun(words: Sequence[str]) -> list[str]:
 
 def cpus_of(launch: Launch) -> int:
     """Whole CPUs on each node: parts are rounded up."""
-    return max(1, -(-launch.request.cpu // 1000))
+    return _whole_cpus(launch.request)
+
+
+def _whole_cpus(request: Resources) -> int:
+    return max(1, -(-request.cpu // 1000))
 
 
 def _minutes(launch: Launch, limits: Limits) -> int:

@@ -15,6 +15,7 @@ from atoll.drivers.shell.base import plain_words
 from atoll.drivers.slurm.facts import DESCRIBE
 from atoll.drivers.slurm.rest import Complaint, Slurmrestd
 from atoll.drivers.slurm.rest_facts import described, read_settings
+from atoll.drivers.slurm.scripts import OPENINGS
 from atoll.drivers.slurm.tokens import Tokens
 
 _NOTED = 75
@@ -65,6 +66,8 @@ class RestShell:
                 return await self._squeue(account, sink, seconds)
             case ["scancel", *rest]:
                 return await self._scancel(account, [rest], seconds)
+            case ["/bin/sh", "-c", text, *_] if text == OPENINGS:
+                raise DriverError("slurmrestd cannot be asked, for it plans no job without taking it.")
             case ["/bin/sh", "-c", text, *_] if text == DESCRIBE:
                 return await self._describe(account, seconds)
             case ["/bin/sh", "-c", text, *rest] if "sbatch " in text or "scancel " in text:

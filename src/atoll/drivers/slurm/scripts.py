@@ -71,6 +71,23 @@ Says for each batch `job BATCH JOB` or `failed BATCH CODE WORDS`; or `mixed BATC
 each attempt that was laid out before (`-` for what nobody wrote down), and then nothing of that batch was submitted.
 """
 
+OPENINGS = r"""
+set -f
+export TZ=UTC SLURM_TIME_FORMAT=%s
+while read -r options; do
+    said=$(timeout 3 sbatch --test-only --job-name=atoll-test --no-requeue --export=ALL --chdir=/ --input=/dev/null \
+        --output=/dev/null $options --wrap=: 2>&1 </dev/null)
+    code=$?
+    echo "$code $(printf %s "$said" | tail -c 2000 | tr '\n\r' '\t\t')"
+    [ "$code" -ne 124 ] || break
+done
+cat >/dev/null
+"""
+"""Stdin the options of jobs, one a line: `CODE WORDS` for each, as Slurm plans it and takes none.
+
+Times are seconds since 1970 in any zone. After the first that Slurm does not answer in time none is asked any more.
+"""
+
 AGAIN = r"""
 cd -- "$1/attempts" || exit 74
 while read -r id; do
