@@ -11,7 +11,7 @@ from atoll.core.errors import from_problem
 from atoll.faces.http.body import JSON_LIMIT
 from tests.support.http import Served
 
-PUBLIC = {"/healthz", "/readyz", "/metrics", "/api/v1/version"}
+PUBLIC = {"/healthz", "/readyz", "/metrics", "/api/v1/version", "/api/v1/login/device", "/api/v1/login/device/token"}
 
 
 async def _document(served: Served) -> dict[str, Any]:
@@ -28,6 +28,7 @@ async def test_every_operation_but_the_public_ones_refuses_whoever_has_no_token(
                 continue
             for method in methods:
                 place = path.replace("{id}", "1").replace("{sha256}", "0" * 64).replace("{token_id}", "ab")
+                place = place.replace("{person}", "x")
                 answer = await client.request(method, place.replace("{name}", "x").replace("{path}", "y"))
                 assert answer.status_code == 401, (method, path)
                 assert methods[method]["security"] == [{"token": []}]
@@ -143,18 +144,14 @@ async def test_health_needs_nothing_and_readiness_needs_the_database(served: Ser
         assert (await client.get("/api/v1/version")).json() == {"version": "1.2.3", "api": "v1"}
 
 
-async def test_the_first_page_counts_jobs_and_names_nobody(served: Served) -> None:
+async def test_a_visitor_is_shown_the_way_to_the_login_and_told_nothing(served: Served) -> None:
     await served.add_site("cluster")
-    for _ in range(3):
-        await served.submit(name="secret-project")
     async with served.client(None) as client:
-        page = await client.get("/")
+        answer = await client.get("/")
+        assert (answer.status_code, answer.headers["location"]) == (303, "/login")
+        page = await client.get("/login")
     assert page.status_code == 200
-    assert '<td>queued</td><td class="number">3</td>' in page.text
-    assert "cluster" in page.text
-    assert "/api/docs" in page.text
-    assert "anna" not in page.text
-    assert "secret-project" not in page.text
+    assert "cluster" not in page.text
     assert "default-src 'none'" in page.headers["content-security-policy"]
 
 
@@ -211,11 +208,3 @@ async def test_status_counts_ones_own_jobs_and_an_administrator_sees_all(served:
     assert mine["jobs"] == {"queued": 1}
     assert all_of_them["jobs"] == {"queued": 2}
     assert mine["instance"] == served.platform.instance
-
-
-async def test_the_first_page_tells_nothing_to_a_page_that_came_by_another_name(served: Served) -> None:
-    async with served.client(None) as client:
-        told = await client.get("/", headers={"Host": "127.0.0.1:8470"})
-        untold = await client.get("/", headers={"Host": "rebound.example:8470"})
-    assert "Jobs that have not ended" in told.text
-    assert "Jobs that have not ended" not in untold.text

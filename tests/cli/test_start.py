@@ -182,6 +182,6 @@ def test_up_becomes_the_server_with_the_flags_that_were_given(atoll: Atoll, monk
     monkeypatch.setattr(os, "execv", lambda program, words: started.append([program, *words]))
     atoll("up", "--data", "here", "--port", "0", "--host", "::1", "--config", "c.yaml", "--stop-jobs")
     assert started == [
-        [sys.executable, sys.executable, "-m", "atoll.api.server", "--data", "here", "--port", "0", "--host", "::1",
+        [sys.executable, sys.executable, "-m", "atoll.front.main", "--data", "here", "--port", "0", "--host", "::1",
          "--config", "c.yaml", "--stop-jobs"]
     ]  # fmt: skip

@@ -44,7 +44,7 @@ def test_defaults_are_the_ones_of_the_code() -> None:
         told = table()[key][0]
         if default is None or default == {}:
             assert not told.startswith("`"), f"{key} has no fixed default, and the page says {told}"
-        elif key.startswith("queue.") and key != "queue.most_evictions":
+        elif key.startswith(("queue.", "login.")) and key != "queue.most_evictions":
             assert parse_seconds(told.strip("`")) == default, key
         elif isinstance(default, bool):
             assert told == f"`{str(default).lower()}`", key

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, MetaData, create_engine, insert, make_url, up
 from atoll.core.resources import Resources
 from atoll.core.site import UsualWait
 from atoll.core.states import JobState
-from atoll.store import jobs, migrate, projects, rooms, sites
+from atoll.store import jobs, migrate, people, projects, rooms, sites
 from atoll.store.database import Database
 from tests.support import rows
 from tests.support.rows import NOW, do
@@ -36,6 +36,8 @@ OLD: dict[str, list[dict[str, Any]]] = {
          "memory": 1 << 20, "gpu": 0, "nodes": 1, "placed_at": NOW, "submitted_at": NOW, "started_at": NOW,
          "native_id": "7", "kept": True},
     ],
+    "people": [{"name": "anna", "role": "administrator", "account": None, "created_at": NOW}],
+    "tokens": [{"id": "ab", "person": "anna", "name": "laptop", "digest": bytes(32), "created_at": NOW}],
     "sites": [{"name": "here", "driver": "slurm", "labels": "{}", "config": "{}", "health": "ok"}],
 }  # fmt: skip
 
@@ -55,12 +57,13 @@ def make_old(url: str, revision: str) -> None:
             for value in values:
                 connection.execute(insert(tables.tables[name]).values(value))
         if "wait" in tables.tables["sites"].c:
-            connection.execute(update(tables.tables["sites"]).values(wait=600))
+            wait = {"0002": 600}.get(revision, '{"all": 600}')
+            connection.execute(update(tables.tables["sites"]).values(wait=wait))
         connection.commit()
     engine.dispose()
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003"])
 def test_jobs_of_an_earlier_version_go_on(database_url: str, revision: str) -> None:
     make_old(database_url, revision)
     database = Database.open(database_url)
@@ -77,8 +80,10 @@ def test_jobs_of_an_earlier_version_go_on(database_url: str, revision: str) -> N
         assert (room.job_id, room.request) == (2, Resources(1000, 1 << 20))
         (site,) = sites.load(connection)
         assert (site.name, site.clearance, site.price) == ("here", frozenset(), None)
-        assert site.wait == UsualWait(600 if revision == "0002" else 0)
+        assert site.wait == UsualWait(0 if revision == "0001" else 600)
         assert projects.load(connection) == []
+        assert people.find_by_digest(connection, bytes(32), NOW) == people.Principal("anna", True, "ab")
+        assert people.count_administrators(connection, with_password=True) == 0
 
     database.read_now(look)
     do(database, lambda connection: rows.end(connection, [ATTEMPT]))

@@ -3,13 +3,29 @@
 import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from atoll.core.config import PlatformConfig, read_config
 
 
-def parse(arguments: Sequence[str]) -> tuple[PlatformConfig, bool]:
-    """The configuration and whether to end the jobs at the end. Raises Invalid."""
+@dataclass(frozen=True)
+class Flags:
+    """What the platform is started with."""
+
+    config: PlatformConfig
+    stop_jobs: bool
+    """Whether it ends the jobs of this machine when it ends."""
+    listen_on: int | None
+    """The file descriptor of a socket that is listened on already."""
+    url: str | None
+    """Where people find it, where that is not where it listens."""
+    tell_ready: int | None
+    """The file descriptor of a pipe that gets a byte once it is up."""
+
+
+def parse(arguments: Sequence[str]) -> Flags:
+    """Flags, environment and configuration file together. Raises Invalid."""
     parser = argparse.ArgumentParser(prog="atoll up")
     parser.add_argument("--data")
     parser.add_argument("--host")
@@ -17,6 +33,10 @@ def parse(arguments: Sequence[str]) -> tuple[PlatformConfig, bool]:
     parser.add_argument("--database")
     parser.add_argument("--config", type=Path)
     parser.add_argument("--stop-jobs", action="store_true")
+    parser.add_argument("--listen-on", type=int)
+    parser.add_argument("--url")
+    parser.add_argument("--tell-ready", type=int)
     given = parser.parse_args(arguments)
-    flags = {"data": given.data, "host": given.host, "port": given.port, "database": given.database}
-    return read_config(given.config, os.environ, flags), given.stop_jobs
+    settings = {"data": given.data, "host": given.host, "port": given.port, "database": given.database}
+    config = read_config(given.config, os.environ, settings)
+    return Flags(config, given.stop_jobs, given.listen_on, given.url, given.tell_ready)

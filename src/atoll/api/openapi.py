@@ -11,13 +11,13 @@ from atoll.core.spec import JobSpec
 from atoll.faces.http.problems import Problem
 from atoll.jobs.change import JobChanges
 from atoll.jobs.model import SignalRequest
-from atoll.people.model import TokenRequest
+from atoll.people.model import DeviceQuestion, DeviceRequest, PersonChange, PersonRequest, TokenRequest
 from atoll.queue.model import PeopleChange, ReservationRequest, TreeRequest
 from atoll.sites.routes import SiteChange
 
 _BODIES: tuple[type[BaseModel], ...] = (
     JobSpec, JobChanges, SignalRequest, SiteChange, SiteFile, TokenRequest, TreeRequest, PeopleChange,
-    ReservationRequest, Problem,
+    ReservationRequest, PersonRequest, PersonChange, DeviceRequest, DeviceQuestion, Problem,
 )  # fmt: skip
 _LINKS = (
     (("/api/v1/jobs", "post"), "id", "$response.body#/id"),

@@ -1,19 +1,16 @@
 """HTTP: the few routes that need no token. They say nothing about persons and their jobs but how many there are."""
 
 import ipaddress
-from typing import Any
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
-from atoll.api import first_page, metrics, openapi, reference
-from atoll.core.errors import AtollError, Unavailable
+from atoll.api import metrics, openapi, reference
+from atoll.core.errors import Unavailable
 from atoll.faces.http.auth import Authenticator, Here, require_administrator
 from atoll.faces.http.problems import problems
-from atoll.store import jobs
-from atoll.store import sites as site_store
 
 router = APIRouter(tags=["platform"])
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
@@ -70,27 +67,9 @@ async def prometheus(request: Request, platform: Here) -> Response:
     """Figures for Prometheus; over the loopback, or with an administrator's token."""
     if not is_local(request):
         authenticator: Authenticator = request.app.state.authenticator
-        require_administrator(await authenticator.find(request.headers.get("authorization")), "read the metrics")
+        require_administrator(await authenticator.find(request), "read the metrics")
     found = await platform.database.read(metrics.read)
     return Response(metrics.render(found, platform.version), media_type=metrics.MEDIA_TYPE)
-
-
-@router.get("/", response_class=HTMLResponse, include_in_schema=False)
-async def show_first_page(request: Request, platform: Here) -> Response:
-    """That Atoll is up; over the loopback also how many jobs are in each state, and the sites."""
-    counts: dict[str, int] | None = None
-    sites: list[Any] = []
-    trouble = platform.ready()
-    if is_local(request):
-        try:
-            counts, sites = await platform.database.read(_overview)
-        except AtollError as error:
-            trouble = error.sentence
-    return first_page.response(platform.version, counts, sites, trouble)
-
-
-def _overview(connection: Connection) -> tuple[dict[str, int], list[Any]]:
-    return jobs.count_by_state(connection), site_store.load(connection)
 
 
 @router.get("/api/v1/openapi.json", include_in_schema=False)

@@ -1,11 +1,11 @@
-"""`atoll up`: one process with the HTTP application and the control plane of a replica.
+"""The platform: one process with the HTTP application and the control plane of a replica.
 
-Started as `python -m atoll.api.server` by the command line, with the same flags.
+Started as `python -m atoll.api.server`: by `front`, which hands it the socket to listen on, or, by `atoll up --bare`,
+alone.
 """
 
 import asyncio
 import contextlib
-import fcntl
 import gc
 import getpass
 import json
@@ -16,15 +16,17 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import uvicorn
 from sqlalchemy import Connection
 
 from atoll.api.app import create_app
+from atoll.api.flags import Flags, parse
+from atoll.api.folders import Folders, prepare, sole_user
+from atoll.api.listening import listen, public_url
 from atoll.control import launches
 from atoll.control.drivers import Drivers
 from atoll.control.leases import LeaseKeeper
@@ -39,6 +41,7 @@ from atoll.core.resources import format_milli
 from atoll.core.site_file import Identity, SiteFile
 from atoll.drivers.base import DriverSetup
 from atoll.faces.http.platform import Platform
+from atoll.people.login import first_link
 from atoll.people.service import local_token
 from atoll.scheduler.model import CLASSES, Policy, Weights
 from atoll.store import attempts, leases, settings, sites
@@ -46,7 +49,6 @@ from atoll.store.attempts import AttemptState
 from atoll.store.database import Database
 from atoll.store.files import FileStore
 from atoll.store.logs import LogStore
-from atoll.store.place import make_private_folder, refuse_network_file_system
 from atoll.store.sites import Configured
 
 log = logging.getLogger("atoll")
@@ -55,77 +57,22 @@ CLIENT_FILE = "client.json"
 """File in the data folder from which a command line of the same person learns address and token."""
 
 
-@dataclass(frozen=True)
-class _Folders:
-    """What is where in the data folder."""
-
-    data: Path
-
-    @property
-    def state(self) -> Path:
-        """The database and what only the platform may see."""
-        return self.data / "state"
-
-    def site(self, name: str) -> Path:
-        """What belongs to one site."""
-        return self.data / "sites" / name
-
-
-def prepare(config: PlatformConfig) -> _Folders:
-    """Make the data folder. Raises Invalid where it cannot be used."""
-    folders = _Folders(config.data_folder)
-    refuse_network_file_system(folders.data)
-    # jobs of other persons pass through to their own folder below, and can list nothing on the way
-    make_private_folder(folders.data, 0o711 if os.geteuid() == 0 else 0o700)
-    make_private_folder(folders.state)
-    make_private_folder(folders.data / "sites", 0o711 if os.geteuid() == 0 else 0o700)
-    return folders
-
-
 @contextlib.contextmanager
-def _data_folder(config: PlatformConfig) -> Iterator[_Folders]:
+def _data_folder(config: PlatformConfig) -> Iterator[Folders]:
     """The data folder under its lock, unless the state is in PostgreSQL, which several replicas share."""
     folders = prepare(config)
     if not config.database_url.startswith("sqlite"):
         yield folders
         return
-    with (folders.state / "lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise Conflict(
-                "already_running",
-                f"Another Atoll runs on the data folder {folders.data}{_owner_of(file)}; "
-                "stop it, or choose another folder with --data.",
-                field="data",
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+    with sole_user(folders, "lock"):
         yield folders
 
 
-def _owner_of(file: IO[str]) -> str:
-    file.seek(0)
-    pid = file.read(20).strip()
-    return f" (process {pid})" if pid.isdecimal() else ""
-
-
-def _bind(config: PlatformConfig) -> socket.socket:
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((config.host, config.port))
-        listener.listen(1024)
-    except OSError as error:
-        listener.close()
-        raise Conflict(
-            "port_in_use",
-            f"Cannot listen on {config.host} port {config.port}: {error.strerror}. Choose another port with --port.",
-            field="port",
-        ) from None
-    return listener
+def _listener(flags: Flags) -> socket.socket:
+    """What to listen on: a socket that was handed over, or one of our own."""
+    if flags.listen_on is not None:
+        return socket.socket(fileno=flags.listen_on)
+    return listen(flags.config.host, flags.config.port)
 
 
 def _local_config(config: PlatformConfig) -> dict[str, object]:
@@ -137,7 +84,7 @@ def _local_config(config: PlatformConfig) -> dict[str, object]:
 
 
 async def _local_site(
-    tools: Tools, config: PlatformConfig, folders: _Folders, drivers: Drivers, owner: str
+    tools: Tools, config: PlatformConfig, folders: Folders, drivers: Drivers, owner: str
 ) -> dict[str, SiteWork]:
     """The site that is this machine."""
     local = config.local
@@ -183,12 +130,12 @@ def _claim_local_site(connection: Connection, local: LocalSite, folder: Path, as
     sites.put(connection, name, "process", {}, {**asked, **place}, clearance=local.clearance, local=True)
 
 
-async def serve(config: PlatformConfig, *, stop_jobs: bool = False) -> None:
+async def serve(flags: Flags) -> None:
     """Run a replica until SIGINT or SIGTERM. Raises AtollError where it cannot start."""
-    with _bind(config) as listener, _data_folder(config) as folders:
-        database = await asyncio.to_thread(Database.open, config.database_url)
+    with _listener(flags) as listener, _data_folder(flags.config) as folders:
+        database = await asyncio.to_thread(Database.open, flags.config.database_url)
         try:
-            await _serve(config, folders, database, listener, stop_jobs)
+            await _serve(flags, folders, database, listener)
         finally:
             await asyncio.to_thread(database.close)
 
@@ -206,10 +153,8 @@ def _policy(queue: QueueConfig) -> Policy:
     )
 
 
-async def _serve(
-    config: PlatformConfig, folders: _Folders, database: Database, listener: socket.socket, stop_jobs: bool
-) -> None:
-    owner = getpass.getuser()
+async def _serve(flags: Flags, folders: Folders, database: Database, listener: socket.socket) -> None:
+    config, owner = flags.config, getpass.getuser()
     instance = await database.write(settings.instance_id)
     if database.dialect == "sqlite":
         # the data folder's lock says that nobody else is here: the leases of one that died need not run out
@@ -238,7 +183,10 @@ async def _serve(
     def check_site(file: SiteFile) -> None:
         drivers.make(file.driver, setup_of(file.name, file.config, file.identity))
 
-    ages = Ages(keep.jobs, keep.events, keep.files, keep.idempotency_keys)
+    ages = Ages(
+        keep.jobs, keep.events, keep.files, keep.idempotency_keys, config.login.idle / 86400,
+        config.login.longest / 86400,
+    )  # fmt: skip
     plane = ControlPlane(tools, works, ages, open_site)
     state = _State()
     platform = Platform(
@@ -255,10 +203,13 @@ async def _serve(
         driver_for=plane.driver_for,
         check_site=check_site,
         ready=state.ready,
+        address=config.address,
+        login=config.login,
     )
     token = await database.write(lambda connection: local_token(connection, owner, folders.state, tools.now()))
-    url = _url(config, listener)
+    url = flags.url or public_url(config, listener)
     _write_client_file(folders.data / CLIENT_FILE, url, token)
+    link = await database.write(lambda connection: first_link(connection, owner, tools.now()))
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(platform), log_config=None, access_log=False, lifespan="off", server_header=False,
@@ -276,9 +227,15 @@ async def _serve(
     print(f"Atoll {version('atoll')} listens on {url}", flush=True)
     print(f"  data in {folders.data}, state in {database.shown_url}", flush=True)
     print(f"  in another terminal: export ATOLL_DATA={folders.data}", flush=True)
+    if link is not None:
+        print(f"  choose {owner}'s password and log in (good once, for a day):", flush=True)
+        print(f"    {url}/login/once/{link}", flush=True)
+    if flags.tell_ready is not None:
+        os.write(flags.tell_ready, b".")
+        os.close(flags.tell_ready)
     stop = asyncio.create_task(stopping.wait())
     await asyncio.wait({planned, served, stop}, return_when=asyncio.FIRST_COMPLETED)
-    if stop_jobs and stopping.is_set():
+    if flags.stop_jobs and stopping.is_set():
         plane.dispatcher.paused = True
         stopping.clear()
         ending = asyncio.create_task(_stop_jobs(tools, list(works)), name="stop jobs")
@@ -305,12 +262,6 @@ class _State:
         if self.plane is None or self.plane.done():
             return "The control plane does not run."
         return None
-
-
-def _url(config: PlatformConfig, listener: socket.socket) -> str:
-    port = listener.getsockname()[1]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)  # noqa: S104
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _write_client_file(path: Path, url: str, token: str) -> None:
@@ -344,18 +295,16 @@ async def _stop_jobs(tools: Tools, names: list[str]) -> None:
 
 def main() -> None:
     """Read flags and configuration, serve, and tell in one sentence what went wrong."""
-    from atoll.api.flags import parse
-
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
-        config, stop_jobs = parse(sys.argv[1:])
+        flags = parse(sys.argv[1:])
         import uvloop
 
         # many small objects live for one request: collecting every few dozen of them costs more than they do
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
-        uvloop.run(serve(config, stop_jobs=stop_jobs))
+        uvloop.run(serve(flags))
     except AtollError as error:
         print(f"atoll up: {error.sentence}", file=sys.stderr)
         sys.exit(error.exit_code)

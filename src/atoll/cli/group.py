@@ -29,7 +29,10 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
     },
     "Sites and people": {
         "site": "The places that run jobs: ls, show.",
+        "login": "Log in to a platform on this machine.",
+        "logout": "Make this machine's token useless and forget it.",
         "token": "Tokens, for programs and other machines: create, ls, revoke.",
+        "user": "Who may log in: add, ls, link, role, disable, enable.",
     },
     "Projects and quotas": {
         "project": "The project tree: list, show, plan, apply, export, add-person, remove-person.",
@@ -42,6 +45,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "up": "Start a platform on this machine.",
         "doctor": "Say what this machine can and cannot do.",
         "version": "Print the versions of Atoll, here and of the platform.",
+        "demo": "Start a platform with a department's busy day on it, to look at.",
         "simulate": "Replay a trace on a cluster that is only described, without a platform.",
     },
 }
@@ -50,9 +54,13 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
 _HOMES = {
     "Jobs": "atoll.jobs.commands", "Projects and quotas": "atoll.queue.commands", "The platform": "atoll.cli.platform",
 }  # fmt: skip
-_OWN_HOMES = {"simulate": "atoll.cli.simulate"}
+_OWN_HOMES = {
+    "simulate": "atoll.cli.simulate", "demo": "atoll.cli.demo",
+    "login": "atoll.people.commands.login", "logout": "atoll.people.commands.login",
+}  # fmt: skip
 _NOUNS = {
-    "site": "atoll.sites.commands", "token": "atoll.people.commands", "project": "atoll.queue.commands.projects",
+    "site": "atoll.sites.commands", "token": "atoll.people.commands.tokens", "user": "atoll.people.commands.users",
+    "project": "atoll.queue.commands.projects",
     "reservation": "atoll.queue.commands.reservations",
 }  # fmt: skip
 
@@ -71,7 +79,7 @@ class CommandGroup(TyperGroup):
             return None
         if cmd_name in _NOUNS:
             return _group(_NOUNS[cmd_name])
-        return _group(_OWN_HOMES.get(cmd_name, _HOMES[section])).get_command(ctx, cmd_name)
+        return _group(_OWN_HOMES.get(cmd_name) or _HOMES[section]).get_command(ctx, cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that the words begin with. Raises a usage error with a suggestion."""

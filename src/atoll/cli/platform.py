@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 Connect = Callable[[], "Client"]
-SERVER = "atoll.api.server"
-"""Run as a module: the command line knows no more of the server than its name and flags."""
+FRONT, SERVER = "atoll.front.main", "atoll.api.server"
+"""Run as modules: the platform behind its proxy, or alone. The command line knows only their names and flags."""
 NEEDED = ("fastapi", "uvicorn", "sqlalchemy", "alembic", "numpy", "uvloop")
 """Some of what the extra `server` brings."""
 
@@ -37,6 +37,8 @@ def up(
                                                  "the data folder.", show_default=False)] = None,
     config: Annotated[str | None, typer.Option(metavar="FILE", help="Configuration. Default: atoll.yaml in the data "
                                                "folder, if it is there.", show_default=False)] = None,
+    bare: Annotated[bool, typer.Option("--bare", help="The platform alone: no proxy before it. Then it listens "
+                                       "itself.")] = False,
     stop_jobs: Annotated[bool, typer.Option("--stop-jobs", help="At the end, end the jobs that run on this machine "
                                             "too.")] = False,
 ) -> None:  # fmt: skip
@@ -53,7 +55,7 @@ def up(
     sys.stdout.flush()
     # in this very process, so that whoever started it stops the platform itself
     ending = ["--stop-jobs"] if stop_jobs else []
-    os.execv(sys.executable, [sys.executable, "-m", SERVER, *flags, *ending])  # noqa: S606  (no shell, as intended)
+    os.execv(sys.executable, [sys.executable, "-m", SERVER if bare else FRONT, *flags, *ending])  # noqa: S606  (no shell, as intended)
 
 
 def version(connect: "Connect", output: Output = Format.TABLE) -> None:

@@ -396,6 +396,45 @@ def me() -> Call[models.Me]:
     return Call("GET", "/api/v1/me", _model(models.Me))
 
 
+def people() -> Call[models.Page[models.Person]]:
+    """All accounts."""
+    return Call("GET", "/api/v1/people", _model(models.Page[models.Person]))
+
+
+def add_person(person: str, role: str) -> Call[models.Link]:
+    """Add somebody."""
+    body = {"person": person, "role": role}
+    return Call("POST", "/api/v1/people", _model(models.Link), body=body, repeat=Repeat.UNSENT)
+
+
+def make_link(person: str) -> Call[models.Link]:
+    """A new link for somebody."""
+    return Call("POST", f"{_person_path(person)}/link", _model(models.Link))
+
+
+def change_person(person: str, role: str | None, disabled: bool | None) -> Call[models.Person]:
+    """Give a role, disable or enable; None leaves it."""
+    given = {"role": role, "disabled": disabled}
+    body = {name: value for name, value in given.items() if value is not None}
+    return Call("PATCH", _person_path(person), _model(models.Person), body=body)
+
+
+def _person_path(person: str) -> str:
+    return f"/api/v1/people/{quote(person, safe='')}"
+
+
+def begin_device_login(machine: str) -> Call[models.DeviceCode]:
+    """Ask for a code, for a command line on `machine`."""
+    body = {"machine": machine}
+    return Call("POST", "/api/v1/login/device", _model(models.DeviceCode), body=body, public=True)
+
+
+def ask_device_login(device_code: str) -> Call[models.Token]:
+    """Ask whether somebody let the command line in."""
+    body = {"device_code": device_code}
+    return Call("POST", "/api/v1/login/device/token", _model(models.Token), body=body, public=True)
+
+
 def version() -> Call[models.Version]:
     """The platform's version."""
     return Call("GET", "/api/v1/version", _model(models.Version), public=True)

@@ -215,6 +215,14 @@ class Amount(Answer):
     gpu: Milli = 0
 
 
+class Opening(Answer):
+    """When a site's engine expects to have room on one node for a job of a size, as it said at `asked_at`."""
+
+    room: Amount = Amount()
+    at: Moment
+    asked_at: Moment
+
+
 class SiteFlavor(Answer):
     """A kind of hardware at a site: all there is, what Atoll's jobs use, and the largest node."""
 
@@ -224,6 +232,8 @@ class SiteFlavor(Answer):
     used: Amount = Amount()
     others: Amount = Amount()
     node: Amount = Amount()
+    openings: tuple[Opening, ...] = ()
+    """When there will be room again, where the engine tells that."""
 
 
 class SiteNode(Answer):
@@ -461,6 +471,36 @@ class Me(Answer):
 
     person: str
     administrator: bool = False
+    token_id: str | None = None
+
+
+class Person(Answer):
+    """An account."""
+
+    person: str
+    role: str
+    has_password: bool
+    disabled: bool
+    created_at: Moment | None = None
+
+
+class Link(Answer):
+    """A link, good once, by which a person chooses a password and is logged in."""
+
+    person: str
+    link: str = Field(repr=False)
+    expires_at: Moment | None = None
+
+
+class DeviceCode(Answer):
+    """What a command line shows that wants to be let in, and with what it asks on (RFC 8628); times in seconds."""
+
+    device_code: str = Field(repr=False)
+    user_code: str
+    verification_uri: str
+    verification_uri_complete: str
+    expires_in: int
+    interval: int
 
 
 class Version(Answer):

@@ -286,6 +286,30 @@ class Client(Wire):
         """Who is asking."""
         return self._send(calls.me())
 
+    def people(self) -> tuple[models.Person, ...]:
+        """All accounts. For administrators."""
+        return self._send(calls.people()).items
+
+    def add_person(self, person: str, *, role: str = "member") -> models.Link:
+        """Add somebody; the answer has a link to log in by. For administrators."""
+        return self._send(calls.add_person(person, role))
+
+    def make_link(self, person: str) -> models.Link:
+        """A new link for somebody who has no password, or forgot it. For administrators."""
+        return self._send(calls.make_link(person))
+
+    def change_person(self, person: str, *, role: str | None = None, disabled: bool | None = None) -> models.Person:
+        """Give a role, disable or enable; None leaves it. For administrators."""
+        return self._send(calls.change_person(person, role, disabled))
+
+    def begin_device_login(self, machine: str) -> models.DeviceCode:
+        """Ask for a code by which somebody lets in a command line on `machine`; needs no token."""
+        return self._send(calls.begin_device_login(machine))
+
+    def ask_device_login(self, device_code: str) -> models.Token:
+        """The token, once somebody has let the command line in; needs none. Raises Conflict before, Exhausted."""
+        return self._send(calls.ask_device_login(device_code))
+
     def version(self) -> models.Version:
         """The platform's version."""
         return self._send(calls.version())

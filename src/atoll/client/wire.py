@@ -69,7 +69,8 @@ class Wire:
         if self.platform.token is None:
             raise Denied(
                 "no_token",
-                f"No token is known for {self.platform.url}; set ATOLL_TOKEN, or ATOLL_DATA to the platform's folder.",
+                f"No token is known for {self.platform.url}; log in with: atoll login {self.platform.url}. Or set "
+                "ATOLL_TOKEN, or ATOLL_DATA to the platform's folder.",
                 field="ATOLL_TOKEN",
             )
         return {"Authorization": f"Bearer {self.platform.token}", **extra}

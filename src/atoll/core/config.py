@@ -3,11 +3,13 @@
 Read by `atoll up`. Unknown keys are errors with a suggestion; nothing is guessed.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints, ValidationError
 
 from atoll.core.documents import read_yaml
 from atoll.core.errors import Invalid
@@ -99,6 +101,43 @@ class QueueConfig(Document):
     weights: Annotated[WeightsConfig, Field(default_factory=WeightsConfig)]
 
 
+class Tls(Document):
+    """The files by which the platform proves who it is; they must cover people's names below its own, too."""
+
+    certificate: Annotated[str, Field(min_length=1, description="File with the certificate and those above it, PEM.")]
+    key: Annotated[str, Field(min_length=1, description="File with its private key, PEM.")]
+
+
+class LoginConfig(Document):
+    """How long people stay logged in in a browser."""
+
+    idle: Annotated[Seconds, Field(ge=60, description="After so long without any request a login ends.")] = 12 * 3600
+    longest: Annotated[Seconds, Field(ge=60, description="After so long a login ends in any case.")] = 30 * 86400
+
+
+def _address(text: str) -> str:
+    """An origin as browsers write it. Raises ValueError."""
+    match = re.fullmatch(r"(https?)://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?/?", text.lower())
+    if match is None:
+        raise ValueError("write scheme and host, and a port where it is not the usual one: https://atoll.example.org")
+    usual = {"http": ":80", "https": ":443"}[match[1]]
+    return f"{match[1]}://{match[2]}{match[3] if match[3] and match[3] != usual else ''}"
+
+
+class RelayConfig(Document):
+    """The relay, which carries streams between people and what runs inside jobs."""
+
+    port: Annotated[
+        int | None,
+        Field(
+            ge=1, le=65535, description="Port of all jobs' loopback addresses. Default: the one after the platform's."
+        ),
+    ] = None
+    target: Annotated[
+        Text | None, Field(description="HOST:PORT that jobs reach through it; none: they reach nothing.")
+    ] = None
+
+
 class PlatformConfig(Document):
     """All that `atoll up` can be told."""
 
@@ -107,6 +146,11 @@ class PlatformConfig(Document):
     )
     host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = DEFAULT_PORT
+    address: Annotated[
+        Annotated[str, AfterValidator(_address)] | None,
+        Field(description="Address under which browsers reach the platform, where that is not where it listens."),
+    ] = None
+    tls: Tls | None = None
     database: Annotated[
         str | None, Field(description="URL of the database. Default: a SQLite file in the data folder.")
     ] = None
@@ -126,6 +170,18 @@ class PlatformConfig(Document):
     local: Annotated[LocalSite, Field(default_factory=LocalSite)]
     keep_days: KeepDays = KeepDays()
     queue: Annotated[QueueConfig, Field(default_factory=QueueConfig)]
+    login: Annotated[LoginConfig, Field(default_factory=LoginConfig)]
+    relay: RelayConfig = RelayConfig()
+
+    @property
+    def public_host(self) -> str:
+        """The name under which people find the platform; those of their own servers are below it."""
+        return (urlsplit(self.address).hostname if self.address else None) or "localhost"
+
+    @property
+    def relay_port(self) -> int:
+        """The port of the relay."""
+        return self.relay.port or (self.port or DEFAULT_PORT) % 65535 + 1
 
     @property
     def data_folder(self) -> Path:
@@ -148,11 +204,11 @@ def _names(model: type[BaseModel]) -> list[str]:
 
 
 _KNOWN = {
-    "": _names(PlatformConfig), "local": _names(LocalSite), "keep_days": _names(KeepDays),
+    "": _names(PlatformConfig), "local": _names(LocalSite), "keep_days": _names(KeepDays), "tls": _names(Tls),
     "queue": _names(QueueConfig), "queue.minimum_run": _names(MinimumRuns), "queue.walltimes": _names(UsualWalltimes),
-    "queue.weights": _names(WeightsConfig),
+    "queue.weights": _names(WeightsConfig), "login": _names(LoginConfig), "relay": _names(RelayConfig),
 }  # fmt: skip
-_FROM_ENVIRONMENT = ("host", "port", "database", "store", "memory_per_cpu", "log_limit", "file_limit")
+_FROM_ENVIRONMENT = ("host", "port", "address", "database", "store", "memory_per_cpu", "log_limit", "file_limit")
 """Settings that a variable ATOLL_NAME gives."""
 
 

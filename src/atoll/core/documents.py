@@ -69,3 +69,22 @@ def read_yaml(text: str | bytes, what: str = "file") -> Any:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Invalid("bad_yaml", f"The {what} is no YAML: {first.rstrip('.')}.") from None
+
+
+def line_of(text: str, field: str) -> int | None:
+    """The line, from 1, at which a field as `config.nodes` or `clearance.0` stands in YAML that could be read.
+
+    Where it is not there, that of what it would be in; None for what is nowhere.
+    """
+    node, line = yaml.compose(text, Loader=_Loader), None
+    for part in field.split("."):
+        if isinstance(node, yaml.MappingNode):
+            found = next((pair for pair in node.value if pair[0].value == part), None)
+        elif isinstance(node, yaml.SequenceNode) and part.isdecimal() and int(part) < len(node.value):
+            found = (node.value[int(part)],) * 2
+        else:
+            found = None
+        if found is None:
+            break
+        line, node = found[0].start_mark.line + 1, found[1]
+    return line

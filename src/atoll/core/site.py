@@ -37,6 +37,16 @@ class Ability(StrEnum):
 
 
 @dataclass(frozen=True)
+class Opening:
+    """When the engine itself expects to have room on one node for a job of a size that it has no room for now."""
+
+    room: Resources
+    at: datetime
+    asked_at: datetime
+    """When the engine said so."""
+
+
+@dataclass(frozen=True)
 class Flavor:
     """A kind of hardware at a site. `total` is what all its nodes have together, `node` the largest single node."""
 
@@ -48,6 +58,8 @@ class Flavor:
     """What nobody uses now, others than Atoll included; None where the engine does not tell."""
     others: Resources = field(default_factory=Resources)
     """What others than Atoll hold, as far as `free` tells; drivers leave this to control."""
+    openings: tuple[Opening, ...] = ()
+    """When there will be room again, where the engine tells that."""
 
 
 @dataclass(frozen=True, slots=True)

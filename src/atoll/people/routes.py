@@ -27,8 +27,9 @@ def _document(row: Any) -> dict[str, Any]:
 
 @router.get("/me", response_model=Me, responses=problems())
 async def who_am_i(who: Caller) -> Response:
-    """Whose token this is."""
-    return JSONResponse({"person": who.person, "administrator": who.administrator})
+    """Whose token this is, or who is logged in."""
+    found = {"person": who.person, "administrator": who.administrator, "token_id": who.token_id}
+    return JSONResponse(found)
 
 
 @router.get("/tokens", response_model=Tokens, responses=problems())

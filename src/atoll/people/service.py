@@ -1,6 +1,5 @@
 """Use cases of persons and tokens."""
 
-import hashlib
 import os
 import secrets
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from atoll.core.errors import Denied, Invalid, NotFound
+from atoll.faces.http.auth import digest_of
 from atoll.store import people
 from atoll.store.people import Principal
 
@@ -26,11 +26,6 @@ class NewToken:
     created_at: int
     expires_at: int | None
     text: str
-
-
-def digest_of(text: str) -> bytes:
-    """What is kept of a token: SHA-256, enough for a text that nobody can guess."""
-    return hashlib.sha256(text.encode()).digest()
 
 
 def ensure_person(connection: Connection, name: str, role: str, now: int) -> None:
@@ -80,6 +75,8 @@ def local_token(connection: Connection, person: str, folder: Path, now: int) -> 
     known = people.find_person(connection, person)
     if known is None or known.role != "administrator":
         people.put_person(connection, person, "administrator", known.account if known else None, now)
+    if known is not None and known.disabled_at is not None:  # whoever has the data folder has the platform
+        people.change_person(connection, person, disabled_at=None)
     if path.exists():
         text = path.read_text().strip()
         found = people.find_by_digest(connection, digest_of(text), now)

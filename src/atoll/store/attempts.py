@@ -25,7 +25,7 @@ from atoll.core.states import (
     backoff,
 )  # fmt: skip
 from atoll.store import events, spent
-from atoll.store.jobs import JobRow, Move, chunked, get_many, keep_promise, lock_states, move, take_tasks
+from atoll.store.jobs import UNENDED, JobRow, Move, chunked, get_many, keep_promise, lock_states, move, take_tasks
 from atoll.store.spent import Use
 from atoll.store.spots import write_spots
 from atoll.store.tables import attempts, jobs
@@ -233,6 +233,24 @@ def queueing(connection: Connection, job_ids: Sequence[int]) -> dict[int, Attemp
         .where(jobs.c.state.in_((JobState.PLACED, JobState.STARTING)))
     )
     return {row.id: row for piece in chunked(job_ids) for row in connection.execute(query.where(jobs.c.id.in_(piece)))}
+
+
+def queueing_tasks(connection: Connection, array_ids: Sequence[int]) -> dict[int, list[AttemptRow]]:
+    """The same of the tasks of some arrays, by array; those that are alike in all this are one."""
+    columns = (attempts.c.site, attempts.c.placed_at, attempts.c.expected_at, jobs.c.class_)
+    # not by the index of arrays: there a million tasks that ended may stand before those that wait
+    array = jobs.c.array_id + 0
+    query = (
+        select(jobs.c.array_id, *columns)
+        .join_from(jobs, attempts, attempts.c.id == jobs.c.attempt_id)
+        .where(UNENDED, jobs.c.state.in_((JobState.PLACED, JobState.STARTING)), jobs.c.array_id.is_not(None))
+        .distinct()
+    )
+    found: dict[int, list[AttemptRow]] = {}
+    for piece in chunked(array_ids):
+        for row in connection.execute(query.where(array.in_(piece))):
+            found.setdefault(row.array_id, []).append(row)
+    return found
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, bindparam, select, text, update
 
 from atoll.core.clock import from_micros
 from atoll.core.reasons import Reason, ReasonCode, leaving_for, told_to_leave
@@ -131,3 +131,32 @@ def _tell(
                 for row in told
             ],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Evicted:
+    """An attempt that made room: whose it was, and for which project."""
+
+    job_id: int
+    array_id: int | None
+    task: int | None
+    name: str
+    owner: str
+    project: str | None
+    class_: str
+    site: str
+    flavor: str
+    ended_at: int
+    for_project: str | None
+    for_class: str | None
+    """None: nobody knows any more for whom."""
+
+
+def latest(connection: Connection, most: int) -> list[Evicted]:
+    """The last that made room, the newest first."""
+    query = text(
+        "SELECT j.id, j.array_id, j.task, j.name, j.owner, j.project, j.class AS class_, a.site, a.flavor, a.ended_at, "
+        "c.project AS for_project, c.class AS for_class FROM attempts a JOIN jobs j ON j.id = a.job_id "
+        "LEFT JOIN jobs c ON c.id = a.evicted_for WHERE a.outcome = 'evicted' ORDER BY a.ended_at DESC LIMIT :most"
+    )
+    return [Evicted(*row) for row in connection.execute(query, {"most": most})]

@@ -26,7 +26,7 @@ _CHUNK = 500
 JobRow = Row[*tuple[Any, ...]]
 
 # written as in the partial index, so that both databases use it
-_UNENDED = text("jobs.state NOT IN ('succeeded', 'failed', 'cancelled')")
+UNENDED = text("jobs.state NOT IN ('succeeded', 'failed', 'cancelled')")
 
 # the ids alone tell tasks from jobs; said so, the databases need not read a million task rows to leave them out
 _NO_TASK = jobs.c.array_id.is_(None) & (jobs.c.id < FIRST_TASK_ROW)
@@ -201,6 +201,12 @@ def list_page(connection: Connection, wanted: ListFilter, before: int | None, li
     return list(connection.execute(filtered(query, wanted, before)))
 
 
+def list_ended(connection: Connection, owner: str, since: int, limit: int) -> list[JobRow]:
+    """The person's jobs, arrays as one, that ended at `since` (microseconds) or later, the last to end first."""
+    query = select(*SUMMARY).where(jobs.c.owner == owner, jobs.c.ended_at >= since, jobs.c.array_id.is_(None))
+    return list(connection.execute(query.order_by(jobs.c.ended_at.desc()).limit(limit)))
+
+
 def filtered(query: Select[Any], wanted: ListFilter, before: int | None) -> Select[Any]:
     """`query` with what `wanted` and `before` ask for."""
     query = query.where(jobs.c.array_id == wanted.array_id) if wanted.array_id is not None else query.where(_NO_TASK)
@@ -211,7 +217,7 @@ def filtered(query: Select[Any], wanted: ListFilter, before: int | None) -> Sele
     if wanted.states:
         query = query.where(jobs.c.state.in_(sorted(wanted.states)))
         if not wanted.states & ENDED:
-            query = query.where(_UNENDED)
+            query = query.where(UNENDED)
     if wanted.project is not None:
         query = query.where(jobs.c.project == wanted.project)
     if wanted.name is not None:
@@ -591,7 +597,7 @@ def lock_states(connection: Connection, ids: Sequence[int]) -> dict[int, JobRow]
 
 def load_unended(connection: Connection, after: int, limit: int) -> list[JobRow]:
     """Jobs that have not ended, with ids above `after`, by id: what a new scheduler begins with."""
-    query = select(jobs).where(jobs.c.id > after, _UNENDED).order_by(jobs.c.id).limit(limit)
+    query = select(jobs).where(jobs.c.id > after, UNENDED).order_by(jobs.c.id).limit(limit)
     return list(connection.execute(query))
 
 
@@ -599,7 +605,7 @@ def count_by_state(connection: Connection, owner: str | None = None) -> dict[str
     """How many jobs (arrays as one) are in each state that is not an end."""
     unended = sorted(state for state in JobState if state not in ENDED)
     query = select(jobs.c.state, func.count().label("number"))
-    query = query.where(_NO_TASK, _UNENDED, jobs.c.state.in_(unended))  # a stretch of the index for each state
+    query = query.where(_NO_TASK, UNENDED, jobs.c.state.in_(unended))  # a stretch of the index for each state
     if owner is not None:
         query = query.where(jobs.c.owner == owner)
     return {row.state: row.number for row in connection.execute(query.group_by(jobs.c.state))}
@@ -609,6 +615,7 @@ __all__ = [
     "SUMMARY", "Ended", "JobRow", "ListFilter", "Move", "NewDependency", "NewJob", "Promised", "allocate_ids",
     "chunked",
     "count_blockers", "count_by_state", "filtered", "follow_up", "get", "get_many", "get_named_tasks", "get_task",
-    "get_tasks", "insert_many", "is_array", "keep_promise", "list_page", "load_unended", "lock_states", "move",
+    "get_tasks", "insert_many", "is_array", "keep_promise", "list_ended", "list_page", "load_unended", "lock_states",
+    "move",
     "satisfied", "set_promises", "set_reasons", "summarise_arrays", "take_tasks", "unended_dependencies", "waits",
 ]  # fmt: skip

@@ -45,7 +45,8 @@ class LogStore:
         """Keep a stream; writing it again replaces it."""
         path = self.path(attempt_id, stream)
         path.parent.mkdir(exist_ok=True, mode=0o700)
-        part = path.with_suffix(".part")
+        # of each stream its own: both of an attempt may be written at once
+        part = path.with_name(f"{path.name}.part")
         part.write_bytes(head + tail)
         part.replace(path)
 

@@ -1,16 +1,16 @@
-"""Persons and their tokens. Of a token only the SHA-256 of its text is kept."""
+"""Persons and their tokens. Of a token only the SHA-256 of its text is kept, of a password argon2id's text."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
 
 from atoll.store.tables import people, tokens
 
 
 @dataclass(frozen=True)
 class Principal:
-    """Who asks, as found by a token."""
+    """Who asks, as found by a token, or (then `token_id` is None) by the login of a browser."""
 
     person: str
     administrator: bool
@@ -26,8 +26,26 @@ def put_person(connection: Connection, name: str, role: str, account: str | None
 
 
 def find_person(connection: Connection, name: str) -> Row[*tuple[Any, ...]] | None:
-    """The person's row (name, role, account, created_at), None where nobody has the name."""
+    """The person's row (name, role, account, created_at, password, disabled_at); None where nobody has the name."""
     return connection.execute(select(people).where(people.c.name == name)).one_or_none()
+
+
+def list_people(connection: Connection) -> list[Row[*tuple[Any, ...]]]:
+    """Everybody, by name."""
+    return list(connection.execute(select(people).order_by(people.c.name)))
+
+
+def change_person(connection: Connection, name: str, **values: Any) -> None:
+    """Set columns of a person who is known."""
+    connection.execute(update(people).where(people.c.name == name).values(values))
+
+
+def count_administrators(connection: Connection, *, with_password: bool = False) -> int:
+    """How many administrators there are who are not disabled (and have a password)."""
+    query = select(func.count()).where(people.c.role == "administrator", people.c.disabled_at.is_(None))
+    return int(
+        connection.execute(query.where(people.c.password.is_not(None)) if with_password else query).scalar() or 0
+    )
 
 
 def insert_token(
@@ -42,7 +60,7 @@ def insert_token(
 
 
 def find_by_digest(connection: Connection, digest: bytes, now: int) -> Principal | None:
-    """Whose valid token has this digest; None where none has, or it expired or was revoked."""
+    """Whose valid token has this digest; None where none has, it expired or was revoked, or its person is disabled."""
     query = (
         select(tokens.c.id, people.c.name, people.c.role, people.c.account)
         .join(people, people.c.name == tokens.c.person)
@@ -50,6 +68,7 @@ def find_by_digest(connection: Connection, digest: bytes, now: int) -> Principal
             tokens.c.digest == digest,
             tokens.c.revoked_at.is_(None),
             or_(tokens.c.expires_at.is_(None), tokens.c.expires_at > now),
+            people.c.disabled_at.is_(None),
         )
     )
     row = connection.execute(query).one_or_none()

@@ -3,13 +3,14 @@
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
-from atoll.core.clock import from_micros
+from atoll.core.clock import from_micros, to_micros
 from atoll.core.resources import Resources
-from atoll.core.site import Ability, Flavor, Health, Node, Site, SiteReport, UsualWait
+from atoll.core.site import Ability, Flavor, Health, Node, Opening, Site, SiteReport, UsualWait
 from atoll.core.site_file import Identity, Price
 from atoll.core.spec import JobClass
 from atoll.store import events
@@ -168,7 +169,12 @@ def _dump(report: SiteReport) -> str:
         (node.name, node.flavor, node.resources.cpu, node.resources.memory, node.resources.gpu, node.open)
         for node in report.nodes
     ]
-    return json.dumps({**asdict(replace(report, nodes=())), "nodes": nodes}, default=sorted)
+    return json.dumps({**asdict(replace(report, nodes=())), "nodes": nodes}, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON lacks: times as microseconds, sets as lists."""
+    return to_micros(value) if isinstance(value, datetime) else sorted(value)
 
 
 _known: dict[str, tuple[str, SiteReport]] = {}
@@ -192,6 +198,7 @@ def _parse(text: str) -> SiteReport:
             nodes=item["nodes"],
             free=Resources(**item["free"]) if item["free"] else None,
             others=Resources(**item["others"]),
+            openings=tuple(map(_opening, item.get("openings", ()))),  # older reports have none
         )
         for item in document.pop("flavors")
     )
@@ -206,3 +213,7 @@ def _parse(text: str) -> SiteReport:
         flavors=flavors, abilities=abilities, notes=notes, nodes=nodes,
         volumes=None if volumes is None else frozenset(volumes), **document,
     )  # fmt: skip
+
+
+def _opening(item: Mapping[str, Any]) -> Opening:
+    return Opening(Resources(**item["room"]), from_micros(item["at"]), from_micros(item["asked_at"]))

@@ -49,7 +49,10 @@ people = Table(
     Column("role", String(16), nullable=False),
     Column("account", String(64)),
     Column("created_at", BigInteger, nullable=False),
+    Column("password", Text),
+    Column("disabled_at", BigInteger),
 )
+"""`password` is argon2id's text of it, with salt and parameters; null: cannot log in by a password."""
 
 tokens = Table(
     "tokens",
@@ -62,6 +65,48 @@ tokens = Table(
     Column("expires_at", BigInteger),
     Column("revoked_at", BigInteger),
 )
+
+logins = Table(
+    "logins",
+    metadata,
+    Column("digest", LargeBinary(32), primary_key=True),
+    Column("person", String(255), nullable=False, index=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("used_at", BigInteger, nullable=False),
+)
+"""Browsers in which somebody is logged in: the digest of what is in the cookie, and about when it was last sent."""
+
+once_links = Table(
+    "once_links",
+    metadata,
+    Column("person", String(255), primary_key=True),
+    Column("digest", LargeBinary(32), nullable=False, unique=True),
+    Column("expires_at", BigInteger, nullable=False),
+)
+"""Links by which a person chooses a password; a new one replaces the former."""
+
+tries = Table(
+    "tries",
+    metadata,
+    Column("key", LargeBinary(32), primary_key=True),
+    Column("tried", Integer, nullable=False),
+    Column("at", BigInteger, nullable=False),
+)
+"""How often something was tried in vain by a name or from an address (whose digest is the key), and when last."""
+
+device_logins = Table(
+    "device_logins",
+    metadata,
+    Column("digest", LargeBinary(32), primary_key=True),
+    Column("code", String(8), nullable=False, unique=True),
+    Column("machine", String(64), nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("gap", Integer, nullable=False),
+    Column("asked_at", BigInteger),
+    Column("person", String(255)),
+    Column("approved", Boolean),
+)
+"""Command lines that wait to be let in; `gap` is how many seconds apart they may ask."""
 
 jobs = Table(
     "jobs",
@@ -123,6 +168,13 @@ Index("jobs_unended", jobs.c.state, jobs.c.id, sqlite_where=_UNENDED, postgresql
 Index("jobs_ended", jobs.c.ended_at, sqlite_where=jobs.c.ended_at.is_not(None),
       postgresql_where=jobs.c.ended_at.is_not(None))  # fmt: skip
 Index("jobs_owner", jobs.c.owner, jobs.c.id)
+# all that the list of jobs sorts, filters and counts by: it need not read the rows of a hundred thousand for a page
+Index("jobs_listed", jobs.c.owner, jobs.c.id, jobs.c.state, jobs.c.class_, jobs.c.site, jobs.c.project, jobs.c.name,
+      jobs.c.started_at, jobs.c.array_id, sqlite_where=jobs.c.array_id.is_(None),
+      postgresql_where=jobs.c.array_id.is_(None))  # fmt: skip
+# what a person's first page shows of what has ended
+_WHOLE_ENDED = text("ended_at IS NOT NULL AND array_id IS NULL")
+Index("jobs_ended_of", jobs.c.owner, jobs.c.ended_at, sqlite_where=_WHOLE_ENDED, postgresql_where=_WHOLE_ENDED)
 
 dependencies = Table(
     "dependencies",
@@ -187,6 +239,8 @@ attempts = Table(
 )
 Index("attempts_kept", attempts.c.site, attempts.c.state, sqlite_where=attempts.c.kept,
       postgresql_where=attempts.c.kept)  # fmt: skip
+_EVICTED = text("outcome = 'evicted'")
+Index("attempts_evicted", attempts.c.ended_at, sqlite_where=_EVICTED, postgresql_where=_EVICTED)
 
 logs = Table(
     "logs",
@@ -411,3 +465,14 @@ spent = Table(
     Index("spent_day", "day"),
 )
 """What ended attempts used, by the day on which they were placed: what fair shares are made of."""
+
+views = Table(
+    "views",
+    metadata,
+    Column("person", String(255), nullable=False),
+    Column("name", String(40), nullable=False),
+    # what follows the question mark in the address of a page
+    Column("query", Text, nullable=False),
+    PrimaryKeyConstraint("person", "name"),
+)
+"""What people want to see again of the list of jobs, under names of their own."""

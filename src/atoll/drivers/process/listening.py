@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import os
+import socket
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -65,44 +66,60 @@ def _sockets(pid: int) -> Iterator[str]:
 
 
 class PortChannel:
-    """A Channel to a port of this machine."""
+    """A Channel to a port of this machine, on a socket of its own; see PlainChannel."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._loop = asyncio.get_running_loop()
 
     @classmethod
     async def open(cls, address: str, port: int) -> "PortChannel":
         """Connect. Raises DriverError where nobody listens."""
+        connection = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
         try:
+            connection.setblocking(False)
             async with asyncio.timeout(_CONNECT_WITHIN):
-                return cls(*await asyncio.open_connection(address, port))
+                await asyncio.get_running_loop().sock_connect(connection, (address, port))
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except (OSError, TimeoutError) as error:
+            connection.close()
             raise DriverError(f"Nobody answers at port {port}: {error}.") from error
+        except BaseException:
+            connection.close()
+            raise
+        return cls(connection)
+
+    @property
+    def socket(self) -> socket.socket:
+        """The socket."""
+        return self._socket
 
     async def read(self, limit: int) -> bytes:
         """At most `limit` bytes; empty at the end. Raises DriverError where the connection broke."""
         try:
-            return await self._reader.read(limit)
+            return await self._loop.sock_recv(self._socket, limit)
         except OSError as error:
             raise DriverError(f"The connection broke: {error.strerror or error}.") from error
 
     async def write(self, data: bytes) -> None:
         """Send. Raises DriverError where the other side is gone."""
         try:
-            self._writer.write(data)
-            await self._writer.drain()
-        except (OSError, RuntimeError) as error:  # RuntimeError: closed by ourselves
-            raise DriverError(f"The connection broke: {error}.") from error
+            await self._loop.sock_sendall(self._socket, data)
+        except OSError as error:
+            raise DriverError(f"The connection broke: {error.strerror or error}.") from error
 
     async def end(self) -> None:
         """Send no more; reading goes on."""
         with suppress(OSError):  # it is gone, and reads nothing either
-            if not self._writer.is_closing():
-                self._writer.write_eof()
+            self._socket.shutdown(socket.SHUT_WR)
 
     async def close(self) -> None:
         """Let go of both directions."""
-        self._writer.close()
+        if self._socket.fileno() < 0:
+            return
         with suppress(OSError):
-            await self._writer.wait_closed()
+            self._socket.shutdown(socket.SHUT_RDWR)  # who still reads sees the end
+        await asyncio.sleep(0)
+        self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
+        self._socket.close()

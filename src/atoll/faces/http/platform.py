@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from atoll.core.clock import Clock, system_clock
+from atoll.core.config import LoginConfig
 from atoll.core.site_file import SiteFile
 from atoll.drivers.base import Driver
 from atoll.store.database import Database
@@ -63,6 +64,10 @@ class Platform:
     """None where the control plane runs, else the sentence that says why not."""
     file_limit: int = 10 * 1024 * MEBIBYTE
     """Bytes that one uploaded file may have."""
+    address: str | None = None
+    """Origin under which browsers reach it, as `https://atoll.example.org`; None: what requests say."""
+    login: LoginConfig = field(default_factory=LoginConfig)
+    """How long people stay logged in."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server is about to stop: streams end, so that it need not wait for them."""
 

@@ -42,8 +42,8 @@ class Problem(BaseModel):
 
 
 _DESCRIPTIONS = {
-    401: "The token is missing, wrong, expired or revoked.",
-    403: "This person may not do that.",
+    401: "The token is missing, wrong, expired or revoked, and nobody is logged in.",
+    403: "This person may not do that, or a page of another origin asks.",
     404: "There is no such thing, or none that this person may know of.",
     409: "The thing is not in a state that allows this.",
     413: "What was sent is larger than the platform takes.",
@@ -62,12 +62,12 @@ _NO_HTTP = {
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The answers in case of an error, for `responses`; 400, 401, 422, 500 and 503 are always among them."""
+    """The answers in case of an error, for `responses`; 400, 401, 403, 422, 500 and 503 are always among them."""
     reference = {"schema": {"$ref": "#/components/schemas/Problem"}}
     found: dict[int | str, dict[str, Any]] = {400: _NO_HTTP}
     return found | {
         status: {"description": _DESCRIPTIONS[status], "content": {MEDIA_TYPE: reference}}
-        for status in sorted({401, 422, 500, 503, *statuses})
+        for status in sorted({401, 403, 422, 500, 503, *statuses})
     }
 
 

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -32,6 +32,13 @@ class ServerEvent:
         return f"{head}event: {self.name}\ndata: {data}\n\n".encode("utf-8", "replace")
 
 
+class Encodable(Protocol):
+    """What a stream sends: one event, or several."""
+
+    def encode(self) -> bytes:
+        """As it goes over the wire."""
+
+
 class EventStream(Response):
     """An answer that sends events as `source` yields them, and a comment where it is silent for long.
 
@@ -40,7 +47,7 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, source: AsyncIterator[ServerEvent], stopping: asyncio.Event) -> None:
+    def __init__(self, source: AsyncIterator[Encodable], stopping: asyncio.Event) -> None:
         super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self._source = source
@@ -75,7 +82,9 @@ class EventStream(Response):
                 ended = any(end.done() for end in ends)
                 if ended and not following.done():
                     return
-                event = following.result()  # asked for even where nobody listens: its error must not go unheard
+                event: Encodable = (
+                    following.result()
+                )  # asked for even where nobody listens: its error must not go unheard
                 if ended:
                     return
             except StopAsyncIteration:

@@ -1,0 +1,1 @@
+"""Commands for people: `atoll login`, `logout`, `token` and `user`."""
