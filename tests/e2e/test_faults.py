@@ -128,7 +128,7 @@ def test_ctrl_c_leaves_jobs_running_and_they_are_found_again_with_their_exit_cod
 
 
 def test_stop_jobs_ends_them(tmp_path: Path) -> None:
-    with RunningPlatform(tmp_path / "data", flags=("--stop-jobs",)) as platform:
+    with RunningPlatform(tmp_path / "data", flags=("--bare", "--stop-jobs")) as platform:
         mark = tmp_path / "ended"
         script = f"trap 'touch {mark}; exit 0' TERM; sleep 1000 & wait"
         job = platform.command("submit", "-o", "name", "--", "sh", "-c", script).stdout.strip()

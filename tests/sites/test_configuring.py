@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from atoll.client.models import SiteFlavor
 from atoll.core.resources import Resources
-from atoll.core.site import Ability, Flavor, Node, SiteReport, UsualWait
+from atoll.core.site import Ability, Flavor, Node, Opening, SiteReport, UsualWait
 from atoll.core.spec import JobClass
 from atoll.core.states import Outcome
 from atoll.drivers.base import DriverSetup
@@ -164,6 +166,24 @@ async def test_nodes_that_atoll_chooses_are_told_of_one_site_and_not_in_the_list
             {"name": "n2", "flavor": "gpu", "open": False, "resources": {"cpu": "500m", "memory": 0, "gpu": "0"}},
         ]
         assert "nodes" not in (await anna.get(SITES)).json()["items"][0]
+
+
+async def test_a_site_says_when_its_engine_expects_room(served: Served) -> None:
+    whole, moment = Resources(4000, 2**33, 2000), datetime(2026, 5, 1, 12, 30, 0, 5, UTC)
+    opening = Opening(Resources(2000, 2**32, 1000), moment, moment - timedelta(hours=2))
+    report = SiteReport((Flavor("gpu", whole, whole, openings=(opening,)), Flavor("cpu", whole, whole)))
+    await put(served)
+    await served.database.write(lambda connection: sites.set_report(connection, "toy", report, 1))
+    (kept,) = await served.database.read(sites.load)
+    assert kept.report == report
+    async with served.client("anna") as anna:
+        gpu, cpu = (await anna.get(f"{SITES}/toy")).json()["flavors"]
+    assert gpu["openings"] == [
+        {"room": {"cpu": "2", "memory": 2**32, "gpu": "1"}, "at": "2026-05-01T12:30:00.000005Z",
+         "asked_at": "2026-05-01T10:30:00.000005Z"}
+    ]  # fmt: skip
+    assert cpu["openings"] == []
+    assert SiteFlavor.model_validate(gpu).openings[0].at == moment
 
 
 async def test_a_site_says_what_decides_whether_jobs_go_there(served: Served) -> None:

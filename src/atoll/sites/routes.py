@@ -1,8 +1,6 @@
 """HTTP: the sites."""
 
-import asyncio
 import json
-import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
@@ -11,19 +9,16 @@ from starlette.responses import JSONResponse, Response
 
 from atoll.core.clock import to_micros
 from atoll.core.errors import Invalid
-from atoll.core.site import Ability, Health, SiteReport
+from atoll.core.site import Ability, Health
 from atoll.core.site_file import Price, SiteFile, read_site
 from atoll.core.spec import JobClass
-from atoll.drivers.base import DriverError
 from atoll.faces.http.auth import Caller, Here, require_administrator
 from atoll.faces.http.body import json_body, read_json
 from atoll.faces.http.problems import problems
-from atoll.sites import service
+from atoll.sites import operate, service
 
 router = APIRouter(tags=["sites"])
 SiteName = Annotated[str, Path(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+@=-]{0,62}$")]
-_ANSWER_WITHIN = 30.0
-"""Seconds that a site has for describing itself while somebody waits."""
 
 
 class Amounts(BaseModel):
@@ -32,6 +27,14 @@ class Amounts(BaseModel):
     cpu: str
     memory: int
     gpu: str
+
+
+class OpeningDocument(BaseModel):
+    """When the site's engine expects to have room on one node for a job of a size, as it said at `asked_at`."""
+
+    room: Amounts
+    at: str
+    asked_at: str
 
 
 class FlavorDocument(BaseModel):
@@ -43,6 +46,9 @@ class FlavorDocument(BaseModel):
     node: Amounts
     used: Amounts
     others: Amounts
+    openings: Annotated[
+        list[OpeningDocument], Field(description="Of sizes for which there is no room now, where the engine tells.")
+    ]
 
 
 class NodeDocument(BaseModel):
@@ -137,15 +143,7 @@ async def put_site(request: Request, name: SiteName, who: Caller, platform: Here
     file = read_site(_parsed(await json_body(request)))
     if file.name != name:
         raise Invalid("wrong_name", f"The file is of the site {file.name!r}, the address of {name!r}.", field="name")
-    platform.check_site(file)
-    now = to_micros(platform.clock())
-
-    def work(connection: Any) -> tuple[bool | None, dict[str, Any]]:
-        return service.put(connection, file, now), service.get(connection, name)
-
-    added, document = await platform.database.write(work)
-    platform.changed()
-    request.app.state.sites.forget()  # so that a job for it is not refused
+    added, document = await operate.configure(platform, request.app.state.sites, file)
     return JSONResponse(document, 201 if added else 200)
 
 
@@ -165,15 +163,7 @@ async def change_site(request: Request, name: SiteName, who: Caller, platform: H
     """Drain a site (what runs there goes on, nothing new starts) or let it work again. For administrators."""
     require_administrator(who, "drain sites")
     change = await read_json(request, SiteChange)
-    now = to_micros(platform.clock())
-
-    def work(connection: Any) -> dict[str, Any]:
-        service.set_drained(connection, name, change.drained, now)
-        return service.get(connection, name)
-
-    document = await platform.database.write(work)
-    platform.changed()
-    return JSONResponse(document)
+    return JSONResponse(await operate.set_drained(platform, name, change.drained))
 
 
 @router.delete("/sites/{name}", status_code=204, response_class=Response, responses=problems(403, 404, 409))
@@ -190,18 +180,4 @@ async def remove_site(name: SiteName, who: Caller, platform: Here) -> Response:
 async def describe_site(name: SiteName, who: Caller, platform: Here) -> Response:
     """Ask the site what it has, now, and wait for its answer, or for why there is none. For administrators."""
     require_administrator(who, "question sites")
-    await platform.database.read(lambda connection: service.get(connection, name))
-    began = time.monotonic()
-    message, report = "", None
-    driver = platform.driver_for(name)
-    if driver is None:
-        message = "It cannot be reached from this part of the platform now; try again."
-    else:
-        try:
-            async with asyncio.timeout(_ANSWER_WITHIN):
-                report = await driver.describe()
-        except (DriverError, TimeoutError) as error:
-            message = str(error) or f"No answer within {_ANSWER_WITHIN:.0f} seconds."
-    said = service.described(name, report or SiteReport(()), {})
-    seconds = round(time.monotonic() - began, 3)
-    return JSONResponse({"answers": report is not None, "message": message, "seconds": seconds, **said})
+    return JSONResponse(await operate.question(platform, name))

@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
 from sqlalchemy import Connection
 
 from atoll.core.clock import to_micros
 from atoll.core.errors import Conflict, NotFound
 from atoll.core.resources import Resources, format_milli
 from atoll.core.site import Flavor, Site, SiteReport
-from atoll.core.site_file import Identity, SiteFile
-from atoll.faces.http.times import moment_or_none
+from atoll.core.site_file import SiteFile
+from atoll.faces.http.times import moment, moment_or_none
 from atoll.store import attempts, figures, sites
 
 Document = dict[str, Any]
@@ -28,11 +29,17 @@ def _flavor(site: str, flavor: Flavor, used: Mapping[tuple[str, str], figures.Us
     return {
         "name": flavor.name, "nodes": flavor.nodes, "total": amounts(flavor.total), "node": amounts(flavor.node),
         "used": amounts(taken.resources if taken else Resources()), "others": amounts(flavor.others),
+        "openings": [
+            {"room": amounts(opening.room), "at": moment(to_micros(opening.at)),
+             "asked_at": moment(to_micros(opening.asked_at))}
+            for opening in flavor.openings
+        ],
     }  # fmt: skip
 
 
-def _identity(identity: Identity | None) -> str:
-    return OWNER if identity is None else SHARED if identity.shared else MAPPED
+def identity_of(site: Site) -> str:
+    """As whom jobs run there."""
+    return OWNER if site.identity is None else SHARED if site.identity.shared else MAPPED
 
 
 def _nodes(site: Site) -> list[Document]:
@@ -46,7 +53,7 @@ def document(site: Site, drained: bool, used: Mapping[tuple[str, str], figures.U
     """A site."""
     return {
         "name": site.name, "driver": site.driver, "labels": site.all_labels, "health": site.health.value,
-        "drained": drained, "identity": _identity(site.identity), "message": site.message,
+        "drained": drained, "identity": identity_of(site), "message": site.message,
         "seen_at": moment_or_none(to_micros(site.seen_at) if site.seen_at else None),
         "clearance": sorted(site.clearance), "price": site.price.model_dump() if site.price else None,
         "energy": site.energy, "usual_wait": {"all": site.wait.all, "of_class": dict(site.wait.of_class)},
@@ -68,13 +75,19 @@ def listed(connection: Connection) -> list[Document]:
     return [document(site, site.name in drained, used) for site in sites.load(connection)]
 
 
-def get(connection: Connection, name: str) -> Document:
-    """One site, with the nodes that Atoll chooses there. Raises NotFound."""
+def find(connection: Connection, name: str) -> Site:
+    """One site. Raises NotFound."""
     for site in sites.load(connection):
         if site.name == name:
-            found = document(site, name in sites.drained(connection), figures.used(connection))
-            return found | {"nodes": _nodes(site)}
+            return site
     raise _not_there(name)
+
+
+def get(connection: Connection, name: str) -> Document:
+    """One site, with the nodes that Atoll chooses there. Raises NotFound."""
+    site = find(connection, name)
+    found = document(site, name in sites.drained(connection), figures.used(connection))
+    return found | {"nodes": _nodes(site)}
 
 
 def file_of(connection: Connection, name: str) -> SiteFile:
@@ -88,6 +101,13 @@ def file_of(connection: Connection, name: str) -> SiteFile:
         clearance=sorted(site.clearance), price=site.price, energy=site.energy,
         config=dict(configured.config),
     )  # fmt: skip
+
+
+def written(file: SiteFile) -> str:
+    """A site file as an operator writes it, without what is not set."""
+    document = file.model_dump(mode="json", exclude_defaults=True)
+    text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, default_flow_style=False)
+    return text
 
 
 def put(connection: Connection, file: SiteFile, now: int) -> bool | None:

@@ -122,6 +122,13 @@ def _print_site(site: "Site") -> None:
     if site.flavors:
         say()
         print_table(columns, site.flavors)
+    now = times.now()
+    for flavor in site.flavors:
+        for opening in flavor.openings:
+            say(
+                f"{flavor.name}: room for {amount(opening.room)} on one node {times.ahead(opening.at, now)}, "
+                "as the engine expects"
+            )
     nodes: list[Column[SiteNode]] = [
         Column("NODE", lambda node: node.name),
         Column("FLAVOR", lambda node: node.flavor),

@@ -1,0 +1,1 @@
+"""The portal: puts the rooms' pages together, and shows the first one."""
