@@ -56,6 +56,27 @@ async def test_the_list_alone_is_sent_where_htmx_asks(served: Served) -> None:
     assert "<html" in again
 
 
+@pytest.mark.parametrize(
+    ("shown", "asked", "name", "address"),
+    [
+        ("/jobs", "/jobs?q=n&site=&class=", "push", "/jobs?q=n"),
+        ("/jobs?q=ne", "/jobs?q=needle&site=", "replace", "/jobs?q=needle"),
+        ("/jobs?q=ne&page=2&state=waiting", "/jobs?q=nee&state=waiting", "replace", "/jobs?q=nee&state=waiting"),
+        ("/jobs?q=n", "/jobs?q=", "push", "/jobs"),
+        ("/jobs?q=n", "/jobs?q=n&class=batch", "push", "/jobs?q=n&class=batch"),
+    ],
+)
+async def test_a_search_is_one_step_back(served: Served, shown: str, asked: str, name: str, address: str) -> None:
+    headers = {**FRAGMENT, "HX-Current-URL": f"http://127.0.0.1{shown}"}
+    async with served.client("anna") as client:
+        answer = await client.get(asked, headers={**headers, "HX-Source": "form#filters"})
+        refresh = await client.get(asked, headers={**headers, "HX-Source": "div#jobs"})
+    assert {key: answer.headers.get(f"hx-{key}-url") for key in ("push", "replace")} == {
+        "push": None, "replace": None, name: address,
+    }  # fmt: skip
+    assert not [key for key in refresh.headers if key.endswith("-url")]
+
+
 async def test_search_filters_and_sorting_are_in_the_address(served: Served) -> None:
     first = await served.submit(name="Train 100%")
     second = await served.submit(name="evaluate", **{"class": "interactive"})

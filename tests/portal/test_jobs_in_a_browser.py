@@ -6,7 +6,7 @@ import re
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.portal.conftest import OpenPage
 from tests.support.platform import RunningPlatform
@@ -53,6 +53,32 @@ def test_search_filters_as_one_types_and_back_comes_back(running: RunningPlatfor
     page.go_back()
     page.go_back()
     expect(page.locator("#q")).to_have_value("")
+
+
+def test_back_leaves_a_search_at_once_however_slowly_it_was_typed(
+    running: RunningPlatform, browser_page: OpenPage
+) -> None:
+    _submit(running, name="needle-in-hay")
+    page = browser_page("/jobs")
+    for typed in ("ne", "need", "needle"):
+        page.get_by_label("Name or id").press_sequentially(typed[-2:])
+        expect(page).to_have_url(re.compile(rf"[?&]q={typed}$"))
+    page.go_back()
+    expect(page.locator("#q")).to_have_value("")
+
+
+def test_what_is_typed_while_an_answer_is_on_its_way_stays(running: RunningPlatform, browser_page: OpenPage) -> None:
+    page = browser_page("/jobs")
+    held: list[Route] = []
+    page.route(re.compile(r"/jobs\?q=ne&"), lambda route: held.append(route))
+    search = page.get_by_label("Name or id")
+    with page.expect_request(re.compile(r"/jobs\?q=ne&")):
+        search.press_sequentially("ne")
+    search.press_sequentially("e")
+    held[0].continue_()
+    expect(page).to_have_url(re.compile(r"[?&]q=nee$"))
+    expect(search).to_have_value("nee")
+    assert _focused(page) == "q"
 
 
 def test_the_list_works_without_script(running: RunningPlatform, browser_page: OpenPage) -> None:

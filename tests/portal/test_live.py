@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
 from atoll.core.ids import JobRef
 from atoll.faces.web import live
 from atoll.faces.web.live import News, Raw, elements
+from atoll.store import events
 from atoll.store.people import Principal
 from tests.support.http import Served
 from tests.support.live import Stream
@@ -18,8 +21,6 @@ from tests.support.rows import end, run
 
 
 async def _cursor(served: Served) -> int:
-    from atoll.store import events
-
     return int(await served.database.read(events.last_id))
 
 
@@ -78,6 +79,47 @@ async def test_what_changed_while_the_page_was_on_its_way_is_told_first(served: 
     await served.do(lambda connection: run(connection, job))
     async with Stream(served, f"/live?jobs=&since={since}") as stream:
         await stream.until(f'id="job-{job}"')
+
+
+async def test_what_changes_while_a_stream_opens_is_told(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever opens a stream while the reader is at work is told by the reader, or of what he missed; never neither."""
+    first, second = await served.submit(), await served.submit()
+    reading, opened = threading.Event(), threading.Event()
+    after = events.after
+
+    def slow_after(connection: Connection, *more: Any) -> Any:
+        found = after(connection, *more)
+        if found and not opened.is_set():
+            reading.set()
+            opened.wait(5)
+        return found
+
+    async with Stream(served, f"/live?job={first}"):
+        monkeypatch.setattr(events, "after", slow_after)
+        await served.do(lambda connection: run(connection, second))
+        assert await asyncio.to_thread(reading.wait, 5)
+        # the reader has read the change, and tells it to those who are there by then
+        async with Stream(served, f"/live?job={second}&since={await _cursor(served)}") as stream:
+            opened.set()
+            await stream.until("event: changed")
+
+
+async def test_the_reader_begins_no_later_than_the_stream(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = await served.submit()
+    starts = []
+    read = live.Live._read
+
+    async def noted(self: live.Live, cursor: int | None) -> None:
+        starts.append(cursor)
+        await read(self, cursor)
+
+    monkeypatch.setattr(live.Live, "_read", noted)
+    before = await _cursor(served)
+    # a position that nobody has reached yet keeps nothing from anybody
+    async with Stream(served, f"/live?job={job}&since={10**17}") as stream:
+        await served.do(lambda connection: run(connection, job))
+        await stream.until("event: changed")
+    assert starts == [before]
 
 
 async def test_the_page_of_a_job_hears_that_it_changed_and_of_no_other(served: Served) -> None:

@@ -141,29 +141,30 @@ class Live:
         """
         known = {(kind, name) for kind, name in topics if kind in self.sources}
 
-        def admit(connection: Connection) -> None:
+        def admit(connection: Connection) -> int:
             for kind, name in sorted(known):
                 self.sources[kind].admit(connection, name, who)
+            return events.last_id(connection)
 
-        await self._platform.database.read(admit)
+        now = await self._platform.database.read(admit)
         follows = []
         for kind, name in sorted(topics - known):
             if kind not in self.follows:
                 raise NotFound("no_such_topic", f"There is no live topic {kind[:40]!r}.", field="topic")
             follows.append(await self.follows[kind](request, name, who))
         viewer = _Viewer(frozenset(known), who)
-        return EventStream(self._stream(viewer, follows, since), self._platform.stopping)
+        return EventStream(self._stream(viewer, follows, now if since is None else since, now), self._platform.stopping)
 
     async def _stream(
-        self, viewer: _Viewer, follows: Sequence[AsyncIterator[ServerEvent]], since: int | None
+        self, viewer: _Viewer, follows: Sequence[AsyncIterator[ServerEvent]], since: int, now: int
     ) -> AsyncIterator[ServerEvent | Raw]:
         self._viewers.add(viewer)
         if self._reader is None:
-            self._reader = asyncio.create_task(self._read(), name="live pages")
+            self._reader = asyncio.create_task(self._read(now), name="live pages")
         try:
             yield OPENED
-            if since is not None and (missed := await self._missed(viewer, since)):
-                yield missed
+            # some of it may come again by the reader, but nothing falls between the two
+            yield await self._missed(viewer, since)
             async with aclosing(_merged([viewer.take(), *follows], _LONGEST_SECONDS)) as found:
                 async for event in found:
                     yield event
@@ -173,42 +174,46 @@ class Live:
                 self._reader.cancel()
                 self._reader = None
 
-    async def _missed(self, viewer: _Viewer, since: int) -> ServerEvent | Raw | None:
+    async def _missed(self, viewer: _Viewer, since: int) -> ServerEvent | Raw:
         """What changed between the making of a page and the opening of its stream."""
-        _, told = await self._platform.database.read(partial(self._look, cursor=since, topics=viewer.topics))
+        _, told = await self._platform.database.read(partial(self._look, cursor=since, viewers=(viewer,)))
         if told is None:
             return STALE
         return Raw(b"".join(news.event.encode() for kind, news in told if viewer.may_see(kind, news)))
 
-    async def _read(self) -> None:
+    async def _read(self, cursor: int | None) -> None:
         """Follow the outbox for all viewers, until cancelled."""
-        cursor: int | None = None
         while True:
             try:
                 if cursor is None:
                     cursor = await self._platform.database.read(events.last_id)
+                    self._tell(None)
                 await self._platform.changes.wait(cursor, HEARTBEAT_SECONDS)
                 await asyncio.sleep(_GATHER_SECONDS)
-                topics = frozenset(topic for viewer in self._viewers for topic in viewer.topics)
-                cursor, told = await self._platform.database.read(partial(self._look, cursor=cursor, topics=topics))
+                cursor, told = await self._platform.database.read(
+                    partial(self._look, cursor=cursor, viewers=self._viewers)
+                )
             except AtollError:
                 await asyncio.sleep(1)  # the streams go on when the database does
                 continue
             except Exception:
                 # one change that cannot be told must not end the stream of everybody else's
                 log.exception("changes could not be told to live pages")
-                cursor, told = None, None
+                cursor = None
+                continue
             self._tell(told)
 
     def _look(
-        self, connection: Connection, *, cursor: int, topics: Topics
+        self, connection: Connection, *, cursor: int, viewers: Collection[_Viewer]
     ) -> tuple[int, list[tuple[str, News]] | None]:
-        """What changed after `cursor`: where to go on, and what to tell; None: too much to tell."""
+        """What changed after `cursor`: where to go on, and what to tell `viewers`; None: too much to tell."""
         changes = events.after(connection, cursor, _MOST_EVENTS + 1)
         if len(changes) > _MOST_EVENTS:
             return events.last_id(connection), None
         if not changes:
             return cursor, []
+        # only now: who comes after this line looks for what he missed after it, and so finds these changes
+        topics = {topic for viewer in tuple(viewers) for topic in viewer.topics}
         told = []
         for kind in sorted({kind for kind, _ in topics}):
             names = {name for each, name in topics if each == kind}

@@ -1,17 +1,19 @@
 """The list of jobs: it stays fast at a hundred thousand, and live."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request
 from sqlalchemy import Connection
+from starlette.datastructures import QueryParams
 from starlette.responses import Response
 
 from atoll.core.spec import JobClass
 from atoll.faces.http.auth import Here
 from atoll.faces.web import live
 from atoll.faces.web.route import Page
-from atoll.faces.web.templates import show
+from atoll.faces.web.templates import is_fragment, show
 from atoll.faces.web.visitor import Visitor
 from atoll.jobs.estimates import Estimates
 from atoll.jobs.pages.acts import told
@@ -53,10 +55,20 @@ async def show_jobs(request: Request, who: Visitor, platform: Here) -> Response:
         "pages": -(-found.count // PER_PAGE), "per_page": PER_PAGE, "views": found.views,
         "kept": next((name for name, query in found.views if query == at.lasting), ""),
         "groups": [("", "All"), *((group, group.capitalize()) for group in GROUPS)],
-        "filters": _filters(at, who, found), "columns": _COLUMNS, "did": told(request.query_params.get("did", "")),
+        "filters": _filters(at, who, found), "columns": _COLUMNS, "did": "" if is_fragment(request) else told(request.query_params.get("did", "")),
         "stream": live.address(found.cursor, ("jobs", "")),
     }  # fmt: skip
-    return show(request, TEMPLATE, values, block="jobs")
+    return show(request, TEMPLATE, values, block="jobs", headers=_address_of_search(request, at))
+
+
+def _address_of_search(request: Request, at: Address) -> dict[str, str]:
+    """What the browser is to show as the address of a search; while somebody types, all of it is one step of Back."""
+    if request.headers.get("hx-source") != "form#filters":
+        return {}
+    shown = urlsplit(request.headers.get("hx-current-url", ""))
+    before = Address.read(QueryParams(shown.query))
+    goes_on = before.q and at.q and replace(before, q=at.q, page=1) == at
+    return {"HX-Replace-Url" if goes_on else "HX-Push-Url": at.here}
 
 
 def _read(connection: Connection, at: Address, who: Principal, estimates: Estimates) -> _Read:
