@@ -39,6 +39,22 @@ def test_rows_change_while_a_row_keeps_focus_and_ticks_stay(running: RunningPlat
     expect(page.get_by_text("1 ticked:")).to_be_visible()
 
 
+def test_a_script_that_comes_late_keeps_no_page_from_being_live(
+    running: RunningPlatform, browser_page: OpenPage
+) -> None:
+    def late(route: Route) -> None:
+        answer = route.fetch()
+        page.wait_for_timeout(300)
+        route.fulfill(response=answer)
+
+    job = _submit(running)
+    page = browser_page("/queue")
+    page.route(re.compile(r"/vendor/hx-sse\.js$"), late)
+    page.goto("/jobs")
+    running.request("POST", f"/api/v1/jobs/{job}/cancel")
+    expect(page.locator(f"#job-{job} .state")).to_have_text("cancelled")
+
+
 def test_search_filters_as_one_types_and_back_comes_back(running: RunningPlatform, browser_page: OpenPage) -> None:
     job = _submit(running, name="needle-in-hay")
     _submit(running)
