@@ -43,7 +43,8 @@ from atoll.sessions.acting import acting, find_session, refused
 from atoll.sessions.command import Session, check_choices, document
 from atoll.sessions.progress import Story, ended, step
 
-_HUB, _SERVER, _TOKEN = "jupyterhub", "jupyterhub-server", "jupyterhub-token"  # noqa: S105  (names of labels)
+_HUB, _SERVER, _TOKEN = "jupyterhub", "jupyterhub-server", "jupyterhub-token"
+"""Names of labels."""
 _FOREVER = 10 * 365 * 86_400
 """Seconds for which JupyterHub itself waits for a start: the queue decides."""
 _ASK_EVERY = 5.0
@@ -71,6 +72,10 @@ class AtollSpawner(Spawner):  # type: ignore[misc]  # JupyterHub has no types
     token = Unicode(
         config=True, help="Token of an administrator of it, for a hub of many people. Default: $ATOLL_TOKEN."
     )
+    start_timeout = Integer(
+        300, config=True,
+        help="Seconds that a session's server has to answer, from when its job runs. Waiting does not count.",
+    )  # fmt: skip
     relay_port = Integer(0, config=True, help="Port of the relay on this machine. Default: the one after url's.")
     job = Dict(config=True, help="What each session's job has: cpu, memory, walltime, environment, project, ...")
 
