@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,8 @@ from atoll.client.models import Job
 from atoll.client.synchronous import Client
 from tests.support.hub import RunningHub
 from tests.support.platform import RunningPlatform
+from tests.support.ports import free_port
+from tests.support.relay import RunningRelay
 
 
 def sessions(client: Client, person: str, server: str = "") -> list[Job]:
@@ -171,6 +174,50 @@ def test_a_start_that_failed_says_why(
         last = list(hub.progress(person, "failing"))[-1]
         assert last["failed"]
         assert words in last["message"]
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("no-such-program", "no-such-program: not found"),
+        ("yes >/dev/null", "runs, but its server has not answered within 2 s"),
+    ],
+)
+def test_a_server_that_never_answers_is_ended_and_says_why(
+    platform: RunningPlatform,
+    client: Client,
+    relay: RunningRelay,
+    person: str,
+    tmp_path: Path,
+    command: str,
+    words: str,
+) -> None:
+    more = f'c.Spawner.cmd = ["sh", "-c", "exec {command}"]\nc.AtollSpawner.start_timeout = 2'
+    with RunningHub(platform, tmp_path / "hub", relay.port, hub=free_port(), more=more) as hub:
+        hub.spawn(person, "mute")
+        last = list(hub.progress(person, "mute"))[-1]
+        assert last["failed"]
+        assert words in last["message"]
+        hub.wait_until(lambda: sessions(client, person, "mute")[0].ended, "its job goes on")
+
+
+def test_a_session_that_has_to_run_again_is_reached_at_the_same_address(
+    hub: RunningHub, client: Client, person: str
+) -> None:
+    with ended(hub, client, person, "again"):
+        hub.spawn(person, "again")
+        hub.wait_ready(person, "again")
+        [job] = sessions(client, person, "again")
+        started = hub.visit(person, "/api/status", "again").json()["started"]
+        client.requeue(job.job)
+
+        def is_another() -> bool:
+            answer = hub.visit(person, "/api/status", "again")
+            return answer.status_code == 200 and bool(answer.json()["started"] != started)
+
+        hub.wait_until(is_another, "it is not reached again")
+        assert client.job(job.job).attempts == 2
+        hub.stop(person, "again")
 
 
 def test_a_session_that_its_person_cancels_is_over_for_the_hub_too(

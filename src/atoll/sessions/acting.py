@@ -38,7 +38,7 @@ class Acting:
         """A client whose requests are that person's. Raises Denied, Unavailable."""
         known = self._known.get(person)
         if known is not None and known.until > time.monotonic():
-            return known.client
+            return known.client  # one whose token has grown old may be in use, and is left to its users
         me = await self._hub.me()
         if me.person == person:
             made = _Known(self._hub, float("inf"))
@@ -56,9 +56,17 @@ class Acting:
         self._known[person] = made
         return made.client
 
-    def forget(self, person: str) -> None:
+    async def forget(self, person: str) -> None:
         """The platform refused the person's token: make another the next time."""
-        self._known.pop(person, None)
+        known = self._known.pop(person, None)
+        if known is not None and known.client is not self._hub:
+            await known.client.close()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for person in list(self._known):
+            await self.forget(person)
+        await self._hub.close()
 
 
 @lru_cache

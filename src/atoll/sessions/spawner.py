@@ -103,6 +103,10 @@ class AtollSpawner(Spawner):  # type: ignore[misc]  # JupyterHub has no types
     def _default_notebook_dir(self) -> str:
         return "~"
 
+    def options_from_form(self, form_data: dict[str, list[str]]) -> dict[str, str]:
+        """What a form of the hub's sends, each field of which comes as a list."""
+        return {name: values[0] for name, values in form_data.items() if values}
+
     # ---- what JupyterHub keeps for us
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -281,7 +285,7 @@ class AtollSpawner(Spawner):  # type: ignore[misc]  # JupyterHub has no types
             job = await self._current(client)
         except AtollError as error:
             if refused(error):
-                acting(self.url, self.token, _PATIENCE).forget(self.user.name)
+                await acting(self.url, self.token, _PATIENCE).forget(self.user.name)
             self.log.warning("%s: taken for running: %s", self._log_name, error.sentence)
             self.will_resume = True
             return None
