@@ -158,6 +158,23 @@ def test_while_the_platform_is_away_a_server_is_taken_for_running(
         hub.stop(person, "steady")
 
 
+def test_a_session_that_waits_outlives_the_platforms_absence(
+    hub: RunningHub, client: Client, person: str, platform: RunningPlatform
+) -> None:
+    with ended(hub, client, person, "enduring"):
+        with full(client):
+            hub.spawn(person, "enduring")
+            job = wait_for_job(hub, client, person, "enduring")
+            platform.kill()
+            try:
+                assert any("does not answer now" in event["message"] for event in hub.progress(person, "enduring"))
+            finally:
+                platform.start()
+        hub.wait_ready(person, "enduring")
+        assert [found.job for found in sessions(client, person, "enduring")] == [job.job]
+        hub.stop(person, "enduring")
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
