@@ -16,13 +16,17 @@ import psutil
 import pytest
 import yaml
 
+from atoll.client.synchronous import Client
+from atoll.control.relay import address_of
 from atoll.core.config import Tls
 from atoll.core.errors import Unavailable
 from atoll.front import proxy
 from tests.support.platform import RunningPlatform
 from tests.support.ports import free_port
+from tests.support.relay import Target, session
 
 PARTS = {"the platform": "atoll.api.server", "the proxy": "--configFile="}
+RELAY = "atoll.control.relay"
 
 
 @pytest.fixture(scope="module")
@@ -189,3 +193,51 @@ def up(data: Path, port: int, *words: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "atoll", "up", "--data", str(data), "--port", str(port), *words],
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
+
+
+def test_with_a_target_the_relay_runs_beside_the_platform_and_comes_back(tmp_path: Path) -> None:
+    port, relay = free_port(), free_port()
+    config = tmp_path / "atoll.yaml"
+    with Target() as target:
+        config.write_text(yaml.safe_dump({"relay": {"target": target.address, "port": relay}}))
+        flags = ("--config", str(config))
+        with RunningPlatform(tmp_path / "data", port=port, flags=flags) as platform:
+            with Client(platform.url, platform.token) as client:
+                job = client.submit(session(client)).id
+            assert said_by(job, relay)
+            before = relay_of(platform)
+            before.kill()
+            before.wait(10)
+            with pytest.raises(OSError, match="in use"):  # nobody else gets its port meanwhile
+                socket.create_server(("127.0.0.1", relay))
+            assert said_by(job, relay)
+            assert relay_of(platform).pid != before.pid
+            platform.command("cancel", str(job))
+
+
+def test_without_a_target_no_relay_runs(front: RunningPlatform) -> None:
+    assert front.process is not None
+    below = psutil.Process(front.process.pid).children()
+    assert not any(RELAY in child.cmdline() for child in below)
+
+
+def relay_of(platform: RunningPlatform) -> psutil.Process:
+    """The relay's process."""
+    assert platform.process is not None
+    return next(child for child in psutil.Process(platform.process.pid).children() if RELAY in child.cmdline())
+
+
+def said_by(job: int, port: int) -> bytes:
+    """What a job's server says, once the relay brings us there."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            with socket.create_connection(address_of(job, port), timeout=10) as connection:
+                connection.sendall(b"who\n")
+                connection.shutdown(socket.SHUT_WR)
+                if said := connection.recv(1 << 16):
+                    return said
+        except OSError:
+            pass  # the job or the relay has not begun yet
+        assert time.monotonic() < deadline, "the job is not reached"
+        time.sleep(0.05)  # nothing tells when it is

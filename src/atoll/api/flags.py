@@ -20,6 +20,8 @@ class Flags:
     """The file descriptor of a socket that is listened on already."""
     url: str | None
     """Where people find it, where that is not where it listens."""
+    places: tuple[str, ...]
+    """Those of the flags, as they were given, that say where configuration and state are: what other parts need too."""
     tell_ready: int | None
     """The file descriptor of a pipe that gets a byte once it is up."""
 
@@ -39,4 +41,6 @@ def parse(arguments: Sequence[str]) -> Flags:
     given = parser.parse_args(arguments)
     settings = {"data": given.data, "host": given.host, "port": given.port, "database": given.database}
     config = read_config(given.config, os.environ, settings)
-    return Flags(config, given.stop_jobs, given.listen_on, given.url, given.tell_ready)
+    named = {"--data": given.data, "--database": given.database, "--config": given.config}
+    places = tuple(word for flag, value in named.items() if value is not None for word in (flag, str(value)))
+    return Flags(config, given.stop_jobs, given.listen_on, given.url, places, given.tell_ready)

@@ -1,4 +1,4 @@
-"""`atoll up`: starts the platform and the proxy before it, and starts each again when it ends.
+"""`atoll up`: starts the platform, the proxy before it and the relay beside it, and starts each again when it ends.
 
 Both listening sockets are opened here and stay open, so that nobody is refused while a part is started again. Parts are
 killed when this process dies, however it does: then `atoll up` works again at once, on the same port.
@@ -15,12 +15,14 @@ import sys
 from atoll.api.flags import Flags, parse
 from atoll.api.folders import prepare, sole_user
 from atoll.api.listening import listen, public_url
+from atoll.control.relay import reserve
 from atoll.core.errors import AtollError
 from atoll.front import proxy
 from atoll.front.parts import Part, PartFailed, Runner
 
 log = logging.getLogger("atoll.front")
 _PLATFORM = "atoll.api.server"
+_RELAY = "atoll.control.relay"
 
 
 def _platform(arguments: list[str], listener: socket.socket, url: str, ready: int) -> Part:
@@ -31,6 +33,15 @@ def _platform(arguments: list[str], listener: socket.socket, url: str, ready: in
     ]  # fmt: skip
     # --stop-jobs waits for jobs that have a grace of their own: nobody but a second Ctrl-C ends that sooner
     return Part("the platform", command, descriptors=(number, ready), first=True)
+
+
+def _relay(flags: Flags, reserved: socket.socket) -> Part:
+    """The relay; it waits by itself for the platform's database. Its port stays reserved while it is started again."""
+    number = reserved.fileno()
+    command = [
+        sys.executable, "-m", _RELAY, *flags.places, "--port", str(flags.config.relay_port), "--reserved", str(number),
+    ]  # fmt: skip
+    return Part("the relay", command, descriptors=(number,))
 
 
 async def serve(flags: Flags, arguments: list[str]) -> None:
@@ -47,7 +58,10 @@ async def serve(flags: Flags, arguments: list[str]) -> None:
         proxy.write_routes(folders.front, f"http://127.0.0.1:{inner.getsockname()[1]}", config.public_host, config.tls)
         hears, tells = os.pipe()
         platform = Runner(_platform(arguments, inner, public_url(config, public), tells), _Ready(hears).is_so)
-        await _run(platform, [Runner(proxy.part(program, folders.front, public.fileno()))])
+        others = [Runner(proxy.part(program, folders.front, public.fileno()))]
+        if config.relay.target is not None:
+            others.append(Runner(_relay(flags, held.enter_context(reserve(config.relay_port)))))
+        await _run(platform, others)
 
 
 class _Ready:

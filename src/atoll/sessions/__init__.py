@@ -1,0 +1,1 @@
+"""Sessions: JupyterHub's servers as jobs of class interactive."""
