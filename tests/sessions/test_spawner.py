@@ -191,6 +191,7 @@ def test_a_start_that_failed_says_why(
         last = list(hub.progress(person, "failing"))[-1]
         assert last["failed"]
         assert words in last["message"]
+        assert "consecutive spawns failed" not in hub.tail()  # of which the hub takes only so many
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ c.TraefikProxy.traefik_api_url = "http://127.0.0.1:{traefik}"
 c.TraefikFileProviderProxy.static_config_file = "{folder}/static.toml"
 c.TraefikFileProviderProxy.dynamic_config_file = "{folder}/dynamic.toml"
 c.Spawner.http_timeout = 8
+c.Spawner.consecutive_failure_limit = 5
 c.Spawner.poll_interval = 1
 c.Spawner.args = ["--allow-root"]
 
@@ -154,11 +155,19 @@ class RunningHub:
         """The events of a start, until it is over."""
         url = f"http://127.0.0.1:{self.hub}/hub/api{self._path(user, server)}/progress"
         headers = {"Authorization": f"token {TOKEN}"}
-        with httpx2.stream("GET", url, headers=headers, timeout=60, trust_env=False) as stream:
-            assert stream.status_code == 200, stream.read()
-            for line in stream.iter_lines():
-                if line.startswith("data:"):
-                    yield json.loads(line.removeprefix("data:"))
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            with httpx2.stream("GET", url, headers=headers, timeout=60, trust_env=False) as stream:
+                if stream.status_code == 200:
+                    for line in stream.iter_lines():
+                        if line.startswith("data:"):
+                            yield json.loads(line.removeprefix("data:"))
+                    return
+                # while the hub tidies up after a start that failed, it says for a moment that there is none
+                said = stream.read()
+            assert stream.status_code == 400, said
+            assert time.monotonic() < deadline, said
+            time.sleep(0.1)
 
     def visit(self, user: str, path: str, server: str = "") -> httpx2.Response:
         """A request to somebody's server, through the hub's proxy."""

@@ -37,7 +37,7 @@ from atoll.client.asynchronous import AsyncClient
 from atoll.client.models import Job
 from atoll.control.relay import AGENT, address_of
 from atoll.core.config import DEFAULT_PORT
-from atoll.core.errors import AtollError, Conflict, NotFound, Unavailable
+from atoll.core.errors import AtollError, Conflict, Internal, NotFound, Unavailable
 from atoll.core.states import WAITING, JobState
 from atoll.sessions.acting import acting, find_session, refused
 from atoll.sessions.command import Session, check_choices, document
@@ -58,10 +58,13 @@ _LEAVING = frozenset({JobState.STOPPING, JobState.FINISHING})
 
 
 class StartFailed(HTTPError):
-    """A session that could not be started, with the words that its person is to see."""
+    """A session that could not be started, with the words that its person is to see.
 
-    def __init__(self, words: str) -> None:
-        super().__init__(500, "%s", words)
+    400 is what JupyterHub does not count as a failure of its own: after several of those it would end itself.
+    """
+
+    def __init__(self, words: str, status: int = 400) -> None:
+        super().__init__(status, "%s", words)
         self.jupyterhub_message = words
 
 
@@ -151,7 +154,7 @@ class AtollSpawner(Spawner):  # type: ignore[misc]  # JupyterHub has no types
                 await client.wait(job.job)  # then it may have been requeued, or there is room for a new one
             await self._until_it_answers(client, job.job)
         except AtollError as error:
-            raise StartFailed(error.sentence) from error
+            raise StartFailed(error.sentence, 503 if isinstance(error, Unavailable | Internal) else 400) from error
         return self._address()
 
     async def _take(self, client: AsyncClient) -> tuple[Job, bool]:
