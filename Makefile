@@ -21,7 +21,7 @@ CODE := $(wildcard src tests scripts bench examples)
 
 export PYTHON
 
-.PHONY: help up install test lint format bench chaos demo-sites chaos-sites docs lock engines clean
+.PHONY: help up install test lint format bench chaos demo-sites chaos-sites screenshots docs lock engines clean
 
 help: ## list the targets
 	@echo 'Atoll: make TARGET [NAME=value]'
@@ -67,6 +67,10 @@ demo-sites: engines $(VENV)/.dev ## 500 jobs over several real sites that come a
 chaos-sites: engines $(VENV)/.dev ## 30 minutes of random faults at real sites: PYTEST_ARGS=...
 	$(SAY) 'random faults at sites, for 30 minutes'
 	@$(BIN)/python -m pytest tests/chaos/test_sites.py --full-size -s $(PYTEST_ARGS)
+
+screenshots: engines $(VENV)/.dev ## the README's pictures anew, of a demonstration, into docs/screenshots/
+	$(SAY) 'four pictures of a demonstration into docs/screenshots/'
+	@$(BIN)/python -m bench.screenshots
 
 docs: $(VENV)/.dev ## the documentation as pages, in site/
 	$(SAY) 'documentation into site/'

@@ -80,7 +80,8 @@ def test_a_mistake_in_a_site_file_is_said_at_its_line_and_corrected(running: Run
     page = chromium.new_context(base_url=running.url, extra_http_headers=headers).new_page()
     page.goto("/sites/-/add")
     field = page.get_by_label("Site file (YAML)")
-    field.fill("name: heron\ndriver: fake\nconfig:\n  nods: 3\n")
+    # a flavor of which no project has any: the demonstration places nothing there
+    field.fill("name: heron\ndriver: fake\nconfig:\n  nods: 3\n  flavor: nobodys\n")
     with page.expect_response("**/sites/-/add") as answer:
         page.get_by_role("button", name="Add it").click()
     assert answer.value.status == 422

@@ -55,7 +55,9 @@ async def show_jobs(request: Request, who: Visitor, platform: Here) -> Response:
         "pages": -(-found.count // PER_PAGE), "per_page": PER_PAGE, "views": found.views,
         "kept": next((name for name, query in found.views if query == at.lasting), ""),
         "groups": [("", "All"), *((group, group.capitalize()) for group in GROUPS)],
-        "filters": _filters(at, who, found), "columns": _COLUMNS, "did": "" if is_fragment(request) else told(request.query_params.get("did", "")),
+        "filters": _filters(at, who, found), "columns": _COLUMNS,
+        # what was just done is said once: a page that fetches itself again no longer says it
+        "did": "" if is_fragment(request) else told(request.query_params.get("did", "")),
         "stream": live.address(found.cursor, ("jobs", "")),
     }  # fmt: skip
     return show(request, TEMPLATE, values, block="jobs", headers=_address_of_search(request, at))
