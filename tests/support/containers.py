@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import subprocess
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tests.support.engines import skip_without
 _SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _FOLDERS = ("bin", "dev", "etc", "proc", "sys", "tmp", "usr/bin", "ch", "data")
 _APPLETS = ("sh", "cat", "id", "ls", "env", "sleep", "echo", "touch", "mkdir", "pwd", "test", "true", "printf", "rm")
+_EVERYBODY = stat.S_IROTH | stat.S_IWOTH
 ENVIRONMENT = ("FROM_IMAGE=of the image", "BOTH=of the image", "PATH=/in-image:/usr/bin:/bin")
 """Variables that the image brings."""
 
@@ -67,10 +69,13 @@ def bundle_of(root: Path) -> Path:
 
 
 def squashed(root: Path) -> Path:
-    """The same as one file; skips the running test where nothing makes such files."""
+    """The same as one file; skips the running test where nothing makes such files, or jobs cannot mount them."""
     maker = shutil.which("mksquashfs", path=_SEARCH)
     if maker is None:
         skip_without("SquashFS", "mksquashfs is not installed (Debian: squashfs-tools)")
+    fuse = Path("/dev/fuse")
+    if not fuse.exists() or stat.S_IMODE(fuse.stat().st_mode) & _EVERYBODY != _EVERYBODY:
+        skip_without("FUSE", f"{fuse} is missing, or closed to accounts other than root (udev's default: mode 666)")
     target = root.parent / f"{root.name}.sqfs"
     subprocess.run(
         [maker, str(root), str(target), "-quiet", "-no-progress", "-all-root"], check=True, capture_output=True,

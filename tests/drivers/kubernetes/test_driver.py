@@ -221,7 +221,7 @@ def job_and_pod(number: int) -> tuple[dict[str, Any], dict[str, Any]]:
     return job, {"metadata": meta, "spec": spec, "status": status}
 
 
-def test_answer_about_ten_thousand_attempts_is_read_within_a_second() -> None:
+def test_answer_about_ten_thousand_attempts_is_read_in_half_the_time_of_making_all_of_it_objects() -> None:
     import msgspec
 
     from atoll.core.clock import system_clock
@@ -230,6 +230,10 @@ def test_answer_about_ten_thousand_attempts_is_read_within_a_second() -> None:
     pairs = [job_and_pod(number) for number in range(PAGE)]
     jobs = json.dumps({"items": [pair[0] for pair in pairs], "metadata": {}}).encode()
     pods = json.dumps({"items": [pair[1] for pair in pairs], "metadata": {}}).encode()
+    begun = time.process_time()
+    for _ in range(10_000 // PAGE):
+        json.loads(jobs), json.loads(pods)
+    whole = time.process_time() - begun
     reader, now, ends = Reader(300, 300), system_clock(), 0
     begun = time.process_time()
     for _ in range(10_000 // PAGE):
@@ -238,7 +242,7 @@ def test_answer_about_ten_thousand_attempts_is_read_within_a_second() -> None:
         ends += sum(reader.status(job, [read_pods[job.metadata.name]], now).exit_code is not None for job in read_jobs)
     spent = time.process_time() - begun
     assert ends == 10_000
-    assert spent < 1.0, f"{spent:.2f} s for {10 * (len(jobs) + len(pods)) >> 20} MiB"
+    assert spent < whole / 2, f"{spent:.2f} s, where all of it takes {whole:.2f} s"
 
 
 async def test_quota_is_no_refusal_for_good(site: Site) -> None:
